@@ -1,0 +1,2 @@
+//! pgherd
+fn main() {}
