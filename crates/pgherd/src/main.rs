@@ -1,2 +1,32 @@
-//! pgherd
-fn main() {}
+//! The binary: reads the command line and calls the library. Decides the exit code.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use pgherd::cli::{Cli, Command};
+
+/// The configuration is wrong.
+const EXIT_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Check { config } => match pgherd::check::check_file(&config) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprint!("{error}");
+                ExitCode::from(EXIT_CONFIGURATION)
+            }
+        },
+        Command::Schema => {
+            print!("{}", pgherd::schema::schema());
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pgherd", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}

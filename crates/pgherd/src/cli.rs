@@ -1,0 +1,44 @@
+//! The command line.
+//!
+//! Owns the names of subcommands and options and what `--help` says. Does nothing itself: `main` acts on a [`Cli`].
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXAMPLES: &str = "\
+Examples:
+  pgherd check --config pgherd.yaml            is the configuration right?
+  pgherd schema > pgherd.schema.json           let an editor complete the configuration
+  pgherd completions bash > /etc/bash_completion.d/pgherd";
+
+/// One Postgres endpoint over a herd of Postgres servers.
+#[derive(Debug, Parser)]
+#[command(name = "pgherd", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration: exit code 0, or 2 and what is wrong, where, and what would be right.
+    #[command(after_help = "Example:\n  pgherd check --config pgherd.yaml")]
+    Check {
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "PGHERD_CONFIG")]
+        config: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration.
+    #[command(after_help = "Example:\n  pgherd schema > pgherd.schema.json")]
+    Schema,
+    /// Print a completion script.
+    #[command(after_help = "Example:\n  pgherd completions zsh > ~/.zfunc/_pgherd")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}

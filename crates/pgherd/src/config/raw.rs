@@ -1,0 +1,441 @@
+//! The configuration file as it is written: one struct a mapping, one field a key.
+//!
+//! Owns the names of the keys, and with the comments here (which become the JSON Schema's descriptions) what each
+//! means, its default and its unit. Holds no rule beyond the shape: what a value must be is decided where the file
+//! is converted. Unknown keys are refused. The main type is [`File`].
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::located::{At, Named, Number, OneOrMany, SecretText, Size, Span, Text};
+
+/// The configuration of pgherd. In every text `${NAME}` stands for an environment variable and `$$` for a dollar sign.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "pgherd", rename = "Configuration")]
+pub struct File {
+    /// Where clients connect.
+    pub listen: Option<At<Listen>>,
+    /// How many threads serve clients; 0 means one for each core. Default: 0. A change needs a restart.
+    pub workers: Option<At<Number>>,
+    /// The operator's console. Without it there is none.
+    pub admin: Option<At<Admin>>,
+    /// Where /metrics, /healthz and /readyz are served. Without it they are not.
+    pub http: Option<At<Http>>,
+    /// Where pgherd keeps what must outlive it: the bucket table and the herd's identity.
+    pub state: Option<At<State>>,
+    /// Logs and traces.
+    pub telemetry: Option<At<Telemetry>>,
+    /// The databases that clients can connect to, by name.
+    pub databases: At<Named<At<Database>>>,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// An address with its port, or a list of them. Default: 127.0.0.1:6432. A change needs a restart.
+    pub address: Option<At<OneOrMany<Text>>>,
+    /// A directory for a Unix socket, named `.s.PGSQL.<port>` as Postgres names its own. Default: none. A change needs a restart.
+    pub unix: Option<At<Text>>,
+    /// TLS towards clients. Default: mode disable.
+    pub tls: Option<At<ListenTls>>,
+    /// How many clients may be connected at once, over all databases; one more gets 53300. Default: 10000.
+    pub max_clients: Option<At<Number>>,
+    /// How long a client may take to log in. Default: 60s.
+    pub login_timeout: Option<At<Span>>,
+    /// How long transactions may run on after SIGTERM before their clients are disconnected. Default: 30s.
+    pub drain_timeout: Option<At<Span>>,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenTls {
+    /// Whether clients may or must use TLS, and whether they must show a certificate. Default: prefer.
+    pub mode: Option<At<TlsMode>>,
+    /// The server's certificate chain, a PEM file. Read again at each reload.
+    pub certificate: Option<At<Text>>,
+    /// The certificate's private key, a PEM file.
+    pub key: Option<At<Text>>,
+    /// The authorities that clients' certificates are checked against, a PEM file. Needed by verify-ca and verify-full.
+    pub root_certificate: Option<At<Text>>,
+}
+
+/// The modes of libpq's `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Never TLS.
+    Disable,
+    /// Plain text first, TLS where the other side insists.
+    Allow,
+    /// TLS where the other side offers it.
+    Prefer,
+    /// TLS or no connection.
+    Require,
+    /// TLS, and the other side's certificate is signed by a known authority.
+    VerifyCa,
+    /// As verify-ca, and the certificate bears the other side's name.
+    VerifyFull,
+}
+
+/// The operator's console.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// The name of the console's database; `pgbouncer` is an alias. Default: pgherd.
+    pub database: Option<At<Text>>,
+    /// Who may use the console.
+    pub users: At<Vec<At<User>>>,
+}
+
+/// Someone who may connect.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The name to connect with.
+    pub name: At<Text>,
+    /// The password: plain, `md5...`, a SCRAM verifier (`pgherd hash-password` makes one), `${NAME}`, or `file:` and a
+    /// path relative to this file. Not needed where `certificate` or `trust` is given.
+    pub password: Option<At<SecretText>>,
+    /// The common name that a client's TLS certificate must bear to connect as this user without a password.
+    pub certificate: Option<At<Text>>,
+    /// Addresses (`127.0.0.1`, `10.0.0.0/8`, or `unix` for the Unix socket) from which this user needs no password. Default: none.
+    pub trust: Option<At<OneOrMany<Text>>>,
+}
+
+/// The HTTP server of /metrics, /healthz and /readyz.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Its address with its port. A change needs a restart.
+    pub address: At<Text>,
+}
+
+/// Where pgherd keeps what must outlive it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// A file, relative to this one. Default: state.json. A change needs a restart.
+    pub file: Option<At<Text>>,
+    /// etcd, for several pgherds over one herd. Not in force in this version.
+    pub etcd: Option<At<Etcd>>,
+}
+
+/// An etcd cluster.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// The cluster's members, as URLs.
+    pub endpoints: At<Vec<At<Text>>>,
+    /// What all keys begin with. Default: /pgherd.
+    pub prefix: Option<At<Text>>,
+}
+
+/// Logs and traces.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// The log, on standard error.
+    pub log: Option<At<Log>>,
+    /// Traces to an OpenTelemetry collector. Not in force in this version.
+    pub otlp: Option<At<Otlp>>,
+}
+
+/// The log.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Its format. Default: text. A change needs a restart.
+    pub format: Option<At<LogFormat>>,
+    /// A level (error, warn, info, debug, trace), or directives such as `info,pgherd_session=debug`. Default: info.
+    pub level: Option<At<Text>>,
+}
+
+/// The log's formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Traces to an OpenTelemetry collector.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Otlp {
+    /// The collector's gRPC address, a URL.
+    pub endpoint: At<Text>,
+    /// The fraction of queries traced, from 0 to 1. Default: 0.01.
+    pub sample: Option<At<Text>>,
+}
+
+/// One database as clients see it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Its name on the servers. Default: the name that clients connect to.
+    pub server_database: Option<At<Text>>,
+    /// Who may connect.
+    pub users: At<Vec<At<User>>>,
+    /// One login on the servers for all users. Without it each user logs in to the servers as itself.
+    pub server_login: Option<At<ServerLogin>>,
+    /// The login for health checks, the schema and the recovery of prepared transactions. Default: `server_login`, else the first user.
+    pub control_login: Option<At<ServerLogin>>,
+    /// TLS towards the servers for users that log in as themselves. Default: mode prefer.
+    pub server_tls: Option<At<ServerTls>>,
+    /// The pools of server connections.
+    pub pool: Option<At<Pool>>,
+    /// Where reads go.
+    pub reads: Option<At<Reads>>,
+    /// What happens when a primary fails.
+    pub failover: Option<At<Failover>>,
+    /// The shards. One shard alone is an unsharded database.
+    pub shards: At<Vec<At<Shard>>>,
+    /// What lies on which shard. Needed where there is more than one.
+    pub sharding: Option<At<Sharding>>,
+    /// A scratch server for statements that no shard can answer alone. Not in force in this version.
+    pub scratch: Option<At<Scratch>>,
+}
+
+/// A login on the servers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerLogin {
+    /// The role to log in as.
+    pub user: At<Text>,
+    /// Its password: plain, `${NAME}`, or `file:` and a path. Without it the servers must trust pgherd or take its certificate.
+    pub password: Option<At<SecretText>>,
+    /// TLS towards the servers. Default: the database's `server_tls`.
+    pub tls: Option<At<ServerTls>>,
+}
+
+/// TLS towards the servers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// Whether TLS is tried, needed, and how the server's certificate is checked. Default: prefer.
+    pub mode: Option<At<TlsMode>>,
+    /// The authorities that the servers' certificates are checked against, a PEM file. Default: the system's.
+    pub root_certificate: Option<At<Text>>,
+    /// A certificate to show to the servers, a PEM file.
+    pub certificate: Option<At<Text>>,
+    /// The certificate's private key, a PEM file.
+    pub key: Option<At<Text>>,
+}
+
+/// The pools of server connections: one for each user and server.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// When a server connection goes back to its pool. Default: transaction.
+    pub mode: Option<At<PoolMode>>,
+    /// How many connections a user may have on one server. Default: 20.
+    pub size: Option<At<Number>>,
+    /// How many of them are kept open when idle. Default: 0.
+    pub min: Option<At<Number>>,
+    /// How long a query waits for a connection before it fails with 53300. Default: 5s.
+    pub checkout_timeout: Option<At<Span>>,
+    /// How long opening a connection may take, login included. Default: 5s.
+    pub connect_timeout: Option<At<Span>>,
+    /// How long a connection may lie idle before it is closed. Default: 10m.
+    pub idle_timeout: Option<At<Span>>,
+    /// How old a connection may become. Default: 1h.
+    pub lifetime: Option<At<Span>>,
+}
+
+/// When a server connection goes back to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolMode {
+    /// At the end of each transaction.
+    Transaction,
+}
+
+/// Where reads go.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reads {
+    /// Which servers answer reads. Default: replicas.
+    pub from: Option<At<ReadsFrom>>,
+    /// What a client may rely on. Default: session.
+    pub consistency: Option<At<Consistency>>,
+    /// How far behind a replica may be and still answer reads. Default: 10s.
+    pub max_lag: Option<At<Span>>,
+    /// The zone pgherd runs in: servers of the same zone are taken first. Default: none.
+    pub zone: Option<At<Text>>,
+}
+
+/// Which servers answer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadsFrom {
+    /// Replicas; the primary where no replica can.
+    Replicas,
+    /// Any server, the primary included.
+    Any,
+    /// The primary alone.
+    Primary,
+}
+
+/// What a client may rely on when it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// It sees its own writes, and never reads backwards.
+    Session,
+    /// It may read what a replica happens to have.
+    Eventual,
+}
+
+/// What happens when a primary fails. This version observes and follows: it promotes no one.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// observe: follow what others promote. promote: not in force in this version. Default: observe.
+    pub mode: Option<At<FailoverMode>>,
+    /// Synchronous replication. Not in force in this version.
+    pub sync: Option<At<Sync>>,
+    /// How long a server must refuse before it counts as dead. Not in force in this version.
+    pub refused_after: Option<At<Span>>,
+    /// How long a server must be silent before it counts as hung. Not in force in this version.
+    pub silent_after: Option<At<Span>>,
+    /// How long a dead server's work is held. Not in force in this version.
+    pub hold: Option<At<Span>>,
+    /// How far behind a candidate may be on an asynchronous shard. Not in force in this version.
+    pub max_lag: Option<At<Size>>,
+    /// A command that fences a server. Not in force in this version.
+    pub fence_command: Option<At<Text>>,
+    /// A command that lets an old primary rejoin. Not in force in this version.
+    pub rejoin_command: Option<At<Text>>,
+    /// A command that makes a primary a replica. Not in force in this version.
+    pub demote_command: Option<At<Text>>,
+    /// A command that tells someone. Not in force in this version.
+    pub notify_command: Option<At<Text>>,
+}
+
+/// Who decides which server is the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FailoverMode {
+    /// Others decide; pgherd follows.
+    Observe,
+    /// pgherd decides.
+    Promote,
+}
+
+/// Synchronous replication.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sync {
+    /// How many standbys must acknowledge a commit. Not in force in this version.
+    pub acks: Option<At<Number>>,
+    /// What happens to writes when fewer are left. Not in force in this version.
+    pub when_too_few: Option<At<WhenTooFew>>,
+}
+
+/// What happens to writes when too few standbys are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenTooFew {
+    /// They wait.
+    Block,
+    /// They go on without.
+    Async,
+}
+
+/// One shard: a primary and its replicas.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Its name.
+    pub name: At<Text>,
+    /// Its share of the buckets, relative to the others'. Default: 1.
+    pub weight: Option<At<Number>>,
+    /// Its servers; who is primary is found out.
+    pub servers: At<Vec<At<Server>>>,
+}
+
+/// One Postgres server.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Its name, unique in the database.
+    pub name: At<Text>,
+    /// `host:port`, or `unix:` with a socket directory and a port: `unix:/run/postgresql:5432`.
+    pub address: At<Text>,
+    /// The zone it runs in. Default: none.
+    pub zone: Option<At<Text>>,
+    /// Its rank among candidates for promotion; 0 means never. Default: 1. Not in force in this version.
+    pub priority: Option<At<Number>>,
+}
+
+/// What lies on which shard.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sharding {
+    /// How many buckets the hash of a key falls into, from 1 to 65535; fixed for the life of the data. Default: 4096. A change needs a restart.
+    pub buckets: Option<At<Number>>,
+    /// The sharded tables: `table` in schema public, `schema.table` elsewhere.
+    pub tables: Option<At<Named<At<Table>>>>,
+    /// Tables of which every shard has a copy.
+    pub reference: Option<At<Vec<At<Text>>>>,
+    /// The shard of tables named nowhere, or `refuse`. Default: the first shard.
+    pub unlisted: Option<At<Text>>,
+}
+
+/// How a table is sharded.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The sharding key: a column, or a list of columns.
+    pub key: Option<At<OneOrMany<Text>>>,
+    /// How the key names a bucket or shard. Default: hash.
+    pub function: Option<At<Function>>,
+    /// The type of the key's column, such as int8 or text: needed by list and range, whose values are read with it.
+    #[serde(rename = "type")]
+    pub key_type: Option<At<Text>>,
+    /// Another table whose rows of the same key lie on the same shard.
+    pub with: Option<At<Text>>,
+    /// For function list: which value lives on which shard.
+    pub values: Option<At<Named<At<Text>>>>,
+    /// For function range: which span of values lives on which shard.
+    pub ranges: Option<At<Vec<At<Range>>>>,
+}
+
+/// How a key names its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Function {
+    /// By Postgres' partition hash, into buckets.
+    Hash,
+    /// By a list of values.
+    List,
+    /// By ranges of values.
+    Range,
+}
+
+/// A range of key values.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// The first value. Default: no lower bound.
+    pub from: Option<At<Text>>,
+    /// The first value that is no longer in it. Default: no upper bound.
+    pub to: Option<At<Text>>,
+    /// The shard.
+    pub shard: At<Text>,
+}
+
+/// A scratch server.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scratch {
+    /// Its address. Not in force in this version.
+    pub address: At<Text>,
+    /// Its database. Not in force in this version.
+    pub database: At<Text>,
+}
