@@ -6,4 +6,5 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod herd;
 pub mod schema;

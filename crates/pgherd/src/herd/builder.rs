@@ -1,0 +1,572 @@
+//! Describes a herd, makes what is missing of it and starts it.
+//!
+//! Main type: [`HerdBuilder`].
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::binaries::{Postgres, RunsAs};
+use super::bootstrap::{make_primary, make_replica, write_owned};
+use super::error::{HerdError, Naming};
+use super::guard::Guard;
+use super::record::Record;
+use super::server::{CERTIFICATE_FILE, KEY_FILE, SETTINGS_FILE, Server, ServerName, ServerParts};
+use super::settings::{ServerSettings, host_based_authentication};
+use super::shard::Shard;
+use super::{Herd, ports};
+
+/// How many data directories are made at once: each takes one processor.
+const MADE_AT_ONCE: usize = 2;
+/// Ports are chosen before they are bound; somebody may come between, so a start is tried again.
+const START_ATTEMPTS: usize = 3;
+/// A socket's address holds 107 bytes, of which its file name takes 15.
+const LONGEST_SOCKET_DIRECTORY: usize = 90;
+const MOST_SERVERS_A_SHARD: u16 = 9;
+
+/// Whether the servers survive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Postgres' own: what is committed is on the disk.
+    #[default]
+    Durable,
+    /// `fsync = off`: quicker, for tests that lose no power.
+    Fast,
+}
+
+/// A step on the way to a running herd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps behind us.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// What has just been done.
+    pub step: String,
+}
+
+type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What a herd is to be like. By default: one shard without replicas, database `shop`, durable, in `pgherd-herd` of the working directory.
+#[derive(Clone)]
+pub struct HerdBuilder {
+    shards: u16,
+    replicas: u16,
+    directory: PathBuf,
+    database: String,
+    durability: Durability,
+    settings: Vec<(String, String)>,
+    host_lines: Vec<String>,
+    tls: Option<(String, String)>,
+    listener: Listener,
+}
+
+impl Default for HerdBuilder {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            replicas: 0,
+            directory: "pgherd-herd".into(),
+            database: "shop".into(),
+            durability: Durability::default(),
+            settings: Vec::new(),
+            host_lines: Vec::new(),
+            tls: None,
+            listener: Arc::new(|_| ()),
+        }
+    }
+}
+
+impl std::fmt::Debug for HerdBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HerdBuilder")
+            .field("shards", &self.shards)
+            .field("replicas", &self.replicas)
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HerdBuilder {
+    /// How many shards.
+    #[must_use]
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// How many replicas each shard has beside its primary.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u16) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Where the herd lives. Made if missing; a herd that is there is started again.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = directory.into();
+        self
+    }
+
+    /// The database's name on every server.
+    #[must_use]
+    pub fn database(mut self, database: impl Into<String>) -> Self {
+        self.database = database.into();
+        self
+    }
+
+    /// Whether the servers sync.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// A setting of every server, over ours.
+    #[must_use]
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// A line at the start of every server's `pg_hba.conf`.
+    #[must_use]
+    pub fn host_line(mut self, line: impl Into<String>) -> Self {
+        self.host_lines.push(line.into());
+        self
+    }
+
+    /// Has the servers offer TLS with this certificate and key (PEM).
+    #[must_use]
+    pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Told of each step of [`start`](Self::start).
+    #[must_use]
+    pub fn on_progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.listener = Arc::new(listener);
+        self
+    }
+
+    /// Makes what is missing and starts every server; returns when replicas stream. If it fails, or its future is dropped, what was
+    /// started is stopped.
+    ///
+    /// # Errors
+    /// See [`HerdError`].
+    pub async fn start(self) -> Result<Herd, HerdError> {
+        self.check_shape()?;
+        let directory = self.prepare_directory()?;
+        let record = Record::read(&directory)?;
+        let postgres = match &record {
+            Some(record) => {
+                Postgres::find(Some(record.postgres_major)).map_err(|error| match error {
+                    HerdError::PostgresMissing => HerdError::VersionMissing {
+                        directory: directory.clone(),
+                        major: record.postgres_major,
+                    },
+                    other => other,
+                })?
+            }
+            None => Postgres::find(None)?,
+        };
+        open_to_servers(postgres.runs_as(), &directory).await?;
+        let lock = lock(&directory)?;
+        let reused = record.is_some();
+        let mut record = self.record(&directory, &postgres, record)?;
+        let steps = Steps::new(&self, reused);
+        if reused {
+            stop_survivors(&postgres, &directory, &record).await?;
+        } else {
+            self.make_data(&postgres, &directory, &steps).await?;
+            record.write(&directory)?;
+        }
+        let mut attempt = 1;
+        let (shards, guard, sockets) = loop {
+            let ports = free_ports(&record.ports)?;
+            if ports != record.ports {
+                record.ports = ports;
+                record.write(&directory)?;
+            }
+            match self.launch(&postgres, &directory, &record, &steps).await {
+                Ok(running) => break running,
+                Err(HerdError::Start { reason, .. })
+                    if reason.contains("could not create any TCP/IP sockets")
+                        && attempt < START_ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Herd {
+            shards,
+            guard: Some(guard),
+            directory,
+            database: record.database,
+            reused,
+            _sockets: sockets,
+            _lock: lock,
+        })
+    }
+
+    fn check_shape(&self) -> Result<(), HerdError> {
+        if self.shards == 0 {
+            return Err(HerdError::Shape("a herd has at least one shard"));
+        }
+        if self.replicas >= MOST_SERVERS_A_SHARD {
+            return Err(HerdError::Shape("a shard has at most 8 replicas"));
+        }
+        if self.database.is_empty() || self.database.len() > 63 {
+            return Err(HerdError::Shape("a database's name has 1 to 63 bytes"));
+        }
+        if self.database.contains(['\n', '\r', '\0']) {
+            return Err(HerdError::Shape("a database's name is one line"));
+        }
+        Ok(())
+    }
+
+    fn prepare_directory(&self) -> Result<PathBuf, HerdError> {
+        for directory in [self.directory.clone(), self.directory.join("log")] {
+            std::fs::create_dir_all(&directory)
+                .naming(|| format!("making {}", directory.display()))?;
+        }
+        self.directory
+            .canonicalize()
+            .naming(|| format!("finding {}", self.directory.display()))
+    }
+
+    /// The record that is there, if it is of the shape asked for; else a new one.
+    fn record(
+        &self,
+        directory: &Path,
+        postgres: &Postgres,
+        found: Option<Record>,
+    ) -> Result<Record, HerdError> {
+        let asked = Record {
+            postgres_major: postgres.major(),
+            database: self.database.clone(),
+            shards: self.shards,
+            replicas: self.replicas,
+            ports: found
+                .as_ref()
+                .map(|found| found.ports.clone())
+                .unwrap_or_default(),
+        };
+        let servers = usize::from(self.shards) * usize::from(self.replicas + 1);
+        match found {
+            Some(found) if found.shape() != asked.shape() => Err(HerdError::OtherShape {
+                directory: directory.to_path_buf(),
+                found: found.shape(),
+                asked: asked.shape(),
+            }),
+            Some(found) if found.ports.len() == servers => Ok(found),
+            _ => Ok(Record {
+                ports: ports::choose(servers)?,
+                ..asked
+            }),
+        }
+    }
+
+    /// Makes every data directory: primaries a few at once, then each one's replicas as copies of it.
+    async fn make_data(
+        &self,
+        postgres: &Postgres,
+        directory: &Path,
+        steps: &Arc<Steps>,
+    ) -> Result<(), HerdError> {
+        let permits = Arc::new(tokio::sync::Semaphore::new(MADE_AT_ONCE));
+        let mut making = tokio::task::JoinSet::new();
+        for shard in 0..usize::from(self.shards) {
+            let (postgres, directory, database) = (
+                postgres.clone(),
+                directory.to_path_buf(),
+                self.database.clone(),
+            );
+            let (steps, permits, replicas) =
+                (Arc::clone(steps), Arc::clone(&permits), self.replicas);
+            making.spawn(async move {
+                // never closed
+                let _permit = permits.acquire().await;
+                let primary = data_directory(&directory, shard, 0);
+                make_primary(&postgres, &primary, &database).await?;
+                steps.done(format!("made {}", ServerName::new(shard, 0)));
+                for replica in 1..=usize::from(replicas) {
+                    let target = data_directory(&directory, shard, replica);
+                    make_replica(&postgres, &primary, &target).await?;
+                    steps.done(format!("made {}", ServerName::new(shard, replica)));
+                }
+                Ok(())
+            });
+        }
+        while let Some(made) = making.join_next().await {
+            // a panic in there goes on here
+            made.map_err(std::io::Error::other)
+                .naming(|| "making a server".into())??;
+        }
+        Ok(())
+    }
+
+    /// Starts everything at once: servers that start together are up in the time of one.
+    async fn launch(
+        &self,
+        postgres: &Postgres,
+        directory: &Path,
+        record: &Record,
+        steps: &Arc<Steps>,
+    ) -> Result<(Vec<Shard>, Guard, Sockets), HerdError> {
+        let sockets = Sockets::make(postgres.runs_as(), directory)?;
+        let servers_a_shard = usize::from(self.replicas) + 1;
+        let mut shards = Vec::new();
+        for (shard, ports) in record.ports.chunks(servers_a_shard).enumerate() {
+            shards.push(self.configure(postgres, directory, sockets.path(), shard, ports)?);
+        }
+        let shards = Arc::new(shards);
+        let directories: Vec<PathBuf> = shards
+            .iter()
+            .flat_map(Shard::servers)
+            .map(|server| server.data_directory().to_path_buf())
+            .collect();
+        // before the servers: there is no moment in which nobody would stop them
+        let guard = Guard::start(postgres, &directories)?;
+        let mut starting = tokio::task::JoinSet::new();
+        for shard in 0..shards.len() {
+            let (shards, steps) = (Arc::clone(&shards), Arc::clone(steps));
+            starting.spawn(async move {
+                let shard = &shards[shard];
+                for server in shard.servers() {
+                    server.start().await?;
+                    steps.done(format!(
+                        "started {} on port {}",
+                        server.name(),
+                        server.port()
+                    ));
+                }
+                shard.make_slots().await?;
+                shard.wait_for_streams().await
+            });
+        }
+        let mut outcome = Ok(());
+        while let Some(started) = starting.join_next().await {
+            let started = started
+                .map_err(std::io::Error::other)
+                .naming(|| "starting a server".into());
+            outcome = outcome.and(started.and_then(|started| started));
+        }
+        let shards = Arc::into_inner(shards).ok_or(HerdError::Shape("a server is still in use"));
+        match outcome.and(shards) {
+            Ok(shards) => Ok((shards, guard, sockets)),
+            Err(error) => {
+                guard.dismiss();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the configuration of a shard's servers.
+    fn configure(
+        &self,
+        postgres: &Postgres,
+        directory: &Path,
+        sockets: &Path,
+        shard: usize,
+        ports: &[u16],
+    ) -> Result<Shard, HerdError> {
+        let servers = ports
+            .iter()
+            .enumerate()
+            .map(|(index, port)| {
+                let name = ServerName::new(shard, index);
+                Server::new(ServerParts {
+                    data: directory.join(name.as_str()),
+                    log: directory.join("log").join(format!("{name}.log")),
+                    name,
+                    port: *port,
+                    database: self.database.clone(),
+                    postgres: postgres.clone(),
+                    sockets: sockets.to_path_buf(),
+                })
+            })
+            .collect();
+        let shard = Shard::new(format!("s{shard}"), servers);
+        let primary = shard.primary().port();
+        let runs_as = postgres.runs_as();
+        for server in shard.servers() {
+            let data = server.data_directory();
+            let text = ServerSettings {
+                name: server.name().as_str(),
+                port: server.port(),
+                sockets,
+                durability: self.durability,
+                follows: (server.port() != primary).then_some(primary),
+                has_tls: self.tls.is_some(),
+                extra: &self.settings,
+            }
+            .render();
+            write_owned(runs_as, &data.join(SETTINGS_FILE), &text)?;
+            let hosts = host_based_authentication(&self.host_lines);
+            write_owned(runs_as, &data.join("pg_hba.conf"), &hosts)?;
+            if let Some((certificate, key)) = &self.tls {
+                write_owned(runs_as, &data.join(CERTIFICATE_FILE), certificate)?;
+                write_owned(runs_as, &data.join(KEY_FILE), key)?;
+            }
+        }
+        Ok(shard)
+    }
+}
+
+/// Counts steps and tells the listener.
+struct Steps {
+    listener: Listener,
+    done: std::sync::atomic::AtomicUsize,
+    total: usize,
+}
+
+impl Steps {
+    fn new(builder: &HerdBuilder, reused: bool) -> Arc<Self> {
+        let servers = usize::from(builder.shards) * (usize::from(builder.replicas) + 1);
+        Arc::new(Self {
+            listener: Arc::clone(&builder.listener),
+            done: 0.into(),
+            total: if reused { servers } else { 2 * servers },
+        })
+    }
+
+    fn done(&self, step: String) {
+        let before = self.done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        (self.listener)(Progress {
+            // a start that is tried again counts its steps twice
+            done: (before + 1).min(self.total),
+            total: self.total,
+            step,
+        });
+    }
+}
+
+fn data_directory(directory: &Path, shard: usize, server: usize) -> PathBuf {
+    directory.join(ServerName::new(shard, server).as_str())
+}
+
+/// The same ports where they are free, all of them new where one is not: replicas and configuration are written with them anyway.
+fn free_ports(wanted: &[u16]) -> Result<Vec<u16>, HerdError> {
+    if wanted.iter().all(|port| ports::is_free(*port)) {
+        Ok(wanted.to_vec())
+    } else {
+        ports::choose(wanted.len())
+    }
+}
+
+/// Lets the servers' user through the herd's directory, and makes sure that it can get there.
+async fn open_to_servers(runs_as: RunsAs, directory: &Path) -> Result<(), HerdError> {
+    use std::os::unix::fs::PermissionsExt;
+    if runs_as == RunsAs::Ourselves {
+        return Ok(());
+    }
+    let naming = || format!("opening {} to the servers", directory.display());
+    let mode = directory.metadata().naming(naming)?.permissions().mode();
+    if mode & 0o001 == 0 {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode | 0o011))
+            .naming(naming)?;
+    }
+    let mut command = runs_as.command("/bin/sh");
+    command
+        .args(["-c", "cd \"$1\"", "herd-reach"])
+        .arg(directory);
+    super::binaries::run(command)
+        .await
+        .map_err(|error| match error {
+            HerdError::Program { .. } => HerdError::Unreachable {
+                directory: directory.to_path_buf(),
+            },
+            other => other,
+        })
+}
+
+fn lock(directory: &Path) -> Result<File, HerdError> {
+    let path = directory.join("herd.lock");
+    let naming = || format!("locking {}", path.display());
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .naming(naming)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(HerdError::Locked {
+            directory: directory.to_path_buf(),
+        }),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).naming(naming),
+    }
+}
+
+/// Stops servers of a former run that was killed together with its guard.
+async fn stop_survivors(
+    postgres: &Postgres,
+    directory: &Path,
+    record: &Record,
+) -> Result<(), HerdError> {
+    for shard in 0..usize::from(record.shards) {
+        for server in 0..=usize::from(record.replicas) {
+            let data = data_directory(directory, shard, server);
+            if !is_running_in(&data) {
+                continue;
+            }
+            let mut command = postgres.command("pg_ctl");
+            command.args(["stop", "-w", "-m", "fast", "-D"]).arg(&data);
+            super::binaries::run(command).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the process that `postmaster.pid` names is the server of that directory: after a crash the number may be anybody's.
+fn is_running_in(data: &Path) -> bool {
+    std::fs::read_to_string(data.join("postmaster.pid"))
+        .ok()
+        .and_then(|text| text.lines().next()?.trim().parse::<u32>().ok())
+        .and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok())
+        .is_some_and(|working| working == data)
+}
+
+/// The sockets' directory, which only its owner may enter.
+#[derive(Debug)]
+pub(super) enum Sockets {
+    /// In the herd's directory.
+    Inside(PathBuf),
+    /// A short path, where the herd's own is too long for a socket's address. Removed on drop.
+    Elsewhere(tempfile::TempDir),
+}
+
+impl Sockets {
+    fn make(runs_as: RunsAs, directory: &Path) -> Result<Self, HerdError> {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::DirBuilderExt;
+        let inside = directory.join("sockets");
+        let sockets = if inside.as_os_str().as_bytes().len() > LONGEST_SOCKET_DIRECTORY {
+            let short = tempfile::Builder::new()
+                .prefix("pgherd-")
+                .tempdir_in("/tmp")
+                .naming(|| "making a directory for sockets".into())?;
+            Self::Elsewhere(short)
+        } else {
+            match std::fs::DirBuilder::new().mode(0o700).create(&inside) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            }
+            .naming(|| format!("making {}", inside.display()))?;
+            Self::Inside(inside)
+        };
+        runs_as.give(sockets.path())?;
+        Ok(sockets)
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Inside(path) => path,
+            Self::Elsewhere(directory) => directory.path(),
+        }
+    }
+}
