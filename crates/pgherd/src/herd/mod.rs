@@ -22,7 +22,7 @@ mod bootstrap;
 mod builder;
 mod error;
 mod guard;
-mod ports;
+pub mod ports;
 mod record;
 mod server;
 mod settings;

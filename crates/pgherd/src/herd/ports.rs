@@ -12,13 +12,17 @@ use super::error::HerdError;
 const FIRST: u16 = 15_000;
 const LAST: u16 = 32_000;
 
-/// Whether a server could listen there now.
-pub(super) fn is_free(port: u16) -> bool {
+/// Whether a server could listen there on 127.0.0.1 now.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// As many different free ports as asked for, from a random place on, so that two herds that start together rarely meet.
-pub(super) fn choose(count: usize) -> Result<Vec<u16>, HerdError> {
+///
+/// # Errors
+/// [`HerdError::NoPorts`].
+pub fn choose(count: usize) -> Result<Vec<u16>, HerdError> {
     let span = LAST - FIRST;
     let start = rand::rng().random_range(0..span);
     let chosen: Vec<u16> = (0..span)

@@ -1,0 +1,101 @@
+//! Writes the configuration file of a test's proxy.
+//!
+//! Main type: [`Configuration`]. Its parts are YAML as a user would write it, so that a test shows what it configures.
+
+use std::fmt::Write;
+
+use pgherd::herd::Herd;
+
+/// The default `sharding:`: the shop's tables, and some of other key types.
+const SHARDING: &str = "
+tables:
+  users: { key: id }
+  orders: { key: user_id, with: users }
+  documents: { key: id }
+  pairs: { key: [a, b] }
+  notes: { key: name }
+reference: [countries, currencies]
+unlisted: s0";
+
+const USERS: &str = "- { name: app, password: app }";
+
+/// What a configuration file says.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// The port of the endpoint.
+    pub port: u16,
+    /// The port of `/metrics`, `/healthz` and `/readyz`.
+    pub http_port: u16,
+    /// `databases.shop.sharding`; empty for none.
+    pub sharding: String,
+    /// `databases.shop.users`.
+    pub users: String,
+    /// Further keys of `listen`.
+    pub listen: String,
+    /// Further keys of `databases.shop`, such as `reads: { from: primary }`.
+    pub database: String,
+    /// Further keys of the file.
+    pub top: String,
+}
+
+impl Configuration {
+    /// The default one on these ports.
+    #[must_use]
+    pub fn new(port: u16, http_port: u16) -> Self {
+        Self {
+            port,
+            http_port,
+            sharding: SHARDING.into(),
+            users: USERS.into(),
+            listen: String::new(),
+            database: String::new(),
+            top: String::new(),
+        }
+    }
+
+    /// The file's text for a herd.
+    ///
+    /// # Panics
+    /// Never: writing to a string does not fail.
+    #[must_use]
+    pub fn render(&self, herd: &Herd) -> String {
+        let mut text = format!(
+            "listen:\n  address: 127.0.0.1:{}\n{}http: {{ address: 127.0.0.1:{} }}\n\
+             admin:\n  users: [{{ name: admin, password: admin }}]\nstate: {{ file: state.json }}\n",
+            self.port,
+            indented(&self.listen, 2),
+            self.http_port
+        );
+        text += &indented(&self.top, 0);
+        text += "databases:\n  shop:\n    users:\n";
+        text += &indented(&self.users, 6);
+        text += "    control_login: { user: pgherd, password: pgherd }\n";
+        text += &indented(&self.database, 4);
+        text += "    shards:\n";
+        for shard in herd.shards() {
+            writeln!(text, "      - name: {}\n        servers:", shard.name())
+                .expect("a string takes all");
+            for server in shard.servers() {
+                writeln!(
+                    text,
+                    "          - {{ name: {}, address: \"127.0.0.1:{}\" }}",
+                    server.name(),
+                    server.port()
+                )
+                .expect("a string takes all");
+            }
+        }
+        if !self.sharding.trim().is_empty() {
+            text += "    sharding:\n";
+            text += &indented(&self.sharding, 6);
+        }
+        text
+    }
+}
+
+fn indented(text: &str, by: usize) -> String {
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| format!("{:by$}{line}\n", ""))
+        .collect()
+}

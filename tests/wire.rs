@@ -1,0 +1,163 @@
+//! A client that says what no driver says: raw bytes over a plain connection.
+//!
+//! Main type: [`RawClient`].
+
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A message from the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its type.
+    pub tag: u8,
+    /// What follows the length.
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    /// A field of an ErrorResponse or NoticeResponse, such as `C`, the SQLSTATE.
+    #[must_use]
+    pub fn field(&self, kind: u8) -> Option<String> {
+        self.body
+            .split(|byte| *byte == 0)
+            .find(|field| field.first() == Some(&kind))
+            .map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
+    }
+}
+
+/// A connection on which any bytes can be sent.
+#[derive(Debug)]
+pub struct RawClient {
+    stream: TcpStream,
+}
+
+impl RawClient {
+    /// Connects and says nothing.
+    ///
+    /// # Panics
+    /// If the endpoint does not accept.
+    pub async fn connect(endpoint: &str) -> Self {
+        let stream = TcpStream::connect(endpoint).await.expect("it listens");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream }
+    }
+
+    /// Connects and logs in; the user must be trusted.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn log_in(endpoint: &str, user: &str, database: &str) -> Self {
+        let mut client = Self::connect(endpoint).await;
+        client.send(&startup(3 << 16, user, database)).await;
+        loop {
+            let message = client.message().await.expect("the login is answered");
+            match message.tag {
+                b'E' => panic!("refused: {:?}", message.field(b'M')),
+                b'R' => assert_eq!(message.body, [0, 0, 0, 0], "the user must be trusted"),
+                b'Z' => return client,
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends bytes. That the other side has hung up is no failure: what it said before is read next.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// The next message; `None` when the other side has closed the connection.
+    pub async fn message(&mut self) -> Option<Message> {
+        let mut header = [0; 5];
+        self.stream.read_exact(&mut header).await.ok()?;
+        let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+        let mut body = vec![0; usize::try_from(length).ok()?.checked_sub(4)?];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some(Message {
+            tag: header[0],
+            body,
+        })
+    }
+
+    /// Messages up to and with ReadyForQuery, or to the end of the connection.
+    pub async fn until_ready(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Some(message) = self.message().await {
+            let ready = message.tag == b'Z';
+            messages.push(message);
+            if ready {
+                break;
+            }
+        }
+        messages
+    }
+
+    /// Sends a simple query and reads its answer.
+    pub async fn query(&mut self, sql: &str) -> Vec<Message> {
+        self.send(&query(sql)).await;
+        self.until_ready().await
+    }
+
+    /// The connection, to read and write it as a test pleases.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
+
+/// A frame of that type.
+///
+/// # Panics
+/// If the body is too long for a frame.
+#[must_use]
+pub fn frame(tag: u8, body: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u8(tag);
+    out.put_u32(u32::try_from(body.len() + 4).expect("a test's body is short"));
+    out.put_slice(body);
+    out
+}
+
+/// A StartupMessage.
+///
+/// # Panics
+/// If the names are too long.
+#[must_use]
+pub fn startup(version: u32, user: &str, database: &str) -> BytesMut {
+    let mut body = BytesMut::new();
+    body.put_u32(version);
+    for text in ["user", user, "database", database] {
+        body.put_slice(text.as_bytes());
+        body.put_u8(0);
+    }
+    body.put_u8(0);
+    let mut out = BytesMut::new();
+    out.put_u32(u32::try_from(body.len() + 4).expect("a test's names are short"));
+    out.extend_from_slice(&body);
+    out
+}
+
+/// A simple query.
+#[must_use]
+pub fn query(sql: &str) -> BytesMut {
+    let mut body = sql.as_bytes().to_vec();
+    body.push(0);
+    frame(b'Q', &body)
+}
+
+/// Parse of the unnamed statement, Bind without parameters, Execute: no Sync.
+#[must_use]
+pub fn unnamed(sql: &str) -> BytesMut {
+    let mut body = vec![0];
+    body.extend_from_slice(sql.as_bytes());
+    body.extend_from_slice(&[0, 0, 0]);
+    let mut out = frame(b'P', &body);
+    out.extend_from_slice(&frame(b'B', &[0; 8]));
+    out.extend_from_slice(&frame(b'E', &[0; 5]));
+    out
+}
+
+/// Sync.
+#[must_use]
+pub fn sync() -> BytesMut {
+    frame(b'S', &[])
+}
