@@ -1,0 +1,377 @@
+//! A sharding key, from the bytes of a client to a value that hashes and compares.
+//!
+//! Owns the types a key may have and the reading of their text and binary forms; never decides
+//! where a key lives ([`crate::sharding`]) and never guesses: input whose meaning depends on a
+//! setting of the session, or which only some versions of Postgres accept, is an error.
+//! Main types: [`KeyType`], [`KeyValue`].
+//!
+//! # Text and encodings
+//! The bytes of text are hashed as they are, so they must be in the encoding of the server. A
+//! client whose `client_encoding` differs may only have keys of ASCII; that is for the caller to
+//! see to, who knows the setting. What is not UTF-8 is refused here.
+
+mod binary;
+mod datetime;
+mod numeric;
+mod text;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use smallvec::SmallVec;
+
+pub use numeric::Numeric;
+
+use crate::hash::{hash_bytes, hash_i64, hash_u32};
+
+/// A type that a sharding key may have: Postgres hashes it the same way on every server, whatever
+/// its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyType {
+    /// `smallint`
+    Int2,
+    /// `integer`
+    Int4,
+    /// `bigint`
+    Int8,
+    /// `text`, under a deterministic collation
+    Text,
+    /// `character varying`, under a deterministic collation
+    Varchar,
+    /// `character`, under a deterministic collation: trailing blanks do not count
+    Bpchar,
+    /// `uuid`
+    Uuid,
+    /// `bytea`
+    Bytea,
+    /// `date`
+    Date,
+    /// `timestamp without time zone`
+    Timestamp,
+    /// `timestamp with time zone`
+    Timestamptz,
+    /// `numeric`
+    Numeric,
+    /// `boolean`
+    Boolean,
+}
+
+/// Types whose equal values hash alike: only between them may a key be compared or tables be
+/// co-located.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HashFamily {
+    /// `smallint`, `integer`, `bigint`
+    Integer,
+    /// `text`, `character varying`
+    Text,
+    /// `character`
+    Bpchar,
+    /// `uuid`
+    Uuid,
+    /// `bytea`
+    Bytea,
+    /// `date`
+    Date,
+    /// `timestamp without time zone`
+    Timestamp,
+    /// `timestamp with time zone`
+    Timestamptz,
+    /// `numeric`
+    Numeric,
+    /// `boolean`
+    Boolean,
+}
+
+impl KeyType {
+    /// Every type, in the order of their declaration.
+    pub const ALL: [Self; 13] = [
+        Self::Int2,
+        Self::Int4,
+        Self::Int8,
+        Self::Text,
+        Self::Varchar,
+        Self::Bpchar,
+        Self::Uuid,
+        Self::Bytea,
+        Self::Date,
+        Self::Timestamp,
+        Self::Timestamptz,
+        Self::Numeric,
+        Self::Boolean,
+    ];
+
+    /// The type of an OID of `pg_type`; `None` where it cannot be a sharding key. A domain is for
+    /// [`crate::Catalog::key_type`] to look through.
+    pub fn from_oid(oid: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|key_type| key_type.oid() == oid)
+    }
+
+    /// The OID in `pg_type`, the same on every server.
+    pub fn oid(self) -> u32 {
+        match self {
+            Self::Boolean => 16,
+            Self::Bytea => 17,
+            Self::Int8 => 20,
+            Self::Int2 => 21,
+            Self::Int4 => 23,
+            Self::Text => 25,
+            Self::Bpchar => 1042,
+            Self::Varchar => 1043,
+            Self::Date => 1082,
+            Self::Timestamp => 1114,
+            Self::Timestamptz => 1184,
+            Self::Numeric => 1700,
+            Self::Uuid => 2950,
+        }
+    }
+
+    /// The name of SQL, as `format_type` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int2 => "smallint",
+            Self::Int4 => "integer",
+            Self::Int8 => "bigint",
+            Self::Text => "text",
+            Self::Varchar => "character varying",
+            Self::Bpchar => "character",
+            Self::Uuid => "uuid",
+            Self::Bytea => "bytea",
+            Self::Date => "date",
+            Self::Timestamp => "timestamp without time zone",
+            Self::Timestamptz => "timestamp with time zone",
+            Self::Numeric => "numeric",
+            Self::Boolean => "boolean",
+        }
+    }
+
+    /// Which other types hash like this one.
+    pub fn hash_family(self) -> HashFamily {
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 => HashFamily::Integer,
+            Self::Text | Self::Varchar => HashFamily::Text,
+            Self::Bpchar => HashFamily::Bpchar,
+            Self::Uuid => HashFamily::Uuid,
+            Self::Bytea => HashFamily::Bytea,
+            Self::Date => HashFamily::Date,
+            Self::Timestamp => HashFamily::Timestamp,
+            Self::Timestamptz => HashFamily::Timestamptz,
+            Self::Numeric => HashFamily::Numeric,
+            Self::Boolean => HashFamily::Boolean,
+        }
+    }
+
+    /// Reads a value as the type's input function does: a text parameter, or the content of a
+    /// string literal (unescaped).
+    ///
+    /// # Errors
+    /// Where Postgres would refuse the text, where what it means depends on a setting (`1/2/2026`,
+    /// a `timestamptz` without offset) or on the version of the server, and in a few more cases
+    /// that are rare (`today`, 24:00:00, more than 6 digits of a second).
+    pub fn value_from_text(self, text: &[u8]) -> Result<KeyValue<'_>, KeyError> {
+        text::read(self, text)
+    }
+
+    /// Reads a value as the type's receive function does: a parameter in binary format.
+    ///
+    /// # Errors
+    /// Where Postgres would refuse the bytes.
+    pub fn value_from_binary(self, bytes: &[u8]) -> Result<KeyValue<'_>, KeyError> {
+        binary::read(self, bytes)
+    }
+
+    /// The partition hash of a value in text form; combine with [`crate::combine_hashes`].
+    ///
+    /// # Errors
+    /// As [`KeyType::value_from_text`].
+    pub fn hash_text(self, text: &[u8]) -> Result<u64, KeyError> {
+        Ok(self.value_from_text(text)?.partition_hash())
+    }
+
+    /// The partition hash of a value in binary form; combine with [`crate::combine_hashes`].
+    ///
+    /// # Errors
+    /// As [`KeyType::value_from_binary`].
+    pub fn hash_binary(self, bytes: &[u8]) -> Result<u64, KeyError> {
+        Ok(self.value_from_binary(bytes)?.partition_hash())
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A value of a sharding key in its one canonical form: values that Postgres holds equal are equal
+/// here, and hash alike.
+///
+/// Ordered as Postgres orders them, but text by its bytes whatever the collation: that order is
+/// what range rules cut. Values of different families are ordered by family, which means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyValue<'a> {
+    /// Of the integer types.
+    Integer(i64),
+    /// Of `text` and `character varying`: the bytes in the server's encoding.
+    Text(Cow<'a, [u8]>),
+    /// Of `character`: the bytes without trailing blanks.
+    Bpchar(Cow<'a, [u8]>),
+    /// Of `uuid`.
+    Uuid([u8; 16]),
+    /// Of `bytea`.
+    Bytea(Cow<'a, [u8]>),
+    /// Of `date`: days since 2000-01-01; the least and greatest `i32` are the infinities.
+    Date(i32),
+    /// Of `timestamp`: microseconds since 2000-01-01; the least and greatest `i64` are the
+    /// infinities.
+    Timestamp(i64),
+    /// Of `timestamptz`: microseconds since 2000-01-01 UTC; the least and greatest `i64` are the
+    /// infinities.
+    Timestamptz(i64),
+    /// Of `numeric`.
+    Numeric(Numeric),
+    /// Of `boolean`.
+    Boolean(bool),
+}
+
+impl KeyValue<'_> {
+    /// The family of the value's type.
+    pub fn hash_family(&self) -> HashFamily {
+        match self {
+            Self::Integer(_) => HashFamily::Integer,
+            Self::Text(_) => HashFamily::Text,
+            Self::Bpchar(_) => HashFamily::Bpchar,
+            Self::Uuid(_) => HashFamily::Uuid,
+            Self::Bytea(_) => HashFamily::Bytea,
+            Self::Date(_) => HashFamily::Date,
+            Self::Timestamp(_) => HashFamily::Timestamp,
+            Self::Timestamptz(_) => HashFamily::Timestamptz,
+            Self::Numeric(_) => HashFamily::Numeric,
+            Self::Boolean(_) => HashFamily::Boolean,
+        }
+    }
+
+    /// What the type's extended hash function gives under the seed of hash partitioning.
+    pub fn partition_hash(&self) -> u64 {
+        match self {
+            Self::Integer(value) | Self::Timestamp(value) | Self::Timestamptz(value) => {
+                hash_i64(*value)
+            }
+            Self::Text(bytes) | Self::Bpchar(bytes) | Self::Bytea(bytes) => hash_bytes(bytes),
+            Self::Uuid(bytes) => hash_bytes(bytes),
+            Self::Date(days) => hash_u32(*days as u32),
+            Self::Numeric(value) => value.partition_hash(),
+            Self::Boolean(value) => hash_u32(u32::from(*value)),
+        }
+    }
+
+    /// The value without ties to the bytes it was read from.
+    pub fn into_owned(self) -> KeyValue<'static> {
+        match self {
+            Self::Integer(value) => KeyValue::Integer(value),
+            Self::Text(bytes) => KeyValue::Text(Cow::Owned(bytes.into_owned())),
+            Self::Bpchar(bytes) => KeyValue::Bpchar(Cow::Owned(bytes.into_owned())),
+            Self::Uuid(bytes) => KeyValue::Uuid(bytes),
+            Self::Bytea(bytes) => KeyValue::Bytea(Cow::Owned(bytes.into_owned())),
+            Self::Date(days) => KeyValue::Date(days),
+            Self::Timestamp(value) => KeyValue::Timestamp(value),
+            Self::Timestamptz(value) => KeyValue::Timestamptz(value),
+            Self::Numeric(value) => KeyValue::Numeric(value),
+            Self::Boolean(value) => KeyValue::Boolean(value),
+        }
+    }
+
+    /// Whether a column of type modifier `modifier` (`pg_attribute.atttypmod`, -1: none) stores
+    /// the value as it is. To be asked for every key that is about to be written: `varchar(3)`
+    /// cuts trailing blanks, `numeric(9, 2)` and `timestamp(0)` round, and the row would then lie
+    /// where the value before that belongs.
+    ///
+    /// # Errors
+    /// [`KeyError::Changed`] where Postgres would store another value or refuse this one.
+    pub fn fits(&self, modifier: i32) -> Result<(), KeyError> {
+        let fits = match self {
+            _ if modifier < 0 => true,
+            // the modifiers of character types and numeric count the length word before them
+            Self::Text(bytes) | Self::Bpchar(bytes) => {
+                let characters = bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count();
+                usize::try_from(modifier - 4).is_ok_and(|limit| characters <= limit)
+            }
+            Self::Numeric(value) => value.fits(modifier - 4),
+            Self::Timestamp(value) | Self::Timestamptz(value) => {
+                let digits = u32::try_from(modifier).unwrap_or(6).min(6);
+                datetime::is_infinite(*value) || value % 10_i64.pow(6 - digits) == 0
+            }
+            Self::Integer(_)
+            | Self::Uuid(_)
+            | Self::Bytea(_)
+            | Self::Date(_)
+            | Self::Boolean(_) => true,
+        };
+        if fits { Ok(()) } else { Err(KeyError::Changed) }
+    }
+}
+
+/// One column of a key as a statement gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyInput<'a> {
+    /// NULL.
+    Null,
+    /// A literal (unescaped) or a parameter in text format, to be read as the type.
+    Text(KeyType, &'a [u8]),
+    /// A parameter in binary format, of the type.
+    Binary(KeyType, &'a [u8]),
+}
+
+impl<'a> KeyInput<'a> {
+    /// The value; `None` for NULL.
+    ///
+    /// # Errors
+    /// As [`KeyType::value_from_text`] and [`KeyType::value_from_binary`].
+    pub fn value(self) -> Result<Option<KeyValue<'a>>, KeyError> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Text(key_type, text) => key_type.value_from_text(text).map(Some),
+            Self::Binary(key_type, bytes) => key_type.value_from_binary(bytes).map(Some),
+        }
+    }
+}
+
+/// The columns of a key, without an allocation for the usual one.
+pub type KeyValues<'a> = SmallVec<[KeyValue<'a>; 1]>;
+
+/// Why no shard can be named for a key. The caller refuses the statement (0A000): it was not sent
+/// anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Postgres would not accept it, or only some versions would.
+    #[error("the sharding key is not valid input for type {0}")]
+    Invalid(KeyType),
+    /// Valid, but beyond what the type holds.
+    #[error("the sharding key is out of range for type {0}")]
+    OutOfRange(KeyType),
+    /// Perhaps valid, but what it means depends on DateStyle, TimeZone, the time of day, or is
+    /// not worked out by pgherd.
+    #[error(
+        "what the sharding key means as {0} is not certain: write it in ISO 8601, a timestamp with time zone with its offset"
+    )]
+    Uncertain(KeyType),
+    /// The column would round or cut the value as it stores it ([`KeyValue::fits`]).
+    #[error("the sharding key would be stored as another value than was given")]
+    Changed,
+    /// A key of another number of columns than the rule has.
+    #[error("the sharding key has {expected} columns, {given} were given")]
+    Columns {
+        /// As the rule has it.
+        expected: usize,
+        /// As the caller gave it.
+        given: usize,
+    },
+    /// NULL under a list or range rule, which name no shard for it.
+    #[error("no shard owns a NULL sharding key")]
+    Null,
+    /// A value that the list or the ranges leave out.
+    #[error("no shard owns this sharding key")]
+    Unowned,
+    /// The values of a list or range rule are not valid for the type of the key.
+    #[error("the rule's own values cannot be read as the type of its sharding key")]
+    Rule,
+}
