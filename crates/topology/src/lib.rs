@@ -6,6 +6,7 @@
 //! - [`ring`], [`shard_map`]: where buckets should go, and where they are.
 //! - [`sharding`]: the rules of one database, and the shard of a key under them.
 //! - [`catalog`]: what the servers' system catalogs say, as far as planning needs it.
+//! - [`commit_protocol`]: how a transaction over shards is committed, for session and control alike.
 //! - [`state`], [`samples`]: which servers there are now, and how far each had come when.
 //!
 //! Nothing here talks to a server or waits. Whoever changes something builds a new value with a
@@ -14,6 +15,7 @@
 
 pub mod address;
 pub mod catalog;
+pub mod commit_protocol;
 pub mod hash;
 pub mod ids;
 pub mod key;
@@ -42,4 +44,4 @@ pub use sharding::{
     Distribution, ListFunction, Location, RangeFunction, RangeRule, Sharding, ShardingBuilder,
     ShardingError, ShardingFunction, TableRule, Unlisted,
 };
-pub use state::{Health, NodeState, Role, ShardState, Topology};
+pub use state::{Health, NodeState, Role, ShardState, Topology, TwoPhase};

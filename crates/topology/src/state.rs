@@ -54,6 +54,20 @@ pub struct ShardState {
     /// `max_prepared_transactions` of the primary; `None` while it was not read. At 0 nothing that
     /// needs two-phase commit can run.
     pub max_prepared_transactions: Option<u32>,
+    /// Whether it can take part in a commit over shards.
+    pub two_phase: TwoPhase,
+}
+
+/// Whether a shard can take part in a commit over shards ([`crate::commit_protocol`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TwoPhase {
+    /// Its primary was not looked at yet: wait a moment, or refuse.
+    #[default]
+    Unknown,
+    /// The commit log is installed, and transactions can be prepared.
+    Ready,
+    /// It cannot, and why: for the detail of a refusal (0A000).
+    Impossible(Box<str>),
 }
 
 impl ShardState {
@@ -192,6 +206,7 @@ mod tests {
                 node(3, Role::Unknown, Health::Up),
             ],
             max_prepared_transactions: None,
+            two_phase: TwoPhase::Unknown,
         };
         assert_eq!(shard.primary().unwrap().id, NodeId(0));
         let replicas: Vec<_> = shard.replicas().map(|node| node.id.0).collect();
