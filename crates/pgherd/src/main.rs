@@ -11,9 +11,8 @@ const EXIT_CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => match pgherd::check::check_file(&config) {
-            Ok(loaded) => {
-                eprint!("{}", loaded.warnings);
-                print!("{}", pgherd::check::summary(&config, &loaded));
+            Ok(text) => {
+                print!("{text}");
                 ExitCode::SUCCESS
             }
             Err(error) => {

@@ -1,0 +1,248 @@
+//! Transactions: on one shard as on one Postgres; what would need several is refused before it does half of it.
+#![allow(clippy::unwrap_used)]
+
+use pgherd_tests::{Cluster, TestCluster, sqlstate};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+/// Two user ids that live on different shards.
+async fn ids_apart(cluster: &Cluster, client: &Client) -> (i64, i64) {
+    let mut first = None;
+    for id in 1..200 {
+        let traced = cluster
+            .trace(client, &format!("SELECT id FROM users WHERE id = {id}"))
+            .await
+            .unwrap();
+        let shard = traced.servers[0][..2].to_owned();
+        match &first {
+            None => first = Some((id, shard)),
+            Some((other, elsewhere)) if *elsewhere != shard => return (*other, id),
+            Some(_) => {}
+        }
+    }
+    panic!("two hundred ids on one shard");
+}
+
+async fn users(cluster: &Cluster) -> u32 {
+    let counts = cluster.on_each_primary("SELECT count(*) FROM users").await;
+    counts
+        .iter()
+        .map(|count| count.parse::<u32>().unwrap())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_commits_rolls_back_and_keeps_savepoints() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    client
+        .batch_execute("BEGIN; INSERT INTO users (id) VALUES (1); ROLLBACK")
+        .await
+        .unwrap();
+    assert_eq!(users(&cluster).await, 0);
+    for statement in [
+        "BEGIN",
+        "INSERT INTO users (id) VALUES (1)",
+        "SAVEPOINT one",
+        "UPDATE users SET name = 'lost' WHERE id = 1",
+        "ROLLBACK TO one",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    assert_eq!(users(&cluster).await, 0, "not committed yet");
+    client.batch_execute("COMMIT").await.unwrap();
+    let row = client
+        .query_one("SELECT name FROM users WHERE id = 1", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, Option<&str>>(0), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_error_the_block_refuses_all_until_its_end() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .batch_execute("INSERT INTO users (id) VALUES (1)")
+        .await
+        .unwrap();
+    let division = client
+        .batch_execute("UPDATE users SET id = id, name = (1 / 0)::text WHERE id = 1")
+        .await;
+    let state = division.map_err(|error| sqlstate(&error)).unwrap_err();
+    assert!(["22012", "0A000"].contains(&state.as_str()), "{state}");
+    let refused = client.batch_execute("SELECT 1").await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "25P02");
+    let messages = client.simple_query("COMMIT").await.unwrap();
+    assert!(
+        matches!(messages[0], SimpleQueryMessage::CommandComplete(_)),
+        "COMMIT of a failed block answers ROLLBACK"
+    );
+    assert_eq!(users(&cluster).await, 0);
+    client.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_on_a_second_shard_is_refused_and_leaves_the_block_failed() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    let (here, there) = ids_apart(&cluster, &client).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .batch_execute(&format!("INSERT INTO users (id) VALUES ({here})"))
+        .await
+        .unwrap();
+    // others may join for reads
+    client
+        .batch_execute(&format!("SELECT name FROM users WHERE id = {there}"))
+        .await
+        .unwrap();
+    let refused = client
+        .batch_execute(&format!("INSERT INTO users (id) VALUES ({there})"))
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000");
+    let failed = client.batch_execute("SELECT 1").await.unwrap_err();
+    assert_eq!(sqlstate(&failed), "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(users(&cluster).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_string_for_one_server_passes_whole_and_one_for_several_is_refused() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    let (here, there) = ids_apart(&cluster, &client).await;
+    client
+        .batch_execute(&format!(
+            "INSERT INTO users (id) VALUES ({here}); UPDATE users SET name = 'both' WHERE id = {here}"
+        ))
+        .await
+        .unwrap();
+    assert_eq!(users(&cluster).await, 1);
+    let refused = client
+        .batch_execute(&format!(
+            "DELETE FROM users WHERE id = {here}; DELETE FROM users WHERE id = {there}"
+        ))
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000");
+    assert_eq!(users(&cluster).await, 1, "nothing of it ran");
+    // one string is one transaction
+    let error = client
+        .batch_execute(&format!(
+            "DELETE FROM users WHERE id = {here}; SELECT 1 / (SELECT 0) FROM users WHERE id = {here}; INSERT INTO users (id) VALUES ({here}), ({here})"
+        ))
+        .await;
+    assert!(error.is_err());
+    assert_eq!(users(&cluster).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_under_one_sync_is_one_transaction() {
+    use pgherd_tests::wire::{RawClient, sync, unnamed};
+    let cluster = TestCluster::new()
+        .shop()
+        .configure(|configuration| {
+            configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
+        })
+        .start()
+        .await;
+    let client = cluster.connect("app").await;
+    let (here, there) = ids_apart(&cluster, &client).await;
+    let mut raw = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
+    let mut pipeline = unnamed(&format!("INSERT INTO users (id) VALUES ({here})"));
+    pipeline.extend_from_slice(&unnamed(&format!("INSERT INTO users (id) VALUES ({here})")));
+    pipeline.extend_from_slice(&sync());
+    raw.send(&pipeline).await;
+    let answer = raw.until_ready().await;
+    let tags: String = answer.iter().map(|m| char::from(m.tag)).collect();
+    assert_eq!(tags, "12C12EZ", "the second breaks the key");
+    assert_eq!(users(&cluster).await, 0);
+
+    let mut pipeline = unnamed(&format!("INSERT INTO users (id) VALUES ({here})"));
+    pipeline.extend_from_slice(&unnamed(&format!(
+        "INSERT INTO users (id) VALUES ({there})"
+    )));
+    pipeline.extend_from_slice(&sync());
+    raw.send(&pipeline).await;
+    let answer = raw.until_ready().await;
+    let error = answer.iter().find(|m| m.tag == b'E').unwrap();
+    assert_eq!(error.field(b'C').unwrap(), "0A000");
+    assert_eq!(users(&cluster).await, 0);
+
+    let mut pipeline = unnamed(&format!("INSERT INTO users (id) VALUES ({here})"));
+    pipeline.extend_from_slice(&sync());
+    pipeline.extend_from_slice(&unnamed(&format!(
+        "INSERT INTO users (id) VALUES ({there})"
+    )));
+    pipeline.extend_from_slice(&sync());
+    raw.send(&pipeline).await;
+    assert_eq!(raw.until_ready().await.last().unwrap().body, b"I");
+    assert_eq!(raw.until_ready().await.last().unwrap().body, b"I");
+    assert_eq!(users(&cluster).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_sets_stays_with_it_alone() {
+    let cluster = TestCluster::new().shop().start().await;
+    let first = cluster.connect("app").await;
+    first
+        .batch_execute("SET statement_timeout = '77s'")
+        .await
+        .unwrap();
+    first
+        .batch_execute("CREATE TEMP TABLE mine (id int)")
+        .await
+        .unwrap();
+    first
+        .batch_execute("INSERT INTO mine VALUES (1)")
+        .await
+        .unwrap();
+    let show = async |client: &Client| {
+        client
+            .query_one("SELECT current_setting('statement_timeout')", &[])
+            .await
+            .unwrap()
+            .get::<_, String>(0)
+    };
+    for _ in 0..5 {
+        let other = cluster.connect("app").await;
+        assert_eq!(show(&other).await, "0");
+        assert!(other.batch_execute("SELECT * FROM mine").await.is_err());
+    }
+    assert_eq!(show(&first).await, "77s");
+    let rows = first.query("SELECT id FROM mine", &[]).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    drop(first);
+    let later = cluster.connect("app").await;
+    assert_eq!(show(&later).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_seen_by_others_only_when_committed() {
+    let cluster = TestCluster::new()
+        .shards(2)
+        .replicas(1)
+        .shop()
+        .start()
+        .await;
+    let writer = cluster.connect("app").await;
+    let reader = cluster.connect("app").await;
+    writer.batch_execute("BEGIN").await.unwrap();
+    writer
+        .batch_execute("INSERT INTO users (id) VALUES (5)")
+        .await
+        .unwrap();
+    let seen = reader
+        .query("SELECT id FROM users WHERE id = 5", &[])
+        .await
+        .unwrap();
+    assert!(seen.is_empty());
+    let own = writer
+        .query("SELECT id FROM users WHERE id = 5", &[])
+        .await
+        .unwrap();
+    assert_eq!(own.len(), 1);
+    writer.batch_execute("COMMIT").await.unwrap();
+}
