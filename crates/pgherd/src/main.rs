@@ -11,8 +11,9 @@ const EXIT_CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => match pgherd::check::check_file(&config) {
-            Ok(text) => {
-                print!("{text}");
+            Ok(loaded) => {
+                eprint!("{}", loaded.warnings);
+                print!("{}", pgherd::check::summary(&config, &loaded));
                 ExitCode::SUCCESS
             }
             Err(error) => {

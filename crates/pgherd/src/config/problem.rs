@@ -31,6 +31,8 @@ pub struct Problem {
     pub message: String,
     /// What would be right.
     pub help: Option<String>,
+    /// Whether the line may be shown behind the place: not behind a mistyped key, which may have meant a password.
+    pub shown_behind: bool,
 }
 
 impl Problem {
@@ -41,6 +43,7 @@ impl Problem {
             place,
             message: message.into(),
             help: None,
+            shown_behind: true,
         }
     }
 
@@ -50,6 +53,13 @@ impl Problem {
             severity: Severity::Warning,
             ..Self::error(place, message)
         }
+    }
+
+    /// The same, with nothing shown of what stands behind the place.
+    #[must_use]
+    pub fn hide_behind(mut self) -> Self {
+        self.shown_behind = false;
+        self
     }
 
     /// With what would be right.
@@ -126,6 +136,10 @@ impl Report {
             writeln!(out, "{margin} |")?;
             match line.at(problem.place) {
                 Some(text) => {
+                    let text = match problem.shown_behind {
+                        true => text,
+                        false => up_to_end(&text, problem.place),
+                    };
                     let (text, caret) = snippet(&text, problem.place);
                     writeln!(out, "{number} | {text}")?;
                     writeln!(out, "{margin} | {caret}")?;
@@ -150,6 +164,16 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// The line up to the place's end.
+fn up_to_end(line: &str, place: Place) -> String {
+    let shown = place.column.saturating_sub(1) + place.length;
+    let mut text: String = line.chars().take(shown).collect();
+    if text.len() < line.trim_end().len() {
+        text.push_str(": ...");
+    }
+    text
 }
 
 /// The part of a line round the place, and the carets under it.

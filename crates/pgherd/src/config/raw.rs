@@ -219,12 +219,25 @@ pub struct ServerLogin {
 pub struct ServerTls {
     /// Whether TLS is tried, needed, and how the server's certificate is checked. Default: prefer.
     pub mode: Option<At<TlsMode>>,
-    /// The authorities that the servers' certificates are checked against, a PEM file. Default: the system's.
+    /// How it begins: `request` asks first, `direct` (Postgres 17 and later) does not. Default: request.
+    pub negotiation: Option<At<Negotiation>>,
+    /// The authorities that the servers' certificates are checked against: a PEM file, or `system` for the operating
+    /// system's. Needed by verify-ca and verify-full. Default: none.
     pub root_certificate: Option<At<Text>>,
     /// A certificate to show to the servers, a PEM file.
     pub certificate: Option<At<Text>>,
     /// The certificate's private key, a PEM file.
     pub key: Option<At<Text>>,
+}
+
+/// How TLS towards a server begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Negotiation {
+    /// Asked for by an SSLRequest.
+    Request,
+    /// At once.
+    Direct,
 }
 
 /// The pools of server connections: one for each user and server.
@@ -365,7 +378,7 @@ pub struct Shard {
 pub struct Server {
     /// Its name, unique in the database.
     pub name: At<Text>,
-    /// `host:port`, or `unix:` with a socket directory and a port: `unix:/run/postgresql:5432`.
+    /// `host`, `host:port`, or the directory of a Unix socket: `/run/postgresql:5432`. Default port: 5432.
     pub address: At<Text>,
     /// The zone it runs in. Default: none.
     pub zone: Option<At<Text>>,
@@ -391,13 +404,10 @@ pub struct Sharding {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// The sharding key: a column, or a list of columns.
+    /// The sharding key: a column, or a list of columns. It must be given.
     pub key: Option<At<OneOrMany<Text>>>,
     /// How the key names a bucket or shard. Default: hash.
     pub function: Option<At<Function>>,
-    /// The type of the key's column, such as int8 or text: needed by list and range, whose values are read with it.
-    #[serde(rename = "type")]
-    pub key_type: Option<At<Text>>,
     /// Another table whose rows of the same key lie on the same shard.
     pub with: Option<At<Text>>,
     /// For function list: which value lives on which shard.

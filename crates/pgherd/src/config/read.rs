@@ -78,6 +78,7 @@ fn explain(source: &str, error: &Error) -> Problem {
                 format!("`{field}` is not a key that belongs here"),
             )
             .help(suggestion(field, expected, "keys"))
+            .hide_behind()
         }
         Error::SerdeUnknownVariant {
             variant, expected, ..

@@ -1,0 +1,353 @@
+//! One database: its logins, pools, shards and servers.
+
+use std::time::Duration;
+
+use pgherd_topology::Address;
+
+use super::super::located::{At, Place, Text};
+use super::super::raw;
+use super::super::reader::Reader;
+use super::super::settings::{
+    Consistency, Database, Login, Password, Pool, Reads, ReadsFrom, Server, Shard, TlsSettings,
+    User,
+};
+use super::{claim, server_tls, sharding, transpose, user};
+
+/// Postgres cuts names after this many bytes.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Most shards and servers of one database: their ids are 16 bits.
+const MAX_SHARDS: usize = 1024;
+
+/// Largest weight of a shard.
+const MAX_WEIGHT: u32 = 10_000;
+
+/// One database, unless an error was noted.
+pub fn database(
+    name: &str,
+    place: Place,
+    raw: &At<raw::Database>,
+    reader: &mut Reader<'_>,
+) -> Option<Database> {
+    let server_database = match &raw.server_database {
+        Some(text) => reader.text(text),
+        None => Some(name.to_owned()),
+    };
+    let users = user::users(&raw.users, &format!("database `{name}`"), reader);
+    let tls = match &raw.server_tls {
+        Some(tls) => server_tls(tls, reader),
+        None => Some(TlsSettings::default()),
+    };
+    let server_login = raw
+        .server_login
+        .as_ref()
+        .map(|raw| login(raw, tls.as_ref(), reader));
+    let control_login = raw
+        .control_login
+        .as_ref()
+        .map(|raw| login(raw, tls.as_ref(), reader));
+    let pool = pool(raw.pool.as_ref(), reader);
+    let reads = reads(raw.reads.as_ref(), reader);
+    let shards = shards(&raw.shards, reader);
+    let sharding = shards
+        .as_ref()
+        .and_then(|shards| sharding::sharding(raw, shards, reader));
+    check_failover(raw.failover.as_ref(), reader);
+    check_scratch(raw.scratch.as_ref(), reader);
+
+    let (users, tls, server_login) = (users?, tls?, transpose(server_login)?);
+    let control_login = match transpose(control_login)? {
+        Some(login) => login,
+        None => control_login_of(&users, server_login.as_ref(), &tls, place, reader)?,
+    };
+    Some(Database {
+        name: name.into(),
+        server_database: server_database?.into(),
+        users,
+        server_login,
+        control_login,
+        server_tls: tls,
+        pool: pool?,
+        reads: reads?,
+        shards: shards?,
+        sharding: sharding?,
+    })
+}
+
+fn login(
+    raw: &At<raw::ServerLogin>,
+    default_tls: Option<&TlsSettings>,
+    reader: &mut Reader<'_>,
+) -> Option<Login> {
+    let user = reader.text(&raw.user);
+    let password = raw.password.as_ref().map(|secret| reader.secret(secret));
+    let tls = match &raw.tls {
+        Some(tls) => server_tls(tls, reader),
+        None => default_tls.cloned(),
+    };
+    let password = transpose(password)?;
+    if let (Some(text), Some(secret)) = (&password, &raw.password)
+        && text.starts_with("SCRAM-SHA-256$")
+    {
+        reader.error(
+            secret.place,
+            "a SCRAM verifier cannot log in to a server",
+            "give the password itself, by `${NAME}` or `file:`",
+        );
+        return None;
+    }
+    Some(Login {
+        user: user?.into(),
+        password: password.map(Password),
+        tls: tls?,
+    })
+}
+
+/// What the control connections log in as where nobody said: the servers' login, else the first user with a password.
+fn control_login_of(
+    users: &[User],
+    server_login: Option<&Login>,
+    tls: &TlsSettings,
+    place: Place,
+    reader: &mut Reader<'_>,
+) -> Option<Login> {
+    if let Some(login) = server_login {
+        return Some(login.clone());
+    }
+    let first = users.iter().find(|user| {
+        user.password
+            .as_ref()
+            .is_some_and(|password| !password.reveal().starts_with("SCRAM-SHA-256$"))
+    });
+    let Some(first) = first else {
+        reader.error(
+            place,
+            "there is no login for health checks: no user has a password that a server would accept",
+            "add `control_login: { user: ..., password: ... }`",
+        );
+        return None;
+    };
+    Some(Login {
+        user: first.name.clone(),
+        password: first.password.clone(),
+        tls: tls.clone(),
+    })
+}
+
+fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool> {
+    let nothing = raw::Pool::default();
+    let raw = raw.map_or(&nothing, |raw| &raw.value);
+    let shortest = Duration::from_millis(1);
+    let seconds = Duration::from_secs;
+    let size = reader.number(raw.size.as_ref(), 20, 1..=10_000);
+    let min = reader.number(raw.min.as_ref(), 0, 0..=10_000);
+    let checkout_timeout = reader.span(raw.checkout_timeout.as_ref(), seconds(5), shortest);
+    let connect_timeout = reader.span(raw.connect_timeout.as_ref(), seconds(5), shortest);
+    let idle_timeout = reader.span(raw.idle_timeout.as_ref(), seconds(600), seconds(1));
+    let lifetime = reader.span(raw.lifetime.as_ref(), seconds(3600), seconds(1));
+    let pool = Pool {
+        size: size?,
+        min: min?,
+        checkout_timeout: checkout_timeout?,
+        connect_timeout: connect_timeout?,
+        idle_timeout: idle_timeout?,
+        lifetime: lifetime?,
+    };
+    if let Some(min) = &raw.min
+        && pool.min > pool.size
+    {
+        reader.error(
+            min.place,
+            format!("`min` is {} and `size` only {}", pool.min, pool.size),
+            "make `min` the smaller one",
+        );
+        return None;
+    }
+    Some(pool)
+}
+
+fn reads(raw: Option<&At<raw::Reads>>, reader: &mut Reader<'_>) -> Option<Reads> {
+    let nothing = raw::Reads::default();
+    let raw = raw.map_or(&nothing, |raw| &raw.value);
+    let zone = raw.zone.as_ref().map(|text| reader.text(text));
+    Some(Reads {
+        from: raw
+            .from
+            .as_ref()
+            .map_or(ReadsFrom::Replicas, |from| from.value),
+        consistency: raw
+            .consistency
+            .as_ref()
+            .map_or(Consistency::Session, |consistency| consistency.value),
+        max_lag: reader.span(
+            raw.max_lag.as_ref(),
+            Duration::from_secs(10),
+            Duration::from_millis(1),
+        )?,
+        zone: transpose(zone)?.map(Into::into),
+    })
+}
+
+fn shards(raw: &At<Vec<At<raw::Shard>>>, reader: &mut Reader<'_>) -> Option<Vec<Shard>> {
+    if raw.is_empty() || raw.len() > MAX_SHARDS {
+        reader.error(
+            raw.place,
+            format!(
+                "a database has from 1 to {MAX_SHARDS} shards, and this one {}",
+                raw.len()
+            ),
+            "add one: `- { name: s0, servers: [{ name: s0a, address: 127.0.0.1:5432 }] }`",
+        );
+        return None;
+    }
+    let shards: Vec<Shard> = raw.iter().filter_map(|raw| shard(raw, reader)).collect();
+    if shards.len() != raw.len() {
+        return None;
+    }
+    let (mut names, mut server_names) = (Vec::new(), Vec::new());
+    let mut addresses: Vec<&Address> = Vec::new();
+    for (shard, raw) in shards.iter().zip(&raw.value) {
+        claim(&mut names, &shard.name, raw.name.place, "shards", reader);
+        for (server, raw) in shard.servers.iter().zip(&raw.servers.value) {
+            claim(
+                &mut server_names,
+                &server.name,
+                raw.name.place,
+                "servers",
+                reader,
+            );
+            if addresses.contains(&&server.address) {
+                reader.error(
+                    raw.address.place,
+                    format!(
+                        "`{}` is already the address of another server of this database",
+                        raw.address.value.0
+                    ),
+                    "two names for one server would count its rows twice: take one of them out",
+                );
+            }
+            addresses.push(&server.address);
+        }
+    }
+    if shards.iter().all(|shard| shard.weight == 0) {
+        reader.error(
+            raw.place,
+            "every shard has weight 0: none could hold a bucket",
+            "give one a weight of 1",
+        );
+    }
+    Some(shards)
+}
+
+fn shard(raw: &At<raw::Shard>, reader: &mut Reader<'_>) -> Option<Shard> {
+    let name = simple_name(&raw.name, reader);
+    if let Some(name) = &name
+        && name == "refuse"
+    {
+        reader.error(
+            raw.name.place,
+            "a shard cannot be named `refuse`",
+            "`unlisted: refuse` would be unclear",
+        );
+    }
+    let weight = reader.number(raw.weight.as_ref(), 1, 0..=MAX_WEIGHT);
+    if raw.servers.is_empty() {
+        reader.error(
+            raw.servers.place,
+            "a shard without a server",
+            "add one: `{ name: s0a, address: 127.0.0.1:5432 }`",
+        );
+    }
+    let servers: Vec<Server> = raw
+        .servers
+        .iter()
+        .filter_map(|raw| server(raw, reader))
+        .collect();
+    if servers.len() != raw.servers.len() {
+        return None;
+    }
+    Some(Shard {
+        name: name?.into(),
+        weight: weight?,
+        servers,
+    })
+}
+
+fn server(raw: &At<raw::Server>, reader: &mut Reader<'_>) -> Option<Server> {
+    let name = simple_name(&raw.name, reader);
+    let address =
+        match reader.text(&raw.address)?.parse::<Address>() {
+            Ok(address) => Some(address),
+            Err(error) => {
+                reader.error(
+                raw.address.place,
+                format!("`{}` is not a server's address: {error}", raw.address.value.0),
+                "write `host:port`, `[::1]:port`, or a socket's directory: `/run/postgresql:5432`",
+            );
+                None
+            }
+        };
+    let zone = raw.zone.as_ref().map(|text| reader.text(text));
+    let priority = reader.number(raw.priority.as_ref(), 1, 0..=1_000);
+    Some(Server {
+        name: name?.into(),
+        address: address?,
+        zone: transpose(zone)?.map(Into::into),
+        priority: priority?,
+    })
+}
+
+/// A name that can stand in a comment, a metric's label and a transaction's id without quotes.
+fn simple_name(text: &At<Text>, reader: &mut Reader<'_>) -> Option<String> {
+    let name = reader.text(text)?;
+    let simple = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    if !simple || name.len() > MAX_NAME_BYTES {
+        reader.error(
+            text.place,
+            format!("`{}` cannot be a name here", text.value.0),
+            format!("use letters, digits, `-`, `_` and `.`, at most {MAX_NAME_BYTES} of them"),
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// Reads what is not in force yet, so that a mistake in it does not wait for the version that uses it.
+fn check_failover(raw: Option<&At<raw::Failover>>, reader: &mut Reader<'_>) {
+    let Some(raw) = raw else { return };
+    for span in [&raw.refused_after, &raw.silent_after, &raw.hold] {
+        reader.span(span.as_ref(), Duration::ZERO, Duration::from_millis(1));
+    }
+    reader.size(raw.max_lag.as_ref(), 0);
+    if let Some(sync) = &raw.sync {
+        reader.number(sync.acks.as_ref(), 1, 1..=100);
+    }
+    let commands = [
+        &raw.fence_command,
+        &raw.rejoin_command,
+        &raw.demote_command,
+        &raw.notify_command,
+    ];
+    for command in commands.into_iter().flatten() {
+        reader.text(command);
+    }
+}
+
+fn check_scratch(raw: Option<&At<raw::Scratch>>, reader: &mut Reader<'_>) {
+    let Some(raw) = raw else { return };
+    reader.text(&raw.database);
+    if let Some(address) = reader.text(&raw.address)
+        && let Err(error) = address.parse::<Address>()
+    {
+        reader.error(
+            raw.address.place,
+            format!(
+                "`{}` is not a server's address: {error}",
+                raw.address.value.0
+            ),
+            "write `host:port`, or a socket's directory: `/run/postgresql:5432`",
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! The configuration as pgherd uses it: every value read, every default filled in, every name known to exist.
+//!
+//! Owns no rule: values of these types are made by the conversion alone, which has checked them. Comparable, so that a
+//! reload can tell what changed. The main type is [`Config`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgherd_topology::{Address, RelationName, TableRule, Unlisted};
+
+pub use super::raw::{Consistency, LogFormat, ReadsFrom};
+pub use pgherd_pool::{SslMode, TlsSettings};
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// How many threads serve clients; 0 means one for each core.
+    pub workers: usize,
+    /// The console, if there is one.
+    pub admin: Option<Admin>,
+    /// Where metrics and health are served, if they are.
+    pub http: Option<ListenAddress>,
+    /// Where the bucket table is kept.
+    pub state_file: PathBuf,
+    /// The log.
+    pub log: Log,
+    /// The databases, in the file's order.
+    pub databases: Vec<Database>,
+}
+
+/// A host (or `*` for all) and a port; port 0 lets the system choose.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListenAddress {
+    /// A host name, an IP address without brackets, or `*`.
+    pub host: Box<str>,
+    /// The port.
+    pub port: u16,
+}
+
+impl ListenAddress {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        is_local_host(&self.host)
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(formatter, "[{}]:{}", self.host, self.port),
+            false => write!(formatter, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Whether a host is this machine, by its name alone.
+pub(super) fn is_local_host(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// TCP addresses.
+    pub addresses: Vec<ListenAddress>,
+    /// The directory of the Unix socket, if there is one. Its port is that of the first address.
+    pub unix: Option<PathBuf>,
+    /// TLS towards clients, unless it is disabled.
+    pub tls: Option<ListenTls>,
+    /// The most clients at once.
+    pub max_clients: usize,
+    /// How long a login may take.
+    pub login_timeout: Duration,
+    /// How long transactions may run on after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenTls {
+    /// Never [`SslMode::Disable`].
+    pub mode: SslMode,
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who signs clients' certificates.
+    pub root_certificate: Option<PathBuf>,
+}
+
+/// The operator's console.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The name of its database.
+    pub database: Box<str>,
+    /// Who may use it.
+    pub users: Vec<User>,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Its format.
+    pub format: LogFormat,
+    /// Its level, or directives.
+    pub level: Box<str>,
+}
+
+/// A secret. Not shown by [`fmt::Debug`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub(super) String);
+
+impl Password {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("***")
+    }
+}
+
+/// Someone who may connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    /// The name.
+    pub name: Box<str>,
+    /// The password or its verifier.
+    pub password: Option<Password>,
+    /// The common name that a certificate must bear to do without a password.
+    pub certificate: Option<Box<str>>,
+    /// From where no password is needed.
+    pub trust: Vec<Trusted>,
+}
+
+/// Clients that need no password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trusted {
+    /// Those at the Unix socket.
+    Unix,
+    /// Those whose address begins with the network's first `prefix` bits.
+    Network {
+        /// The network.
+        address: std::net::IpAddr,
+        /// How many of its bits count.
+        prefix: u8,
+    },
+}
+
+/// A login on the servers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Login {
+    /// The role.
+    pub user: Box<str>,
+    /// Its password.
+    pub password: Option<Password>,
+    /// TLS towards the servers.
+    pub tls: TlsSettings,
+}
+
+/// One database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    /// Its name for clients.
+    pub name: Box<str>,
+    /// Its name on the servers.
+    pub server_database: Box<str>,
+    /// Who may connect.
+    pub users: Vec<User>,
+    /// One login for all users; without it each logs in as itself.
+    pub server_login: Option<Login>,
+    /// The login of the control connections.
+    pub control_login: Login,
+    /// TLS towards the servers for users that log in as themselves.
+    pub server_tls: TlsSettings,
+    /// The pools.
+    pub pool: Pool,
+    /// Where reads go.
+    pub reads: Reads,
+    /// The shards, in order: the first one is shard 0.
+    pub shards: Vec<Shard>,
+    /// What lies where.
+    pub sharding: Sharding,
+}
+
+/// The pools of server connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Connections a user may have on one server.
+    pub size: usize,
+    /// Of them kept open when idle.
+    pub min: usize,
+    /// How long a query waits for one.
+    pub checkout_timeout: Duration,
+    /// How long opening one may take.
+    pub connect_timeout: Duration,
+    /// How long one may lie idle.
+    pub idle_timeout: Duration,
+    /// How old one may become.
+    pub lifetime: Duration,
+}
+
+/// Where reads go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// Which servers answer them.
+    pub from: ReadsFrom,
+    /// What a client may rely on.
+    pub consistency: Consistency,
+    /// How far behind a replica may be.
+    pub max_lag: Duration,
+    /// The zone whose servers are taken first.
+    pub zone: Option<Box<str>>,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its share of the buckets.
+    pub weight: u32,
+    /// Its servers.
+    pub servers: Vec<Server>,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name.
+    pub name: Box<str>,
+    /// Where it listens.
+    pub address: Address,
+    /// Its zone.
+    pub zone: Option<Box<str>>,
+    /// Its rank among candidates.
+    pub priority: u32,
+}
+
+/// What lies where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sharding {
+    /// How many buckets.
+    pub buckets: u16,
+    /// The sharded tables; `with` names the root of each co-location.
+    pub tables: Vec<TableRule>,
+    /// The tables every shard has a copy of.
+    pub reference: Vec<RelationName>,
+    /// What happens to all other tables.
+    pub unlisted: Unlisted,
+}
