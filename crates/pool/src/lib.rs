@@ -1,9 +1,29 @@
 //! Connections: the network transport that clients and servers share, and the pools of server connections.
+//!
+//! Owns sockets, TLS towards servers, logging in to servers, and the lending of server connections to one client
+//! after another. Never decides where a request goes, and never looks into one.
+//!
+//! # Layout
+//! - `stream`, `transport`: bytes in and out, cancel-safe and without deadlock. Used for clients as well.
+//! - `tls`: libpq's modes, roots and certificates; the data that SCRAM binds to.
+//! - `server`: one connection: connecting, logging in, cancelling, and what is known of it.
+//! - `pools`: many: [`Pools`], [`Checkout`].
+//! - `settings`, `error`: what comes in, and what goes wrong.
 
+mod error;
+mod pools;
+mod server;
+mod settings;
 mod stream;
 mod tls;
 mod transport;
 
+pub use error::{Holders, PoolError};
+pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
+pub use server::{
+    Canceller, Parameters, PreparedStatements, Server, ServerConnection, UserLogin, cancel,
+};
+pub use settings::{CleartextPassword, PoolSettings};
 pub use stream::{PeerAddress, Stream};
 pub use tls::{
     ALPN, ClientCertificate, ClientTls, Negotiation, Roots, SslMode, TlsError, TlsSettings,

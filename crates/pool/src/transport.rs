@@ -54,6 +54,7 @@ pub struct Transport {
     outbox_peak: usize,
     /// TLS holds encrypted bytes that the socket has not taken.
     unflushed: bool,
+    written: u64,
 }
 
 /// What [`Transport::exchange`] came to.
@@ -89,6 +90,7 @@ impl Transport {
             next_read: MIN_READ,
             outbox_peak: 0,
             unflushed: false,
+            written: 0,
         }
     }
 
@@ -154,6 +156,7 @@ impl Transport {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.outbox.advance(written);
+            self.written += written as u64;
             self.unflushed = self.stream.is_tls();
         }
         if self.unflushed {
@@ -165,6 +168,12 @@ impl Transport {
             self.outbox_peak = 0;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// How many bytes were taken off the outbox and written, ever.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.written
     }
 
     /// Whether everything was handed to the socket.

@@ -1,0 +1,89 @@
+//! What the pools of one database are told by the configuration.
+//!
+//! Owns [`PoolSettings`] and what of it, when changed, needs new connections. Never reads the configuration itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_protocol::ProtocolVersion;
+
+use crate::tls::{ClientTls, TlsSettings};
+
+/// Bounds and login of a database's server connections. Replaced as a whole by [`crate::Pools::reload`].
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// The database's name on the servers.
+    pub database: Box<str>,
+    /// The most connections of one user to one server, at least 1.
+    pub size: usize,
+    /// So many connections of one user to one server are kept open although nobody needs them.
+    pub min: usize,
+    /// How long a client waits for a connection, opening one included, before it gets 53300.
+    pub checkout_timeout: Duration,
+    /// How long a connection may lie unused, beyond `min` of them.
+    pub idle_timeout: Duration,
+    /// How long a connection may live; it is closed when it next comes back. Up to a tenth less, by chance, so
+    /// that those opened together are not closed together.
+    pub lifetime: Duration,
+    /// How long opening one may take, from name resolution to the first ReadyForQuery.
+    pub connect_timeout: Duration,
+    /// `application_name` at login; what the server's own configuration says where `None`.
+    pub application_name: Option<Box<str>>,
+    /// `options` at login (`-c name=value`).
+    pub options: Option<Box<str>>,
+    /// The protocol version to ask for. 3.2 brings cancel keys that cannot be guessed, and is refused by some
+    /// other proxies; servers before 18 answer with 3.0.
+    pub protocol: ProtocolVersion,
+    /// Whether a server may have the plain password over an unencrypted TCP connection.
+    pub cleartext_password: CleartextPassword,
+    /// TLS, as it was configured: what a reload compares.
+    pub tls_settings: TlsSettings,
+    /// TLS, ready for use.
+    pub tls: Arc<ClientTls>,
+}
+
+/// Whether a server may have the plain password over an unencrypted TCP connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CleartextPassword {
+    /// Only over TLS or a Unix socket.
+    #[default]
+    Protected,
+    /// Always, as libpq does.
+    Anywhere,
+}
+
+impl PoolSettings {
+    /// The defaults for a database, without TLS.
+    #[must_use]
+    pub fn new(database: impl Into<Box<str>>) -> Self {
+        Self {
+            database: database.into(),
+            size: 20,
+            min: 0,
+            checkout_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(600),
+            lifetime: Duration::from_secs(3600),
+            connect_timeout: Duration::from_secs(5),
+            application_name: None,
+            options: None,
+            protocol: ProtocolVersion::V3_0,
+            cleartext_password: CleartextPassword::Protected,
+            tls_settings: TlsSettings {
+                mode: crate::SslMode::Disable,
+                ..TlsSettings::default()
+            },
+            tls: Arc::new(ClientTls::disabled()),
+        }
+    }
+
+    /// Whether connections that were opened under the other settings differ from those that would be opened now.
+    #[must_use]
+    pub(crate) fn needs_new_connections(&self, other: &Self) -> bool {
+        self.database != other.database
+            || self.application_name != other.application_name
+            || self.options != other.options
+            || self.protocol != other.protocol
+            || self.cleartext_password != other.cleartext_password
+            || self.tls_settings != other.tls_settings
+    }
+}
