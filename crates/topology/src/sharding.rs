@@ -374,10 +374,10 @@ fn key_families(
     let Some(relation) = catalog.relation(&rule.table) else {
         return Ok(None);
     };
-    let family = |name: &Box<str>| {
+    let family = |name: &str| {
         let fault = |reason| ShardingError::KeyColumn {
             table: rule.table.clone(),
-            column: name.clone(),
+            column: name.into(),
             reason,
         };
         let column = relation
@@ -393,7 +393,7 @@ fn key_families(
     };
     rule.key
         .iter()
-        .map(family)
+        .map(|name| family(name))
         .collect::<Result<_, _>>()
         .map(Some)
 }
