@@ -17,6 +17,7 @@ use std::str::FromStr;
 pub use mock::MockSecret;
 pub use scram::{ChannelBinding, ScramClient, ScramKeys, ScramServer, ScramVerifier};
 
+use crate::error::PgError;
 use crate::secret::Secret;
 use crate::sqlstate::SqlState;
 
@@ -134,6 +135,32 @@ impl AuthError {
             | Self::ServerRejected(_)
             | Self::ServerSignature => SqlState::INVALID_AUTHORIZATION,
             Self::InvalidVerifier(_) => SqlState::CONFIG_FILE_ERROR,
+        }
+    }
+
+    /// What a client that could not prove to be `user` is told, FATAL, in Postgres' words.
+    #[must_use]
+    pub fn to_client(&self, user: &str) -> PgError {
+        match self {
+            Self::WrongPassword => PgError::fatal(
+                self.code(),
+                format!("password authentication failed for user \"{user}\""),
+            ),
+            Self::Malformed(detail) => {
+                PgError::fatal(self.code(), "malformed SCRAM message").detail(*detail)
+            }
+            Self::ChannelBinding(detail) => {
+                PgError::fatal(self.code(), "SCRAM channel binding negotiation error")
+                    .detail(*detail)
+            }
+            Self::InvalidMechanism
+            | Self::Unsupported(_)
+            | Self::NoMechanism
+            | Self::NoCredential { .. }
+            | Self::IterationsOutOfRange(_)
+            | Self::ServerRejected(_)
+            | Self::ServerSignature
+            | Self::InvalidVerifier(_) => PgError::fatal(self.code(), self.to_string()),
         }
     }
 

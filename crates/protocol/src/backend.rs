@@ -24,7 +24,7 @@ use crate::tag::backend as tag;
 use crate::wire::{MessageError, Reader, put_string, put_value, write_message};
 
 /// A message from a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum BackendMessage<'a> {
     /// A step of the authentication exchange.
     Authentication(Authentication<'a>),
@@ -169,6 +169,37 @@ impl<'a> BackendMessage<'a> {
         }
     }
 
+    /// What the protocol's documentation calls it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Authentication(_) => "Authentication",
+            Self::BackendKeyData(_) => "BackendKeyData",
+            Self::ParameterStatus { .. } => "ParameterStatus",
+            Self::ReadyForQuery(_) => "ReadyForQuery",
+            Self::RowDescription(_) => "RowDescription",
+            Self::DataRow(_) => "DataRow",
+            Self::CommandComplete(_) => "CommandComplete",
+            Self::ErrorResponse(_) => "ErrorResponse",
+            Self::NoticeResponse(_) => "NoticeResponse",
+            Self::ParseComplete => "ParseComplete",
+            Self::BindComplete => "BindComplete",
+            Self::CloseComplete => "CloseComplete",
+            Self::NoData => "NoData",
+            Self::ParameterDescription(_) => "ParameterDescription",
+            Self::PortalSuspended => "PortalSuspended",
+            Self::EmptyQueryResponse => "EmptyQueryResponse",
+            Self::CopyInResponse(_) => "CopyInResponse",
+            Self::CopyOutResponse(_) => "CopyOutResponse",
+            Self::CopyBothResponse(_) => "CopyBothResponse",
+            Self::CopyData(_) => "CopyData",
+            Self::CopyDone => "CopyDone",
+            Self::NotificationResponse(_) => "NotificationResponse",
+            Self::NegotiateProtocolVersion(_) => "NegotiateProtocolVersion",
+            Self::FunctionCallResponse(_) => "FunctionCallResponse",
+        }
+    }
+
     /// Appends the message to `out`.
     ///
     /// # Errors
@@ -213,3 +244,56 @@ impl<'a> BackendMessage<'a> {
         })
     }
 }
+
+/// Shows names and sizes, settings and errors: never values or keys.
+impl std::fmt::Debug for BackendMessage<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = self.name();
+        match self {
+            Self::Authentication(authentication) => write!(formatter, "{kind}({authentication:?})"),
+            Self::BackendKeyData(key) => key.fmt(formatter),
+            Self::ParameterStatus { name, value } => write!(
+                formatter,
+                "{kind}({} = \"{}\")",
+                name.escape_ascii(),
+                value.escape_ascii()
+            ),
+            Self::ReadyForQuery(status) => write!(formatter, "{kind}({status:?})"),
+            Self::RowDescription(description) => {
+                write!(formatter, "{kind}({} columns)", description.len())
+            }
+            Self::DataRow(row) => row.fmt(formatter),
+            Self::CommandComplete(command) => {
+                write!(formatter, "{kind}(\"{}\")", command.escape_ascii())
+            }
+            Self::ErrorResponse(fields) | Self::NoticeResponse(fields) => {
+                write!(formatter, "{kind}({fields:?})")
+            }
+            Self::ParameterDescription(types) => write!(formatter, "{kind}({types:?})"),
+            Self::CopyInResponse(response)
+            | Self::CopyOutResponse(response)
+            | Self::CopyBothResponse(response) => write!(formatter, "{kind}({response:?})"),
+            Self::CopyData(bytes) => write!(formatter, "{kind}({} bytes)", bytes.len()),
+            Self::NotificationResponse(notification) => write!(
+                formatter,
+                "{kind}(\"{}\" from {})",
+                notification.channel.escape_ascii(),
+                notification.pid
+            ),
+            Self::NegotiateProtocolVersion(negotiation) => {
+                write!(formatter, "{kind}({})", negotiation.version)
+            }
+            Self::FunctionCallResponse(_)
+            | Self::ParseComplete
+            | Self::BindComplete
+            | Self::CloseComplete
+            | Self::NoData
+            | Self::PortalSuspended
+            | Self::EmptyQueryResponse
+            | Self::CopyDone => formatter.write_str(kind),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,9 @@
 
 use bytes::{BufMut, BytesMut};
 
+use crate::frame::FrameError;
 use crate::sqlstate::SqlState;
+use crate::startup::StartupError;
 use crate::tag::backend as tag;
 use crate::wire::{MessageError, Reader, write_message};
 
@@ -323,6 +325,7 @@ impl PgError {
                     put_field(out, *kind, text);
                 }
             }
+            out.put_u8(0);
             Ok(())
         });
         // fields are at most 1 MiB and NUL-free, so only thousands of them could be too long for a message
@@ -349,6 +352,27 @@ fn put_field(out: &mut BytesMut, kind: u8, text: &str) {
     out.put_u8(0);
 }
 
+/// An ERROR: the message was whole, so the session goes on (in the extended protocol: from the next Sync).
+impl From<&MessageError> for PgError {
+    fn from(error: &MessageError) -> Self {
+        Self::error(error.code(), error.to_string())
+    }
+}
+
+/// A FATAL: nothing that follows in the stream means anything.
+impl From<&FrameError> for PgError {
+    fn from(error: &FrameError) -> Self {
+        Self::fatal(error.code(), error.to_string())
+    }
+}
+
+/// A FATAL.
+impl From<&StartupError> for PgError {
+    fn from(error: &StartupError) -> Self {
+        Self::fatal(error.code(), error.to_string())
+    }
+}
+
 impl From<ErrorFields<'_>> for PgError {
     fn from(fields: ErrorFields<'_>) -> Self {
         let severity = fields.severity().unwrap_or(Severity::Error);
@@ -361,5 +385,83 @@ impl From<ErrorFields<'_>> for PgError {
             error.take_field(kind, text);
         }
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::frame::Frame;
+    use proptest::prelude::*;
+
+    fn encoded(error: &PgError) -> Frame {
+        let mut out = BytesMut::new();
+        error.encode(&mut out);
+        crate::frame::split_frame(&mut out, usize::MAX)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn an_error_is_written_with_the_fields_postgres_always_sends() {
+        let error = PgError::error(SqlState::FEATURE_NOT_SUPPORTED, "no")
+            .detail("because")
+            .hint("do")
+            .with(field::POSITION, "8");
+        assert_eq!(
+            encoded(&error).body(),
+            b"SERROR\0VERROR\0C0A000\0Mno\0Dbecause\0Hdo\0P8\0\0"
+        );
+        assert_eq!(PgError::parse(encoded(&error).body()), Ok(error));
+    }
+
+    #[test]
+    fn every_field_of_a_servers_error_is_kept() {
+        let body = b"SFEHLER\0VERROR\0C23505\0Mdoppelt\0DSchl\xc3\xbcssel\0spublic\0tusers\0nusers_pkey\0Fnbtinsert.c\0L666\0R_bt_check_unique\0?new\0\0";
+        let error = PgError::parse(body).unwrap();
+        assert_eq!(error.code, SqlState::UNIQUE_VIOLATION);
+        assert_eq!(error.severity, Severity::Error);
+        assert_eq!(error.other(field::CONSTRAINT), Some("users_pkey"));
+        assert_eq!(encoded(&error).body(), body);
+    }
+
+    #[test]
+    fn what_the_protocol_cannot_carry_is_replaced_or_cut() {
+        let long = "ä".repeat(MAX_FIELD_LEN);
+        let error = PgError::fatal(SqlState::PROTOCOL_VIOLATION, "a\0b").detail(long);
+        let read = PgError::parse(encoded(&error).body()).unwrap();
+        assert_eq!(read.message, "a\u{fffd}b");
+        let detail = read.detail.unwrap();
+        assert!(detail.len() <= MAX_FIELD_LEN + 3 && detail.ends_with("ä…"));
+    }
+
+    #[test]
+    fn an_error_without_a_code_is_internal_and_keeps_what_it_had() {
+        let error = PgError::parse(b"Sodd\0C1\0Mm\0\0").unwrap();
+        assert_eq!(error.code, SqlState::INTERNAL_ERROR);
+        assert_eq!(error.other(field::CODE), Some("1"));
+        assert_eq!(PgError::parse(b"\0").unwrap().message, "");
+    }
+
+    proptest! {
+        #[test]
+        fn an_error_reads_as_it_was_made(
+            message in "[^\0]{0,30}", detail in prop::option::of("[^\0]{0,30}"), hint in prop::option::of("[^\0]{0,30}"),
+            others in prop::collection::vec((prop::sample::select(&b"PpqWstcdnFLR!"[..]), "[^\0]{0,10}"), 0..8),
+        ) {
+            let error = PgError { detail, hint, others, ..PgError::fatal(SqlState::DEADLOCK_DETECTED, message) };
+            prop_assert_eq!(PgError::parse(encoded(&error).body()).unwrap(), error);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_and_what_is_read_encodes_the_same(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(fields) = ErrorFields::parse(&bytes) {
+                let mut again = BytesMut::new();
+                fields.write(&mut again);
+                prop_assert_eq!(&again[..], &bytes[..]);
+                encoded(&PgError::from(fields));
+            }
+        }
     }
 }

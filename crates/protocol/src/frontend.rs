@@ -13,7 +13,7 @@ use crate::tag::frontend as tag;
 use crate::wire::{MessageError, Reader, put_string, put_value, write_message};
 
 /// A message from a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum FrontendMessage<'a> {
     /// A query string, of any number of statements.
     Query(&'a [u8]),
@@ -155,6 +155,27 @@ impl<'a> FrontendMessage<'a> {
         }
     }
 
+    /// What the protocol's documentation calls it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Query(_) => "Query",
+            Self::Parse(_) => "Parse",
+            Self::Bind(_) => "Bind",
+            Self::Describe { .. } => "Describe",
+            Self::Execute { .. } => "Execute",
+            Self::Close { .. } => "Close",
+            Self::Sync => "Sync",
+            Self::Flush => "Flush",
+            Self::CopyData(_) => "CopyData",
+            Self::CopyDone => "CopyDone",
+            Self::CopyFail(_) => "CopyFail",
+            Self::Terminate => "Terminate",
+            Self::FunctionCall(_) => "FunctionCall",
+            Self::Password(_) => "Password",
+        }
+    }
+
     /// Appends the message to `out`.
     ///
     /// # Errors
@@ -184,8 +205,37 @@ impl<'a> FrontendMessage<'a> {
     }
 }
 
+/// Shows names and sizes: never SQL, values or passwords.
+impl std::fmt::Debug for FrontendMessage<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = self.name();
+        match self {
+            Self::Query(bytes)
+            | Self::CopyData(bytes)
+            | Self::CopyFail(bytes)
+            | Self::Password(bytes) => write!(formatter, "{kind}({} bytes)", bytes.len()),
+            Self::Describe { target, name } | Self::Close { target, name } => {
+                write!(formatter, "{kind}({target:?} \"{}\")", name.escape_ascii())
+            }
+            Self::Execute { portal, max_rows } => {
+                write!(
+                    formatter,
+                    "{kind}(\"{}\", {max_rows} rows)",
+                    portal.escape_ascii()
+                )
+            }
+            Self::Parse(parse) => parse.fmt(formatter),
+            Self::Bind(bind) => bind.fmt(formatter),
+            Self::FunctionCall(call) => call.fmt(formatter),
+            Self::Sync | Self::Flush | Self::CopyDone | Self::Terminate => {
+                formatter.write_str(kind)
+            }
+        }
+    }
+}
+
 /// The body of a Parse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Parse<'a> {
     /// The statement's name; empty for the unnamed one.
     pub name: &'a [u8],
@@ -225,6 +275,19 @@ impl<'a> Parse<'a> {
     }
 }
 
+/// Never shows the SQL.
+impl std::fmt::Debug for Parse<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "Parse(\"{}\", {} bytes, {} types)",
+            self.name.escape_ascii(),
+            self.sql.len(),
+            self.types.len()
+        )
+    }
+}
+
 /// Appends a Parse of parts that lie apart.
 ///
 /// # Errors
@@ -243,7 +306,7 @@ pub fn encode_parse(
 }
 
 /// The body of a Bind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Bind<'a> {
     /// The portal's name; empty for the unnamed one.
     pub portal: &'a [u8],
@@ -309,6 +372,19 @@ impl<'a> Bind<'a> {
     #[must_use]
     pub const fn result_formats(&self) -> Formats<'a> {
         self.result_formats
+    }
+}
+
+/// Never shows a value.
+impl std::fmt::Debug for Bind<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "Bind(\"{}\" of \"{}\", {:?})",
+            self.portal.escape_ascii(),
+            self.statement.escape_ascii(),
+            self.parameters
+        )
     }
 }
 
@@ -409,7 +485,7 @@ pub fn encode_password(out: &mut BytesMut, password: &[u8]) -> Result<(), Messag
 }
 
 /// The first answer of a client in a SASL exchange. Later ones are the bare bytes of [`FrontendMessage::Password`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SaslInitialResponse<'a> {
     /// The mechanism the client chose.
     pub mechanism: &'a [u8],
@@ -443,3 +519,17 @@ impl<'a> SaslInitialResponse<'a> {
         })
     }
 }
+
+/// Never shows the data.
+impl std::fmt::Debug for SaslInitialResponse<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "SaslInitialResponse(\"{}\")",
+            self.mechanism.escape_ascii()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ impl Format {
 }
 
 /// A list of format codes. None of them means text for all, one means that one for all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Formats<'a> {
     raw: &'a [u8],
 }
@@ -96,6 +96,12 @@ impl<'a> Formats<'a> {
     }
 }
 
+impl std::fmt::Debug for Formats<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
 /// The codes were checked when they were read.
 const fn format_of(code: [u8; 2]) -> Format {
     match i16::from_be_bytes(code) {
@@ -105,7 +111,7 @@ const fn format_of(code: [u8; 2]) -> Format {
 }
 
 /// A list of type OIDs; 0 where a client leaves the type to the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oids<'a> {
     raw: &'a [u8],
 }
@@ -148,6 +154,12 @@ impl<'a> Oids<'a> {
             .0
             .iter()
             .map(|oid| u32::from_be_bytes(*oid))
+    }
+}
+
+impl std::fmt::Debug for Oids<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
     }
 }
 

@@ -316,3 +316,6 @@ impl Negotiation<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;
