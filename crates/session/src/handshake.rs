@@ -1,0 +1,439 @@
+//! A client's way from its first byte to being logged in.
+//!
+//! Owns: encryption, cancel requests, the startup message, who is let in, and the greeting that ends with ReadyForQuery (Postgres
+//! documentation, chapter 55.2.1). Everything before that is bounded: in bytes by Postgres' own limits (10,000 for a first packet,
+//! 64 KiB for a message of the exchange), and in time by `authentication_timeout`. Never does: running a session (see `session`) or the console (see the
+//! admin crate). Main function: [`accept`].
+//!
+//! # What an attacker learns
+//! A user that does not exist, one that has no password and a wrong password go through the same exchange and the same words (28P01).
+//! Whether a database exists is said (3D000) only to who has shown a password that is right in another one.
+
+mod greeting;
+mod opening;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_pool::{PeerAddress, SslMode, Stream, Transport, UserLogin};
+use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState, StartupMessage};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::authentication::{Candidate, authenticate};
+use crate::herd::{Database, Herd, ListenSettings, Phase};
+use crate::limits::Admission;
+use crate::options::StartupOptions;
+use crate::registry::{ClientIdentity, Registration};
+use crate::tls::common_name;
+use crate::users::User;
+use opening::{Opened, open};
+
+/// How long a client may take to receive the error that ends its connection.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many bytes of a refused client are read, so that its unread bytes do not reset the connection before it has read why.
+const FAREWELL_BYTES: usize = 64 * 1024;
+/// How long a cancel request may take to reach all servers.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of a connection.
+#[derive(Debug)]
+pub enum Accepted {
+    /// An application has logged in to a database.
+    Application(Box<Login>),
+    /// An operator has logged in to the console.
+    Console(Box<ConsoleLogin>),
+    /// A cancel request was forwarded, or named nobody; the connection is closed.
+    Cancelled,
+    /// The client was not let in; it has been told, and the connection is closed.
+    Closed(Refusal),
+}
+
+/// A client that has logged in and been greeted: it waits to send its first query.
+#[derive(Debug)]
+pub struct Login {
+    /// The connection; what the client has sent already is in its inbox.
+    pub transport: Transport,
+    /// What all sessions share.
+    pub herd: Arc<Herd>,
+    /// The database.
+    pub database: Arc<Database>,
+    /// The user.
+    pub user: Arc<User>,
+    /// What its sessions log in to the servers with.
+    pub server_login: Arc<UserLogin>,
+    /// Its place in the registry.
+    pub client: Registration,
+    /// The settings that it asked for, in order, each name once; a server has accepted them. To be applied to a server with `set_config`, which
+    /// reads a value as a startup message does, and not with `SET`, which does not (`search_path`). Names that start with `pgherd.` are pgherd's own.
+    pub settings: Vec<(String, String)>,
+    /// The version of the protocol that is spoken.
+    pub version: ProtocolVersion,
+}
+
+/// An operator that has logged in to the console and been greeted.
+#[derive(Debug)]
+pub struct ConsoleLogin {
+    /// The connection.
+    pub transport: Transport,
+    /// What all sessions share.
+    pub herd: Arc<Herd>,
+    /// The user.
+    pub user: Arc<User>,
+    /// Its place in the registry.
+    pub client: Registration,
+}
+
+/// Why a client was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It closed the connection, as port scanners and health checks do.
+    #[error("the client closed the connection before it was logged in")]
+    Gone,
+    /// The connection broke.
+    #[error("the connection broke before the client was logged in: {0}")]
+    Broken(#[from] io::Error),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    /// It took too long.
+    #[error("the client took too long to log in")]
+    TimedOut,
+    /// Too many connections are in this state.
+    #[error("too many connections are waiting to be logged in")]
+    Crowded,
+    /// It was told why.
+    #[error("{0}")]
+    Refused(#[from] PgError),
+}
+
+impl Refusal {
+    /// The label under which it is counted.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Broken(_) => "broken",
+            Self::Tls(_) => "tls",
+            Self::TimedOut => "timeout",
+            Self::Crowded => "crowded",
+            Self::Refused(error) => match error.code {
+                SqlState::INVALID_PASSWORD => "password",
+                SqlState::INVALID_AUTHORIZATION => "authorization",
+                SqlState::INVALID_CATALOG_NAME => "database",
+                SqlState::TOO_MANY_CONNECTIONS => "too_many",
+                SqlState::PROTOCOL_VIOLATION => "protocol",
+                SqlState::CANNOT_CONNECT_NOW => "draining",
+                SqlState::FEATURE_NOT_SUPPORTED => "unsupported",
+                _ => "error",
+            },
+        }
+    }
+}
+
+/// Takes a connection to where it is logged in, or has ended. Not cancel-safe: dropped, the connection is closed.
+pub async fn accept(stream: Stream, herd: &Arc<Herd>) -> Accepted {
+    let accepted = admit(stream, herd).await;
+    if let Accepted::Closed(refusal) = &accepted {
+        herd.metrics().login_failed(refusal.label());
+    }
+    accepted
+}
+
+async fn admit(stream: Stream, herd: &Arc<Herd>) -> Accepted {
+    let settings = herd.settings();
+    let deadline = Instant::now() + settings.authentication_timeout;
+    let Some(_place) = herd.clients().begin_handshake(settings.max_clients) else {
+        return Accepted::Closed(Refusal::Crowded);
+    };
+    let opened = match timeout_at(deadline, open(Transport::new(stream), &settings.tls)).await {
+        Ok(opened) => opened,
+        // as Postgres: who has not even said that it is a client is told nothing
+        Err(_) => return Accepted::Closed(Refusal::TimedOut),
+    };
+    let (mut transport, startup) = match opened {
+        Opened::Startup(transport, startup) => (transport, startup),
+        Opened::Cancel { pid, key } => {
+            forward_cancel(herd, pid, &key).await;
+            return Accepted::Cancelled;
+        }
+        Opened::Closed(refusal) => return Accepted::Closed(refusal),
+        Opened::Refused(transport, error) => return refuse(transport, error).await,
+    };
+    let login = log_in(&mut transport, herd, &settings, &startup);
+    match timeout_at(deadline, login).await {
+        Ok(Ok(entered)) => entered.into_accepted(transport, herd),
+        Ok(Err(Refusal::Refused(error))) => refuse(transport, error).await,
+        Ok(Err(refusal)) => Accepted::Closed(refusal),
+        Err(_) => {
+            let error = PgError::fatal(
+                SqlState::QUERY_CANCELED,
+                "canceling authentication due to timeout",
+            );
+            let _told = refuse(transport, error).await;
+            Accepted::Closed(Refusal::TimedOut)
+        }
+    }
+}
+
+/// Tells a client why its connection ends, and ends it.
+async fn refuse(mut transport: Transport, error: PgError) -> Accepted {
+    error.encode(&mut transport.outbox);
+    let farewell = async {
+        transport.shutdown().await?;
+        let mut read = 0;
+        while read < FAREWELL_BYTES {
+            match transport.fill().await? {
+                0 => break,
+                more => read += more,
+            }
+            transport.inbox.clear();
+        }
+        io::Result::Ok(())
+    };
+    // whether it was heard makes no difference to us
+    let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
+    Accepted::Closed(Refusal::Refused(error))
+}
+
+/// Cancels what a client has running on servers, or its wait for one. The servers stay with that client until this has ended.
+async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
+    let Some(handle) = herd.clients().cancel(pid, key) else {
+        // as Postgres, which says so in its log alone
+        tracing::info!(pid, "cancel request for a client that is not there, or with a wrong key");
+        return;
+    };
+    handle.end_wait();
+    let forwarding = async {
+        for canceller in handle.cancellers() {
+            if let Err(error) = canceller.cancel().await {
+                tracing::warn!(client = handle.client().id().0, %error, "a cancel request did not reach its server");
+            }
+        }
+    };
+    if timeout(CANCEL_TIMEOUT, forwarding).await.is_err() {
+        tracing::warn!(client = handle.client().id().0, "a cancel request took too long");
+    }
+}
+
+/// What a startup message leads to.
+enum Entrance {
+    Application(Arc<Database>),
+    Console,
+    /// A database that is not there.
+    Nowhere,
+}
+
+/// Who has come in, and where.
+enum Entered {
+    Application {
+        database: Arc<Database>,
+        user: Arc<User>,
+        server_login: Arc<UserLogin>,
+        client: Registration,
+        settings: Vec<(String, String)>,
+        version: ProtocolVersion,
+    },
+    Console {
+        user: Arc<User>,
+        client: Registration,
+    },
+}
+
+impl Entered {
+    fn into_accepted(self, transport: Transport, herd: &Arc<Herd>) -> Accepted {
+        let herd = Arc::clone(herd);
+        match self {
+            Self::Application {
+                database,
+                user,
+                server_login,
+                client,
+                settings,
+                version,
+            } => Accepted::Application(Box::new(Login {
+                transport,
+                herd,
+                database,
+                user,
+                server_login,
+                client,
+                settings,
+                version,
+            })),
+            Self::Console { user, client } => Accepted::Console(Box::new(ConsoleLogin {
+                transport,
+                herd,
+                user,
+                client,
+            })),
+        }
+    }
+}
+
+/// From the startup message to the greeting, which is written.
+async fn log_in(
+    transport: &mut Transport,
+    herd: &Arc<Herd>,
+    settings: &ListenSettings,
+    startup: &StartupMessage,
+) -> Result<Entered, Refusal> {
+    if let Some(negotiation) = startup.negotiation() {
+        negotiation.encode(&mut transport.outbox).map_err(internal)?;
+    }
+    let version = startup.effective_version();
+    let options = StartupOptions::read(&startup.parameters)?;
+    let peer = transport.peer_address()?;
+    let entrance = find_entrance(herd, &options.database);
+    let mut admission = let_in(herd, settings, &entrance)?;
+    check_encryption(transport, settings.tls.mode(), &peer, &options)?;
+    check_certificate(transport, settings.tls.mode(), &options.user)?;
+    let candidate = Candidate {
+        user: find_user(herd, &entrance, &options.user),
+        name: &options.user,
+        peer: &peer,
+        end_point: settings.tls.end_point(),
+        mock_secret: herd.mock_secret(),
+    };
+    let (user, learnt) = authenticate(transport, candidate).await?;
+    greeting::put_authenticated(&mut transport.outbox)?;
+    let identity = ClientIdentity {
+        peer,
+        tls: transport.stream().tls_description().map(Box::from),
+        user: user.name.clone(),
+        database: options.database.as_str().into(),
+        version,
+        application_name: options.setting("application_name").unwrap_or_default().into(),
+    };
+    let entered = match entrance {
+        Entrance::Nowhere => {
+            let message = format!("database \"{}\" does not exist", options.database);
+            return Err(PgError::fatal(SqlState::INVALID_CATALOG_NAME, message).into());
+        }
+        Entrance::Console => {
+            let client = herd.clients().register(admission, identity);
+            greeting::put_console_parameters(&mut transport.outbox, &options)?;
+            greeting::put_ready(&mut transport.outbox, &client)?;
+            Entered::Console { user, client }
+        }
+        Entrance::Application(database) => {
+            let limits = database.client_limits(&user);
+            herd.clients()
+                .admit_to(&mut admission, database.name(), &user.name, limits)
+                .map_err(PgError::from)?;
+            let server_login = database.server_login(&user, learnt);
+            let parameters = database
+                .parameters()
+                .fetch(&database, &server_login, &options.settings)
+                .await?;
+            let client = herd.clients().register(admission, identity);
+            greeting::put_parameters(&mut transport.outbox, &parameters)?;
+            greeting::put_ready(&mut transport.outbox, &client)?;
+            Entered::Application {
+                database,
+                user,
+                server_login,
+                client,
+                settings: options.settings,
+                version,
+            }
+        }
+    };
+    transport.flush().await?;
+    Ok(entered)
+}
+
+fn find_entrance(herd: &Herd, database: &str) -> Entrance {
+    if let Some(database) = herd.database(database) {
+        Entrance::Application(database)
+    } else if herd.console().is_named(database) {
+        Entrance::Console
+    } else {
+        Entrance::Nowhere
+    }
+}
+
+/// The user of a name where it wants to go. Where there is no such database, one of another: a role is a whole server's in Postgres,
+/// and who has one is told that the database is missing.
+fn find_user(herd: &Herd, entrance: &Entrance, name: &str) -> Option<Arc<User>> {
+    match entrance {
+        Entrance::Application(database) => database.users().find(name).cloned(),
+        Entrance::Console => herd.console().users.find(name).cloned(),
+        Entrance::Nowhere => {
+            let databases = herd.databases();
+            let mut databases: Vec<_> = databases.values().collect();
+            databases.sort_unstable_by_key(|database| database.name());
+            databases
+                .iter()
+                .find_map(|database| database.users().find(name).cloned())
+        }
+    }
+}
+
+fn let_in(herd: &Herd, settings: &ListenSettings, entrance: &Entrance) -> Result<Admission, PgError> {
+    if let Entrance::Console = entrance {
+        // the console stays open when all else is full or ends: that is when it is needed
+        return Ok(herd.clients().admit_operator());
+    }
+    if *herd.phase().borrow() == Phase::Draining {
+        return Err(PgError::fatal(
+            SqlState::CANNOT_CONNECT_NOW,
+            "the database system is shutting down",
+        ));
+    }
+    herd.clients().admit(settings.max_clients).map_err(PgError::from)
+}
+
+/// Refuses plain text where TLS is required, as a pg_hba.conf of `hostssl` lines does.
+fn check_encryption(
+    transport: &Transport,
+    mode: SslMode,
+    peer: &PeerAddress,
+    options: &StartupOptions,
+) -> Result<(), PgError> {
+    let address = match peer {
+        // there is no TLS on Unix sockets, and no need of it
+        PeerAddress::Unix => return Ok(()),
+        PeerAddress::Tcp(address) => address.ip(),
+    };
+    match mode {
+        SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(()),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull if transport.is_tls() => Ok(()),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Err(PgError::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            format!(
+                "no pg_hba.conf entry for host \"{address}\", user \"{}\", database \"{}\", no encryption",
+                options.user, options.database
+            ),
+        )
+        .detail(format!("pgherd listens with TLS mode {mode}."))
+        .hint("Connect with sslmode=require or stronger.")),
+    }
+}
+
+/// Demands a client certificate where the mode does, and with verify-full one that bears the user's name.
+fn check_certificate(transport: &Transport, mode: SslMode, user: &str) -> Result<(), PgError> {
+    match mode {
+        SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => return Ok(()),
+        SslMode::VerifyCa | SslMode::VerifyFull if !transport.is_tls() => return Ok(()),
+        SslMode::VerifyCa | SslMode::VerifyFull => {}
+    }
+    let certificate = transport.peer_certificates().and_then(<[_]>::first);
+    let Some(certificate) = certificate else {
+        return Err(PgError::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            "connection requires a valid client certificate",
+        ));
+    };
+    if mode == SslMode::VerifyFull && common_name(certificate).as_deref() != Some(user) {
+        return Err(PgError::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            format!("certificate authentication failed for user \"{user}\""),
+        ));
+    }
+    Ok(())
+}
+
+/// Something that cannot be written or had: not the client's fault.
+fn internal(error: impl std::fmt::Display) -> PgError {
+    PgError::fatal(SqlState::INTERNAL_ERROR, error.to_string())
+}
