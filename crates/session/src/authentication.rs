@@ -45,13 +45,19 @@ pub(crate) async fn authenticate(
     candidate: Candidate<'_>,
 ) -> Result<(Arc<User>, Credential), Refusal> {
     if let Some(user) = &candidate.user {
-        if user.trust.iter().any(|origin| origin.contains(candidate.peer))
+        if user
+            .trust
+            .iter()
+            .any(|origin| origin.contains(candidate.peer))
             || shows_certificate_of(transport, user)
         {
             return Ok((Arc::clone(user), Credential::Nothing));
         }
         if user.verifier.is_none() && user.certificate.is_some() {
-            let message = format!("certificate authentication failed for user \"{}\"", user.name);
+            let message = format!(
+                "certificate authentication failed for user \"{}\"",
+                user.name
+            );
             return Err(PgError::fatal(SqlState::INVALID_AUTHORIZATION, message).into());
         }
     }
@@ -93,7 +99,10 @@ fn shows_certificate_of(transport: &Transport, user: &User) -> bool {
         return false;
     };
     let certificate = transport.peer_certificates().and_then(<[_]>::first);
-    certificate.and_then(|certificate| common_name(certificate)).as_deref() == Some(&**wanted)
+    certificate
+        .and_then(|certificate| common_name(certificate))
+        .as_deref()
+        == Some(&**wanted)
 }
 
 /// Why an exchange did not end well.
@@ -141,7 +150,11 @@ async fn scram_exchange(
     transport: &mut Transport,
     candidate: &Candidate<'_>,
 ) -> Result<Credential, ExchangeError> {
-    let verifier = match candidate.user.as_ref().and_then(|user| user.verifier.as_ref()) {
+    let verifier = match candidate
+        .user
+        .as_ref()
+        .and_then(|user| user.verifier.as_ref())
+    {
         Some(Verifier::Scram(verifier)) => Some(verifier),
         // plain passwords were made SCRAM verifiers when they were loaded (see `User::with_password`)
         Some(Verifier::Plain(_) | Verifier::Md5(_)) | None => None,
@@ -174,12 +187,21 @@ async fn md5_exchange(
     transport: &mut Transport,
     candidate: &Candidate<'_>,
 ) -> Result<Credential, ExchangeError> {
-    let verifier = candidate.user.as_ref().and_then(|user| user.verifier.as_ref());
+    let verifier = candidate
+        .user
+        .as_ref()
+        .and_then(|user| user.verifier.as_ref());
     let salt = md5::salt();
     send(transport, Authentication::Md5Password { salt }).await?;
     let answer = receive(transport).await?;
     let answer = frontend::password(answer.expose())?;
-    md5::verify(candidate.name, verifier, candidate.mock_secret, salt, answer)?;
+    md5::verify(
+        candidate.name,
+        verifier,
+        candidate.mock_secret,
+        salt,
+        answer,
+    )?;
     Ok(match verifier {
         Some(Verifier::Md5(hash)) => Credential::Md5Hash(hash.clone()),
         Some(Verifier::Plain(_) | Verifier::Scram(_)) | None => Credential::Nothing,
@@ -229,7 +251,11 @@ async fn send(transport: &mut Transport, step: Authentication<'_>) -> Result<(),
 /// The body of the client's next message, which must be one of an exchange.
 async fn receive(transport: &mut Transport) -> Result<Secret, ExchangeError> {
     loop {
-        if let Some(other) = transport.inbox.first().filter(|tag| **tag != tag::frontend::PASSWORD) {
+        if let Some(other) = transport
+            .inbox
+            .first()
+            .filter(|tag| **tag != tag::frontend::PASSWORD)
+        {
             let message = format!("expected password response, got message type {other}");
             return Err(PgError::fatal(SqlState::PROTOCOL_VIOLATION, message).into());
         }

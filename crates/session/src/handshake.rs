@@ -199,7 +199,10 @@ async fn refuse(mut transport: Transport, error: PgError) -> Accepted {
 async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
     let Some(handle) = herd.clients().cancel(pid, key) else {
         // as Postgres, which says so in its log alone
-        tracing::info!(pid, "cancel request for a client that is not there, or with a wrong key");
+        tracing::info!(
+            pid,
+            "cancel request for a client that is not there, or with a wrong key"
+        );
         return;
     };
     handle.end_wait();
@@ -211,7 +214,10 @@ async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
         }
     };
     if timeout(CANCEL_TIMEOUT, forwarding).await.is_err() {
-        tracing::warn!(client = handle.client().id().0, "a cancel request took too long");
+        tracing::warn!(
+            client = handle.client().id().0,
+            "a cancel request took too long"
+        );
     }
 }
 
@@ -278,7 +284,9 @@ async fn log_in(
     startup: &StartupMessage,
 ) -> Result<Entered, Refusal> {
     if let Some(negotiation) = startup.negotiation() {
-        negotiation.encode(&mut transport.outbox).map_err(internal)?;
+        negotiation
+            .encode(&mut transport.outbox)
+            .map_err(internal)?;
     }
     let version = startup.effective_version();
     let options = StartupOptions::read(&startup.parameters)?;
@@ -302,7 +310,10 @@ async fn log_in(
         user: user.name.clone(),
         database: options.database.as_str().into(),
         version,
-        application_name: options.setting("application_name").unwrap_or_default().into(),
+        application_name: options
+            .setting("application_name")
+            .unwrap_or_default()
+            .into(),
     };
     let entered = match entrance {
         Entrance::Nowhere => {
@@ -369,7 +380,11 @@ fn find_user(herd: &Herd, entrance: &Entrance, name: &str) -> Option<Arc<User>> 
     }
 }
 
-fn let_in(herd: &Herd, settings: &ListenSettings, entrance: &Entrance) -> Result<Admission, PgError> {
+fn let_in(
+    herd: &Herd,
+    settings: &ListenSettings,
+    entrance: &Entrance,
+) -> Result<Admission, PgError> {
     if let Entrance::Console = entrance {
         // the console stays open when all else is full or ends: that is when it is needed
         return Ok(herd.clients().admit_operator());
@@ -380,7 +395,9 @@ fn let_in(herd: &Herd, settings: &ListenSettings, entrance: &Entrance) -> Result
             "the database system is shutting down",
         ));
     }
-    herd.clients().admit(settings.max_clients).map_err(PgError::from)
+    herd.clients()
+        .admit(settings.max_clients)
+        .map_err(PgError::from)
 }
 
 /// Refuses plain text where TLS is required, as a pg_hba.conf of `hostssl` lines does.

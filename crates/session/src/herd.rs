@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::pending::Planner;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use pgherd_pool::{Pools, UserLogin};
 use pgherd_protocol::{Credential, MockSecret};
-use pgherd_router::Planner;
 use pgherd_telemetry::{DatabaseMetrics, Metrics};
 use pgherd_topology::commit_protocol::{HerdId, InFlight, ProxyId};
 use pgherd_topology::{Catalog, Sharding, Topology};
@@ -368,7 +368,8 @@ impl Database {
 
     /// Changes how many clients there may be.
     pub fn set_max_clients(&self, max_clients: Option<usize>) {
-        self.max_clients.store(max_clients.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.max_clients
+            .store(max_clients.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// How many clients there may be, if that is limited.

@@ -17,6 +17,7 @@ pub mod trust;
 pub mod users;
 
 mod authentication;
+mod pending;
 
 pub use handshake::{Accepted, ConsoleLogin, Login, Refusal, accept};
 pub use herd::{

@@ -62,11 +62,17 @@ impl Admissions {
             return Err(TooMany::Clients);
         }
         counts.total += 1;
-        Ok(Admission { admissions: Arc::clone(self), counted: Counted::Client })
+        Ok(Admission {
+            admissions: Arc::clone(self),
+            counted: Counted::Client,
+        })
     }
 
     pub(crate) fn admit_operator(self: &Arc<Self>) -> Admission {
-        Admission { admissions: Arc::clone(self), counted: Counted::Nowhere }
+        Admission {
+            admissions: Arc::clone(self),
+            counted: Counted::Nowhere,
+        }
     }
 
     pub(crate) fn admit_to(
@@ -78,7 +84,10 @@ impl Admissions {
     ) -> Result<(), TooMany> {
         let mut counts = self.counts();
         let of_database = counts.databases.entry(database.into()).or_default();
-        if limits.database.is_some_and(|limit| of_database.total >= limit) {
+        if limits
+            .database
+            .is_some_and(|limit| of_database.total >= limit)
+        {
             return Err(TooMany::OfDatabase(database.into()));
         }
         let of_user = of_database.users.entry(user.into()).or_default();
@@ -87,12 +96,18 @@ impl Admissions {
         }
         *of_user += 1;
         of_database.total += 1;
-        admission.counted = Counted::User { database: database.into(), user: user.into() };
+        admission.counted = Counted::User {
+            database: database.into(),
+            user: user.into(),
+        };
         Ok(())
     }
 
     pub(crate) fn count_of_database(&self, database: &str) -> usize {
-        self.counts().databases.get(database).map_or(0, |counts| counts.total)
+        self.counts()
+            .databases
+            .get(database)
+            .map_or(0, |counts| counts.total)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -161,14 +176,27 @@ mod tests {
     #[test]
     fn databases_and_users_have_limits_of_their_own() {
         let admissions = Arc::new(Admissions::default());
-        let limits = ClientLimits { database: Some(2), user: Some(1) };
+        let limits = ClientLimits {
+            database: Some(2),
+            user: Some(1),
+        };
         let mut first = admissions.admit(10).unwrap();
-        admissions.admit_to(&mut first, "shop", "app", limits).unwrap();
+        admissions
+            .admit_to(&mut first, "shop", "app", limits)
+            .unwrap();
         let mut second = admissions.admit(10).unwrap();
-        assert_eq!(admissions.admit_to(&mut second, "shop", "app", limits), Err(TooMany::OfUser("app".into())));
-        admissions.admit_to(&mut second, "shop", "other", limits).unwrap();
+        assert_eq!(
+            admissions.admit_to(&mut second, "shop", "app", limits),
+            Err(TooMany::OfUser("app".into()))
+        );
+        admissions
+            .admit_to(&mut second, "shop", "other", limits)
+            .unwrap();
         let mut third = admissions.admit(10).unwrap();
-        assert_eq!(admissions.admit_to(&mut third, "shop", "third", limits), Err(TooMany::OfDatabase("shop".into())));
+        assert_eq!(
+            admissions.admit_to(&mut third, "shop", "third", limits),
+            Err(TooMany::OfDatabase("shop".into()))
+        );
         assert_eq!(admissions.count_of_database("shop"), 2);
         drop(first);
         drop(second);
@@ -187,8 +215,17 @@ mod tests {
 
     #[test]
     fn refusals_read_as_postgres_words_them() {
-        assert_eq!(TooMany::Clients.to_string(), "sorry, too many clients already");
-        assert_eq!(TooMany::OfDatabase("a".into()).to_string(), "too many connections for database \"a\"");
-        assert_eq!(TooMany::OfUser("a".into()).to_string(), "too many connections for role \"a\"");
+        assert_eq!(
+            TooMany::Clients.to_string(),
+            "sorry, too many clients already"
+        );
+        assert_eq!(
+            TooMany::OfDatabase("a".into()).to_string(),
+            "too many connections for database \"a\""
+        );
+        assert_eq!(
+            TooMany::OfUser("a".into()).to_string(),
+            "too many connections for role \"a\""
+        );
     }
 }

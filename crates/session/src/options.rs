@@ -102,7 +102,10 @@ fn read_command_line(text: &str) -> Result<Vec<(String, String)>, PgError> {
             } else {
                 Some(joined.to_owned())
             };
-            ("-c ", assignment.ok_or_else(|| invalid_argument(&argument))?)
+            (
+                "-c ",
+                assignment.ok_or_else(|| invalid_argument(&argument))?,
+            )
         } else {
             return Err(invalid_argument(&argument));
         };
@@ -218,10 +221,7 @@ mod tests {
 
     #[test]
     fn values_may_be_empty_and_hold_equals_signs() {
-        assert_eq!(
-            settings("-c a= --b=c=d"),
-            [pair("a", ""), pair("b", "c=d")]
-        );
+        assert_eq!(settings("-c a= --b=c=d"), [pair("a", ""), pair("b", "c=d")]);
         assert_eq!(settings("  "), []);
     }
 
@@ -261,7 +261,10 @@ mod tests {
             assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED, "{value:?}");
         }
         for value in ["false", "off", "no", "0", "F", "of"] {
-            assert!(read(&[("user", "app"), ("replication", value)]).is_ok(), "{value:?}");
+            assert!(
+                read(&[("user", "app"), ("replication", value)]).is_ok(),
+                "{value:?}"
+            );
         }
     }
 }

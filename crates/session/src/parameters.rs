@@ -226,7 +226,10 @@ fn candidates(topology: &Topology) -> impl Iterator<Item = Target<'_>> {
 fn no_server(database: &Database) -> PgError {
     PgError::fatal(
         SqlState::CANNOT_CONNECT_NOW,
-        format!("no server of database \"{}\" can be reached", database.name()),
+        format!(
+            "no server of database \"{}\" can be reached",
+            database.name()
+        ),
     )
 }
 
@@ -239,9 +242,8 @@ fn fatal(error: &PoolError) -> PgError {
 /// Puts settings in force for a transaction, in which the server reports what they made of its parameters, and ends that.
 async fn try_settings(connection: &mut Checkout, statement: &str) -> Result<Parameters, Failure> {
     let tried = format!("BEGIN; {statement}");
-    let lost = |what: String| {
-        Failure::Unreachable(PgError::fatal(SqlState::CONNECTION_FAILURE, what))
-    };
+    let lost =
+        |what: String| Failure::Unreachable(PgError::fatal(SqlState::CONNECTION_FAILURE, what));
     for query in [tried.as_str(), "ROLLBACK"] {
         FrontendMessage::Query(query.as_bytes())
             .encode(&mut connection.transport.outbox)
@@ -280,7 +282,9 @@ async fn try_settings(connection: &mut Checkout, statement: &str) -> Result<Para
     match (refused, tried) {
         (Some(mut error), _) => {
             error.severity = Severity::Fatal;
-            error.others.retain(|(kind, _)| *kind != pgherd_protocol::error::field::LOCALIZED_SEVERITY);
+            error
+                .others
+                .retain(|(kind, _)| *kind != pgherd_protocol::error::field::LOCALIZED_SEVERITY);
             Err(Failure::Refused(error))
         }
         (None, Some(parameters)) => Ok(parameters),
@@ -310,7 +314,10 @@ mod tests {
                  pg_catalog.set_config('x.y', 'it''s', false)"
             )
         );
-        assert_eq!(settings_statement(&settings[1..2], SettingScope::Session), None);
+        assert_eq!(
+            settings_statement(&settings[1..2], SettingScope::Session),
+            None
+        );
     }
 
     #[test]

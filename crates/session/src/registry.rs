@@ -173,7 +173,8 @@ impl Client {
 
     /// Notes that a request of its starts now.
     pub fn begin_request(&self, now: Instant) {
-        let micros = u64::try_from(now.saturating_duration_since(self.connected).as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(now.saturating_duration_since(self.connected).as_micros())
+            .unwrap_or(u64::MAX);
         self.last_request.store(micros, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.set_state(ClientState::Active);
@@ -186,7 +187,9 @@ impl Client {
 
     /// When its last request started, if it made any.
     pub fn last_request_at(&self) -> Option<SystemTime> {
-        (self.requests() > 0).then(|| self.connected_at + Duration::from_micros(self.last_request.load(Ordering::Relaxed)))
+        (self.requests() > 0).then(|| {
+            self.connected_at + Duration::from_micros(self.last_request.load(Ordering::Relaxed))
+        })
     }
 
     /// How many requests it made.
@@ -217,12 +220,21 @@ impl Client {
     /// The server connections that it holds.
     pub fn held(&self) -> Vec<HeldServer> {
         let holdings = self.holdings();
-        holdings.servers.iter().map(|(_, server)| server.clone()).collect()
+        holdings
+            .servers
+            .iter()
+            .map(|(_, server)| server.clone())
+            .collect()
     }
 
     /// Notes that a server connection stays with it. The first reason is kept.
     pub fn pin(&self, id: HeldId, reason: &str) {
-        if let Some((_, server)) = self.holdings().servers.iter_mut().find(|(held, _)| *held == id) {
+        if let Some((_, server)) = self
+            .holdings()
+            .servers
+            .iter_mut()
+            .find(|(held, _)| *held == id)
+        {
             server.pin.get_or_insert_with(|| Pin {
                 reason: reason.into(),
                 since: SystemTime::now(),
@@ -232,7 +244,12 @@ impl Client {
 
     /// Notes that a server connection is pinned no more (DISCARD ALL).
     pub fn unpin(&self, id: HeldId) {
-        if let Some((_, server)) = self.holdings().servers.iter_mut().find(|(held, _)| *held == id) {
+        if let Some((_, server)) = self
+            .holdings()
+            .servers
+            .iter_mut()
+            .find(|(held, _)| *held == id)
+        {
             server.pin = None;
         }
     }
@@ -242,7 +259,11 @@ impl Client {
     pub fn try_release(&self, id: HeldId) -> Release {
         let mut holdings = self.holdings();
         holdings.servers.retain(|(held, _)| *held != id);
-        if holdings.cancels == 0 { Release::Released } else { Release::CancelOnItsWay }
+        if holdings.cancels == 0 {
+            Release::Released
+        } else {
+            Release::CancelOnItsWay
+        }
     }
 
     /// Notes that it gives a server connection back, and waits until no cancel request is on its way there, so that none hits
@@ -270,9 +291,16 @@ impl Client {
     fn begin_cancel(self: &Arc<Self>) -> CancelHandle {
         let mut holdings = self.holdings();
         holdings.cancels += 1;
-        let cancellers = holdings.servers.iter().filter_map(|(_, server)| server.canceller.clone()).collect();
+        let cancellers = holdings
+            .servers
+            .iter()
+            .filter_map(|(_, server)| server.canceller.clone())
+            .collect();
         drop(holdings);
-        CancelHandle { client: Arc::clone(self), cancellers }
+        CancelHandle {
+            client: Arc::clone(self),
+            cancellers,
+        }
     }
 
     fn holdings(&self) -> MutexGuard<'_, Holdings> {
@@ -345,7 +373,9 @@ impl ClientRegistry {
     /// those that only come to cancel), so that half-open connections cannot take all sockets.
     pub fn begin_handshake(&self, max_clients: usize) -> Option<HandshakePlace> {
         let before = self.handshakes.fetch_add(1, Ordering::Relaxed);
-        let place = HandshakePlace { handshakes: Arc::clone(&self.handshakes) };
+        let place = HandshakePlace {
+            handshakes: Arc::clone(&self.handshakes),
+        };
         (before < max_clients.saturating_add(SPARE_HANDSHAKES)).then_some(place)
     }
 
@@ -366,12 +396,22 @@ impl ClientRegistry {
     ///
     /// # Errors
     /// [`TooMany`] (53300).
-    pub fn admit_to(&self, admission: &mut Admission, database: &str, user: &str, limits: ClientLimits) -> Result<(), TooMany> {
+    pub fn admit_to(
+        &self,
+        admission: &mut Admission,
+        database: &str,
+        user: &str,
+        limits: ClientLimits,
+    ) -> Result<(), TooMany> {
         self.admissions.admit_to(admission, database, user, limits)
     }
 
     /// Registers a client that has logged in, until what is returned is dropped.
-    pub fn register(self: &Arc<Self>, admission: Admission, identity: ClientIdentity) -> Registration {
+    pub fn register(
+        self: &Arc<Self>,
+        admission: Admission,
+        identity: ClientIdentity,
+    ) -> Registration {
         let key = CancelKey::random(identity.version);
         let mut clients = self.clients();
         let (id, pid) = loop {
@@ -391,14 +431,21 @@ impl ClientRegistry {
             state: AtomicU8::new(ClientState::Idle as u8),
             last_request: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            holdings: Mutex::new(Holdings { application_name: identity.application_name.clone(), ..Holdings::default() }),
+            holdings: Mutex::new(Holdings {
+                application_name: identity.application_name.clone(),
+                ..Holdings::default()
+            }),
             cancels_ended: Notify::new(),
             cancel_while_waiting: Notify::new(),
             identity,
         });
         clients.insert(pid, Arc::clone(&client));
         drop(clients);
-        Registration { registry: Arc::clone(self), client, _admission: admission }
+        Registration {
+            registry: Arc::clone(self),
+            client,
+            _admission: admission,
+        }
     }
 
     /// The client that a cancel request names, if its key is right (compared in constant time). The servers it holds now stay with

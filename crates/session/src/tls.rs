@@ -20,7 +20,9 @@ use std::sync::Arc;
 use pgherd_pool::{
     ALPN, SslMode, TlsError, crypto_provider, read_certificates, read_private_key, server_end_point,
 };
-use tokio_rustls::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::{
+    NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 

@@ -65,10 +65,9 @@ impl FromStr for TrustedOrigin {
             return Ok(Self::Unix);
         }
         let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (
-                address,
-                Some(prefix.parse::<u8>().map_err(|_| refused())?),
-            ),
+            Some((address, prefix)) => {
+                (address, Some(prefix.parse::<u8>().map_err(|_| refused())?))
+            }
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| refused())?;
@@ -124,7 +123,14 @@ mod tests {
 
     #[test]
     fn what_names_no_origin_is_refused() {
-        for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1"] {
+        for text in [
+            "",
+            "localhost",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+        ] {
             assert!(text.parse::<TrustedOrigin>().is_err(), "{text:?}");
         }
     }

@@ -4,9 +4,7 @@
 
 use bytes::BytesMut;
 use pgherd_protocol::backend::BackendKeyData;
-use pgherd_protocol::{
-    Authentication, BackendMessage, MessageError, PgError, TransactionStatus,
-};
+use pgherd_protocol::{Authentication, BackendMessage, MessageError, PgError, TransactionStatus};
 
 use super::internal;
 use crate::options::StartupOptions;
@@ -41,7 +39,10 @@ pub(super) fn put_parameters(out: &mut BytesMut, parameters: &Parameters) -> Res
         .try_for_each(|(name, value)| put_parameter(out, name, value))
 }
 
-pub(super) fn put_console_parameters(out: &mut BytesMut, options: &StartupOptions) -> Result<(), PgError> {
+pub(super) fn put_console_parameters(
+    out: &mut BytesMut,
+    options: &StartupOptions,
+) -> Result<(), PgError> {
     for (name, value) in CONSOLE_PARAMETERS {
         put_parameter(out, name, value)?;
     }
@@ -73,5 +74,7 @@ fn put_parameter(out: &mut BytesMut, name: &str, value: &str) -> Result<(), PgEr
 }
 
 fn put(out: &mut BytesMut, message: &BackendMessage<'_>) -> Result<(), PgError> {
-    message.encode(out).map_err(|error: MessageError| internal(error))
+    message
+        .encode(out)
+        .map_err(|error: MessageError| internal(error))
 }

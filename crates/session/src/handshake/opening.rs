@@ -42,7 +42,11 @@ pub(super) async fn open(transport: Transport, tls: &ListenTls) -> Opened {
         Ok(transport) => transport,
         Err(refusal) => return Opened::Closed(refusal),
     };
-    let mut tls_asked = if transport.is_tls() { Asked::Already } else { Asked::NotYet };
+    let mut tls_asked = if transport.is_tls() {
+        Asked::Already
+    } else {
+        Asked::NotYet
+    };
     let mut gss_asked = Asked::NotYet;
     loop {
         let packet = match read_packet(&mut transport).await {
@@ -124,7 +128,10 @@ async fn accept_direct_tls(transport: Transport, tls: &ListenTls) -> Result<Tran
     Ok(transport)
 }
 
-async fn answer_ssl_request(mut transport: Transport, tls: &ListenTls) -> Result<Transport, Opened> {
+async fn answer_ssl_request(
+    mut transport: Transport,
+    tls: &ListenTls,
+) -> Result<Transport, Opened> {
     if !transport.inbox.is_empty() {
         return Err(Opened::Refused(transport, stuffed("SSL")));
     }
