@@ -1,1 +1,52 @@
-//! router
+//! SQL in, plan out: which shard a statement belongs on, and whether a replica may serve it.
+//!
+//! A statement is proven to belong on one shard (or to be answerable by any, or to concern all), or
+//! it is refused with SQLSTATE 0A000 and a detail that says why. There is no "probably".
+//!
+//! # Layout
+//! - [`lexer`]: bytes to tokens, by Postgres' own rules; [`literal`]: the normalised literals
+//! - [`Planner`] (`planner`, `cache`, `fingerprint`): one text to one cached [`QueryPlan`]
+//! - [`QueryPlan`], [`StatementPlan`], [`Action`], [`Placement`] (`plan`, `action`): what is to be done
+//! - [`StatementPlan::resolve`] (`resolve`): the plan and this execution's values to a [`Destination`]
+//! - `parse`, `scope`, `predicate`, `functions`, `select`, `insert`, `update`: the proofs
+//! - `utility`, `ddl`, ...: statements that are read by their key words
+//! - [`Rejection`]: why not
+//!
+//! Nothing here does I/O, holds a lock across a call, or knows a connection.
+//!
+//! # The straight line
+//! ```text
+//! let planned  = planner.plan(sql, &context)?;              // a cache hit parses nothing
+//! let resolved = planned.plan.statements[0].resolve(&values, &sharding, overrides)?;
+//! match resolved.destination { Destination::Shard(shard) => ..., }
+//! ```
+
+mod action;
+mod cache;
+mod fingerprint;
+mod hint;
+pub mod lexer;
+pub mod literal;
+mod plan;
+mod planner;
+mod rejection;
+mod resolve;
+mod statement;
+
+pub use action::{
+    Action, CopyDirection, CursorTarget, DdlPlan, IsolationLevel, OverrideName, SerialColumn,
+    SettingAction, SettingScope, SettingValue, TransactionModes, TransactionScope,
+};
+pub use hint::{Hint, HintRole};
+pub use lexer::BackslashReading;
+pub use literal::{Literal, Literals};
+pub use plan::{
+    Access, KeyOrigin, KeySet, KeySource, KeyUsage, KeyedPlacement, NamedCheck, Placement,
+    PlanClass, Planned, QueryPlan, Residue, Span, StatementPlan,
+};
+pub use planner::{PlanContext, PlanSnapshot, Planner};
+pub use rejection::{Rejection, label};
+pub use resolve::{
+    Destination, KeyExplanation, Overrides, ParameterFormat, ParameterSource, ParameterValue,
+    Resolved, ValueEncoding, Values,
+};

@@ -1,0 +1,236 @@
+//! The way in: a query string and its context to a plan, from the cache where one holds.
+//!
+//! Owns the cache and what its key is made of. Never decides a placement itself: that is
+//! `statement`'s. Main types: [`Planner`], [`PlanContext`].
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pgherd_topology::{Catalog, Sharding};
+use smallvec::smallvec;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::action::Action;
+use crate::cache::PlanCache;
+use crate::fingerprint::{KeyBuffer, Scan, ScanError, scan};
+use crate::lexer::BackslashReading;
+use crate::literal::Literals;
+use crate::plan::{Access, Placement, PlanClass, Planned, QueryPlan, Residue, Span, StatementPlan};
+use crate::rejection::Rejection;
+use crate::statement;
+
+/// What a text's meaning depends on beside the text. All of it is part of the cache's key.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanContext<'a> {
+    /// The database as clients name it.
+    pub database: &'a str,
+    /// The rules of this moment. [`StatementPlan::resolve`] may be given later ones.
+    pub sharding: &'a Sharding,
+    /// Rises whenever the rules of `sharding` change; its table of buckets may change without.
+    pub rules_version: u64,
+    /// The catalog of this moment; its version is part of the key.
+    pub catalog: &'a Catalog,
+    /// The schemas searched for unqualified names, in order, `"$user"` resolved or left out.
+    /// `pg_catalog` comes first unless it is among them.
+    pub search_path: &'a [Box<str>],
+    /// The session's `standard_conforming_strings`.
+    pub backslash: BackslashReading,
+    /// The types that Parse declared, by parameter; 0 or absent where it left them open.
+    pub parameter_types: &'a [u32],
+    /// The client named a shard by `SET pgherd.shard` or `pgherd.sharding_key`. A leading comment
+    /// that names one counts by itself.
+    pub named_shard: bool,
+}
+
+/// Plans query strings. Shared by all sessions of a database; cheap to call at once from many threads.
+#[derive(Debug)]
+pub struct Planner {
+    cache: PlanCache,
+}
+
+/// One cached plan, for SHOW PLANS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanSnapshot {
+    /// The fingerprint, as 32 hexadecimal digits.
+    pub fingerprint: String,
+    /// The text with its literals replaced by `?`, at most 200 bytes of it.
+    pub text: Box<str>,
+    /// How often it was found since it was made.
+    pub hits: u64,
+    /// The class of each statement.
+    pub classes: Vec<PlanClass>,
+    /// The reason given for the first statement.
+    pub reason: Box<str>,
+}
+
+impl Planner {
+    /// A planner whose cache holds about `capacity` plans of ordinary length.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            cache: PlanCache::new(capacity),
+        }
+    }
+
+    /// Plans a query string: the body of a Query or Parse message, without its zero byte.
+    ///
+    /// The bytes are read as an ASCII-compatible encoding: a client whose encoding has second bytes
+    /// in the ASCII range (SJIS, BIG5, GBK, UHC, GB18030, JOHAB) is not to be planned for on a
+    /// sharded database.
+    ///
+    /// # Errors
+    /// [`Rejection`]: 0A000 for what is not proven, 42P01 for a relation that is not in the catalog,
+    /// 22023 for a leading comment that cannot be understood. Where
+    /// [`Rejection::catalog_may_help`] the catalog is to be read again and the text planned once more.
+    pub fn plan(&self, sql: &[u8], context: &PlanContext<'_>) -> Result<Planned, Rejection> {
+        let mut key = KeyBuffer::new();
+        write_context(context, &mut key);
+        let context_length = key.len();
+        let found = match scan(sql, context.backslash, &mut key) {
+            Ok(found) => found,
+            Err(ScanError::Hint(rejection)) => return Err(rejection),
+            Err(ScanError::Lex(error)) => return Ok(unlexed(sql, context, &error.to_string())),
+        };
+        let named =
+            context.named_shard || found.hint.as_ref().is_some_and(|hint| hint.names_shard());
+        key.push(u8::from(named));
+        let hash = xxh3_128(&key);
+        if let Some(cached) = self.cache.find(hash, &key, sql, &found.literals) {
+            return Ok(planned(Arc::clone(&cached.plan), found, true));
+        }
+        let guards = RefCell::new(BTreeSet::new());
+        let mut statements = Vec::with_capacity(found.spans.len());
+        for span in &found.spans {
+            let source = statement::Source {
+                sql,
+                span: *span,
+                literals: &found.literals,
+                guards: &guards,
+            };
+            statements.push(statement::plan(source, context, named)?);
+        }
+        let normalised = &key[context_length..key.len() - 1];
+        let plan = Arc::new(QueryPlan {
+            fingerprint: xxh3_128(normalised),
+            statements,
+        });
+        // an inner statement's place is a place in this very text
+        let cacheable = plan
+            .statements
+            .iter()
+            .all(|statement| !matches!(statement.action, Action::ExplainRoute { .. }));
+        if cacheable {
+            let guards = guards.into_inner();
+            let sample = sample(normalised);
+            self.cache
+                .keep(hash, &key, sql, &found.literals, guards, &plan, sample);
+        }
+        Ok(planned(plan, found, false))
+    }
+
+    /// The cached plans, in no order, for SHOW PLANS.
+    #[must_use]
+    pub fn plans(&self) -> Vec<PlanSnapshot> {
+        self.cache
+            .all()
+            .into_iter()
+            .map(|cached| PlanSnapshot {
+                fingerprint: format!("{:032x}", cached.plan.fingerprint),
+                text: cached.sample.clone(),
+                hits: cached.hits.load(Ordering::Relaxed),
+                classes: cached
+                    .plan
+                    .statements
+                    .iter()
+                    .map(StatementPlan::class)
+                    .collect(),
+                reason: cached
+                    .plan
+                    .statements
+                    .first()
+                    .map_or_else(Box::default, |statement| statement.reason.clone()),
+            })
+            .collect()
+    }
+}
+
+fn planned(plan: Arc<QueryPlan>, found: Scan, cached: bool) -> Planned {
+    Planned {
+        plan,
+        literals: found.literals,
+        spans: found.spans,
+        cached,
+        hint: found.hint,
+    }
+}
+
+/// Everything of the context that a plan may depend on, each part with its length or of fixed size.
+fn write_context(context: &PlanContext<'_>, key: &mut KeyBuffer) {
+    let length = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes();
+    key.extend_from_slice(&context.catalog.version().to_le_bytes());
+    key.extend_from_slice(&context.rules_version.to_le_bytes());
+    key.push(match context.backslash {
+        BackslashReading::Literal => 0,
+        BackslashReading::Escape => 1,
+    });
+    key.extend_from_slice(&length(context.database.len()));
+    key.extend_from_slice(context.database.as_bytes());
+    key.extend_from_slice(&length(context.parameter_types.len()));
+    for oid in context.parameter_types {
+        key.extend_from_slice(&oid.to_le_bytes());
+    }
+    key.extend_from_slice(&length(context.search_path.len()));
+    for schema in context.search_path {
+        key.extend_from_slice(&length(schema.len()));
+        key.extend_from_slice(schema.as_bytes());
+    }
+}
+
+/// A text that Postgres' scanner refuses too, before it runs any statement of it: the home shard
+/// says so in its own words.
+fn unlexed(sql: &[u8], context: &PlanContext<'_>, why: &str) -> Planned {
+    let statement = StatementPlan {
+        action: Action::Run,
+        placement: Placement::One(context.sharding.home()),
+        access: Access::Write,
+        residue: Residue::NONE,
+        reason: format!("a syntax error, which the server will report: {why}").into(),
+        relations: Box::default(),
+        parameters: 0,
+        checks_clock_words: false,
+    };
+    Planned {
+        plan: Arc::new(QueryPlan {
+            fingerprint: 0,
+            statements: vec![statement],
+        }),
+        literals: Literals::default(),
+        spans: smallvec![Span {
+            start: 0,
+            end: u32::try_from(sql.len()).unwrap_or(u32::MAX),
+        }],
+        cached: false,
+        hint: None,
+    }
+}
+
+/// The normalised text as people read it.
+fn sample(normalised: &[u8]) -> Box<str> {
+    const MAX_SAMPLE_BYTES: usize = 200;
+    let mut text = Vec::with_capacity(normalised.len().min(MAX_SAMPLE_BYTES + 1));
+    let mut bytes = normalised.iter();
+    while let Some(&byte) = bytes.next() {
+        if text.len() >= MAX_SAMPLE_BYTES {
+            break;
+        }
+        if byte == 0 {
+            bytes.next();
+            text.push(b'?');
+        } else {
+            text.push(byte);
+        }
+    }
+    String::from_utf8_lossy(&text).into()
+}

@@ -1,0 +1,455 @@
+//! From a plan to a shard: this execution's values, hashed and looked up.
+//!
+//! Owns the decision whether all keys meet on one shard. Never reads SQL. Allocates only for a
+//! literal with quotes or escapes inside. Main types: [`Values`], [`Destination`].
+
+use std::borrow::Cow;
+
+use pgherd_protocol::SqlState;
+use pgherd_topology::{
+    BucketId, HashFamily, KeyError, KeyInput, KeyType, KeyValue, ShardId, Sharding,
+};
+use smallvec::SmallVec;
+
+use crate::literal::Literals;
+use crate::plan::{
+    KeyOrigin, KeySet, KeySource, KeyUsage, KeyedPlacement, NamedCheck, Placement, StatementPlan,
+};
+use crate::rejection::{Rejection, label};
+
+/// The values of one execution.
+#[derive(Clone, Copy)]
+pub struct Values<'a> {
+    /// The query string that [`Planned::literals`](crate::Planned) belongs to.
+    pub sql: &'a [u8],
+    /// Its literals.
+    pub literals: &'a Literals,
+    /// The bound parameters; `None` in the simple protocol.
+    pub parameters: Option<&'a dyn ParameterSource>,
+    /// Whether texts arrive in the servers' own encoding, which is what keys are hashed in.
+    pub encoding: ValueEncoding,
+}
+
+/// How the client's encoding relates to the servers'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueEncoding {
+    /// The same: the server stores the bytes that the client sends.
+    SameAsServer,
+    /// Another: a text with bytes beyond ASCII is refused as a sharding key.
+    Converted,
+}
+
+/// Where bound parameters are read from: a Bind message.
+pub trait ParameterSource {
+    /// The parameter, from 0; `None` where the Bind has fewer.
+    fn parameter(&self, index: u16) -> Option<ParameterValue<'_>>;
+}
+
+/// One bound parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterValue<'a> {
+    /// How its bytes are written.
+    pub format: ParameterFormat,
+    /// The bytes; `None` is NULL.
+    pub bytes: Option<&'a [u8]>,
+}
+
+/// The two formats of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterFormat {
+    /// As the type's input function reads it.
+    Text,
+    /// As the type's receive function reads it.
+    Binary,
+}
+
+/// What the client ordered beside the statement.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The shard named by `pgherd.shard`, `pgherd.sharding_key` or a leading comment. The plan is to
+    /// have been made with [`PlanContext::named_shard`](crate::PlanContext) accordingly.
+    pub shard: Option<ShardId>,
+    /// `pgherd.unchecked` is on: rows may be put where they do not belong.
+    pub unchecked: bool,
+}
+
+/// Where one execution goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// To no server.
+    Nowhere,
+    /// To any shard.
+    Any,
+    /// To this shard.
+    Shard(ShardId),
+    /// To every shard, all or none.
+    All,
+    /// To every shard, one after the other.
+    EachInTurn,
+    /// To the shard where the session's cursor is.
+    WhereCursorIs,
+}
+
+/// A destination, and the bucket that led there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolved {
+    /// Where it goes.
+    pub destination: Destination,
+    /// The first key's bucket, where the key is hashed.
+    pub bucket: Option<BucketId>,
+}
+
+impl Resolved {
+    fn to(destination: Destination) -> Self {
+        Self {
+            destination,
+            bucket: None,
+        }
+    }
+}
+
+/// A key as EXPLAIN (ROUTE) shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyExplanation {
+    /// The table whose rule places the key, and its key columns: `public.users (id)`.
+    pub key: String,
+    /// The values as text, or `binary` where they arrived so.
+    pub value: String,
+    /// Its bucket, where it is hashed.
+    pub bucket: Option<BucketId>,
+    /// Its shard.
+    pub shard: ShardId,
+}
+
+impl StatementPlan {
+    /// The destination of one execution.
+    ///
+    /// # Errors
+    /// 0A000 where a key is NULL, cannot be read with certainty, belongs to no shard, or where keys
+    /// belong to several shards; also where a row would be written to a named shard that is not its own.
+    pub fn resolve(
+        &self,
+        values: &Values<'_>,
+        sharding: &Sharding,
+        overrides: Overrides,
+    ) -> Result<Resolved, Rejection> {
+        Ok(match &self.placement {
+            Placement::Nowhere => Resolved::to(Destination::Nowhere),
+            Placement::Any => Resolved::to(Destination::Any),
+            Placement::One(shard) => Resolved::to(Destination::Shard(*shard)),
+            Placement::All => Resolved::to(Destination::All),
+            Placement::EachInTurn => Resolved::to(Destination::EachInTurn),
+            Placement::WhereCursorIs => Resolved::to(Destination::WhereCursorIs),
+            Placement::Keyed(keyed) => {
+                let (shard, bucket) = keyed.resolve(values, sharding)?;
+                Resolved {
+                    destination: Destination::Shard(shard),
+                    bucket,
+                }
+            }
+            Placement::Named(check) => resolve_named(check, values, sharding, overrides)?,
+        })
+    }
+
+    /// The keys of one execution in words, for EXPLAIN (ROUTE).
+    ///
+    /// # Errors
+    /// As [`StatementPlan::resolve`], but keys of several shards are no error here.
+    pub fn explain_keys(
+        &self,
+        values: &Values<'_>,
+        sharding: &Sharding,
+    ) -> Result<Vec<KeyExplanation>, Rejection> {
+        let keyed = match &self.placement {
+            Placement::Keyed(keyed) | Placement::Named(NamedCheck::Keys(keyed)) => keyed,
+            Placement::Nowhere
+            | Placement::Any
+            | Placement::One(_)
+            | Placement::All
+            | Placement::EachInTurn
+            | Placement::WhereCursorIs
+            | Placement::Named(NamedCheck::Free | NamedCheck::Impossible(_)) => {
+                return Ok(Vec::new());
+            }
+        };
+        keyed
+            .keys
+            .iter()
+            .map(|key| {
+                let (shard, bucket) = key.resolve(values, sharding)?;
+                let texts: Vec<String> = key
+                    .columns
+                    .iter()
+                    .map(|source| source.text(values))
+                    .collect();
+                Ok(KeyExplanation {
+                    key: format!("{} ({})", key.rule.table, key.rule.key.join(", ")),
+                    value: texts.join(", "),
+                    bucket,
+                    shard,
+                })
+            })
+            .collect()
+    }
+}
+
+fn resolve_named(
+    check: &NamedCheck,
+    values: &Values<'_>,
+    sharding: &Sharding,
+    overrides: Overrides,
+) -> Result<Resolved, Rejection> {
+    let Some(named) = overrides.shard else {
+        return Err(Rejection::unsupported(
+            label::STATEMENT,
+            "the statement was planned for a named shard, and none is named",
+        ));
+    };
+    let resolved = Resolved::to(Destination::Shard(named));
+    if overrides.unchecked {
+        return Ok(resolved);
+    }
+    match check {
+        NamedCheck::Free => Ok(resolved),
+        NamedCheck::Impossible(rejection) => Err((**rejection).clone()),
+        NamedCheck::Keys(keyed) => {
+            let (shard, bucket) = keyed.resolve(values, sharding)?;
+            if shard == named {
+                return Ok(Resolved { bucket, ..resolved });
+            }
+            Err(Rejection::unsupported(
+                label::MISPLACED,
+                "the row does not belong on the named shard",
+            )
+            .detail(format!(
+                "Its sharding key lives on shard \"{}\", and \"{}\" is named.",
+                shard_name(sharding, shard),
+                shard_name(sharding, named),
+            ))
+            .hint("Name no shard, or SET pgherd.unchecked = on to write it there all the same."))
+        }
+    }
+}
+
+impl KeyedPlacement {
+    /// The one shard that all keys give, and the first key's bucket.
+    fn resolve(
+        &self,
+        values: &Values<'_>,
+        sharding: &Sharding,
+    ) -> Result<(ShardId, Option<BucketId>), Rejection> {
+        let mut found: Option<(ShardId, Option<BucketId>)> = None;
+        for key in &self.keys {
+            let here = key.resolve(values, sharding)?;
+            match found {
+                None => found = Some(here),
+                Some(first) if first.0 == here.0 => {}
+                Some(first) => return Err(several_shards(sharding, first.0, here.0)),
+            }
+        }
+        found.ok_or_else(|| {
+            Rejection::unsupported(label::NO_KEY, "the statement has no sharding key")
+        })
+    }
+}
+
+impl KeySet {
+    /// The shard and the bucket of the key's values.
+    fn resolve(
+        &self,
+        values: &Values<'_>,
+        sharding: &Sharding,
+    ) -> Result<(ShardId, Option<BucketId>), Rejection> {
+        let mut texts: SmallVec<[SourceText<'_>; 1]> = SmallVec::new();
+        for (position, source) in self.columns.iter().enumerate() {
+            texts.push(source.read(values, || self.column_name(position))?);
+        }
+        let inputs: SmallVec<[KeyInput<'_>; 1]> = texts
+            .iter()
+            .zip(&self.columns)
+            .map(|(text, source)| text.input(source.key_type))
+            .collect();
+        for (position, (source, input)) in self.columns.iter().zip(&inputs).enumerate() {
+            if let KeyUsage::Stored(modifier) = source.usage {
+                let column = || self.column_name(position);
+                let value = input.value().map_err(|error| unusable(&column(), error))?;
+                let value = value.ok_or_else(|| null_key(&column()))?;
+                value
+                    .fits(modifier)
+                    .map_err(|error| unusable(&column(), error))?;
+            }
+        }
+        let location = sharding
+            .locate(&self.rule, &inputs)
+            .map_err(|error| unusable(&self.column_name(0), error))?;
+        Ok((location.shard, location.bucket))
+    }
+
+    fn column_name(&self, position: usize) -> String {
+        let column = self.rule.key.get(position).map_or("?", |name| name);
+        format!("{}.{column}", self.rule.table)
+    }
+}
+
+/// A key's value as bytes.
+enum SourceText<'a> {
+    Text(Cow<'a, [u8]>),
+    Negated(SmallVec<[u8; 24]>),
+    Binary(&'a [u8]),
+    Null,
+}
+
+impl SourceText<'_> {
+    fn input(&self, key_type: KeyType) -> KeyInput<'_> {
+        match self {
+            Self::Text(text) => KeyInput::Text(key_type, text),
+            Self::Negated(text) => KeyInput::Text(key_type, text),
+            Self::Binary(bytes) => KeyInput::Binary(key_type, bytes),
+            Self::Null => KeyInput::Null,
+        }
+    }
+}
+
+impl KeySource {
+    fn read<'a>(
+        &self,
+        values: &Values<'a>,
+        column: impl Fn() -> String,
+    ) -> Result<SourceText<'a>, Rejection> {
+        let text = match self.origin {
+            KeyOrigin::Literal(slot) => SourceText::Text(literal(values, slot, &column)?),
+            KeyOrigin::Negated(slot) => {
+                let mut text = SmallVec::from_slice(b"-");
+                text.extend_from_slice(&literal(values, slot, &column)?);
+                SourceText::Negated(text)
+            }
+            KeyOrigin::Boolean(value) => {
+                let text: &[u8] = if value { b"true" } else { b"false" };
+                SourceText::Text(Cow::Borrowed(text))
+            }
+            KeyOrigin::Parameter(index) => {
+                let parameter = values
+                    .parameters
+                    .and_then(|parameters| parameters.parameter(index))
+                    .ok_or_else(|| missing_parameter(index))?;
+                match (parameter.bytes, parameter.format) {
+                    (None, _) => SourceText::Null,
+                    (Some(bytes), ParameterFormat::Text) => SourceText::Text(Cow::Borrowed(bytes)),
+                    (Some(bytes), ParameterFormat::Binary) => SourceText::Binary(bytes),
+                }
+            }
+        };
+        if values.encoding == ValueEncoding::Converted
+            && self.is_character_type()
+            && !text.is_ascii()
+        {
+            return Err(Rejection::unsupported(
+                label::KEY_VALUE,
+                "the sharding key would be converted to another encoding",
+            )
+            .detail(format!(
+                "The value for {} holds characters beyond ASCII, and the client's encoding is not the server's.",
+                column()
+            ))
+            .hint("Set client_encoding to the server's encoding."));
+        }
+        Ok(text)
+    }
+
+    fn is_character_type(&self) -> bool {
+        matches!(
+            self.key_type.hash_family(),
+            HashFamily::Text | HashFamily::Bpchar
+        )
+    }
+
+    /// The value as EXPLAIN (ROUTE) shows it.
+    fn text(&self, values: &Values<'_>) -> String {
+        match self.read(values, String::new) {
+            Ok(SourceText::Text(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Ok(SourceText::Negated(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Ok(SourceText::Binary(bytes)) => self
+                .key_type
+                .value_from_binary(bytes)
+                .ok()
+                .and_then(|value| match value {
+                    KeyValue::Integer(value) => Some(value.to_string()),
+                    KeyValue::Text(text) | KeyValue::Bpchar(text) => {
+                        Some(String::from_utf8_lossy(&text).into_owned())
+                    }
+                    _ => None,
+                })
+                .unwrap_or_else(|| "binary".to_owned()),
+            Ok(SourceText::Null) => "NULL".to_owned(),
+            Err(_) => "?".to_owned(),
+        }
+    }
+}
+
+impl SourceText<'_> {
+    fn is_ascii(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_ascii(),
+            Self::Negated(text) => text.is_ascii(),
+            Self::Binary(bytes) => bytes.is_ascii(),
+            Self::Null => true,
+        }
+    }
+}
+
+fn literal<'a>(
+    values: &Values<'a>,
+    slot: u32,
+    column: &impl Fn() -> String,
+) -> Result<Cow<'a, [u8]>, Rejection> {
+    values
+        .literals
+        .slot(slot)
+        .and_then(|literal| literal.value(values.sql))
+        .ok_or_else(|| {
+            Rejection::unsupported(label::KEY_VALUE, "the sharding key cannot be read")
+                .detail(format!(
+                    "The literal for {} holds escapes that only the server can read.",
+                    column()
+                ))
+                .hint("Write the value without escapes, or send it as a parameter.")
+        })
+}
+
+fn missing_parameter(index: u16) -> Rejection {
+    Rejection::new(
+        SqlState::UNDEFINED_PARAMETER,
+        label::KEY_VALUE,
+        format!("there is no parameter ${}", u32::from(index) + 1),
+    )
+}
+
+fn null_key(column: &str) -> Rejection {
+    Rejection::unsupported(label::KEY_VALUE, "the sharding key is NULL")
+        .detail(format!("A row without {column} belongs on no shard."))
+}
+
+fn unusable(column: &str, error: KeyError) -> Rejection {
+    Rejection::unsupported(label::KEY_VALUE, "the sharding key names no shard")
+        .detail(format!("For {column}: {error}."))
+}
+
+fn several_shards(sharding: &Sharding, one: ShardId, other: ShardId) -> Rejection {
+    Rejection::unsupported(
+        label::SEVERAL_SHARDS,
+        "the statement concerns rows of several shards",
+    )
+    .detail(format!(
+        "Its sharding keys live on shards \"{}\" and \"{}\".",
+        shard_name(sharding, one),
+        shard_name(sharding, other),
+    ))
+    .hint("Send one statement for each shard's keys.")
+}
+
+fn shard_name(sharding: &Sharding, shard: ShardId) -> &str {
+    sharding
+        .shards()
+        .get(shard.index())
+        .map_or("?", |name| name)
+}
