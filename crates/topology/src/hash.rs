@@ -21,12 +21,15 @@ const START: u32 = 0x9E37_79B9_u32.wrapping_add(3_923_095);
 ///
 /// A key of one column is its hash plus a constant; the empty key is 0.
 pub fn combine_hashes(columns: impl IntoIterator<Item = Option<u64>>) -> u64 {
-    columns.into_iter().flatten().fold(0_u64, |row, column| {
-        row ^ column
-            .wrapping_add(COMBINE)
-            .wrapping_add(row << 54)
-            .wrapping_add(row >> 7)
-    })
+    columns.into_iter().flatten().fold(0, combine_hash)
+}
+
+/// One more column that is not NULL, behind those combined so far (0: none).
+pub fn combine_hash(row: u64, column: u64) -> u64 {
+    row ^ column
+        .wrapping_add(COMBINE)
+        .wrapping_add(row << 54)
+        .wrapping_add(row >> 7)
 }
 
 /// The bucket of a row whose key hashes to `combined`, of `buckets` (at least 1): the remainder for

@@ -8,7 +8,7 @@
 //! # Text and encodings
 //! The bytes of text are hashed as they are, so they must be in the encoding of the server. A
 //! client whose `client_encoding` differs may only have keys of ASCII; that is for the caller to
-//! see to, who knows the setting. What is not UTF-8 is refused here.
+//! see to, who knows the setting ([`KeyInput::depends_on_encoding`]). What is not UTF-8 is refused here.
 
 mod binary;
 mod datetime;
@@ -322,6 +322,20 @@ pub enum KeyInput<'a> {
 }
 
 impl<'a> KeyInput<'a> {
+    /// Whether the bytes mean another value where `client_encoding` is not the server's encoding:
+    /// text beyond ASCII. The caller then refuses.
+    pub fn depends_on_encoding(self) -> bool {
+        match self {
+            Self::Null => false,
+            Self::Text(key_type, bytes) | Self::Binary(key_type, bytes) => {
+                matches!(
+                    key_type.hash_family(),
+                    HashFamily::Text | HashFamily::Bpchar
+                ) && !bytes.is_ascii()
+            }
+        }
+    }
+
     /// The value; `None` for NULL.
     ///
     /// # Errors
@@ -348,10 +362,10 @@ pub enum KeyError {
     /// Valid, but beyond what the type holds.
     #[error("the sharding key is out of range for type {0}")]
     OutOfRange(KeyType),
-    /// Perhaps valid, but what it means depends on DateStyle, TimeZone, the time of day, or is
-    /// not worked out by pgherd.
+    /// Perhaps valid, but what it means depends on a setting (DateStyle, TimeZone, the client's
+    /// encoding) or on the time of day, or is not worked out by pgherd.
     #[error(
-        "what the sharding key means as {0} is not certain: write it in ISO 8601, a timestamp with time zone with its offset"
+        "what the sharding key means as {0} is not certain: dates and times are to be in ISO 8601, with time zone with their offset, bytea in hex format"
     )]
     Uncertain(KeyType),
     /// The column would round or cut the value as it stores it ([`KeyValue::fits`]).

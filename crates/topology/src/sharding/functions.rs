@@ -61,9 +61,9 @@ impl ListFunction {
         find_listed(&self.read_as(&families), &key)
     }
 
-    /// The number of columns of its keys; `None` where they differ or there is no entry.
-    pub(super) fn columns(&self) -> Option<usize> {
-        common_length(self.entries.iter().map(|(key, _)| key.len()))
+    /// Whether there is an entry, and each has so many columns.
+    pub(super) fn has_columns(&self, count: usize) -> bool {
+        !self.entries.is_empty() && self.entries.iter().all(|(key, _)| key.len() == count)
     }
 
     pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> {
@@ -173,17 +173,14 @@ impl RangeFunction {
         find_range(&self.read_as(&families), &key)
     }
 
-    /// The number of columns of its bounds; `None` where they differ or there is no range.
-    pub(super) fn columns(&self) -> Option<usize> {
-        let bounds = self
+    /// Whether there is a range, and each bound has so many columns.
+    pub(super) fn has_columns(&self, count: usize) -> bool {
+        let mut bounds = self
             .ranges
             .iter()
-            .flat_map(|range| [&range.from, &range.to]);
-        match common_length(bounds.flatten().map(|key| key.len())) {
-            // one range without bounds holds every key, of any number of columns
-            None if self.ranges.len() == 1 => Some(1),
-            columns => columns,
-        }
+            .flat_map(|range| [&range.from, &range.to])
+            .flatten();
+        !self.ranges.is_empty() && bounds.all(|key| key.len() == count)
     }
 
     pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> {
@@ -252,11 +249,6 @@ fn find_range(read: &ReadRanges, key: &KeyValues<'_>) -> Result<ShardId, KeyErro
         })
         .map(|index| ranges[index].shard)
         .map_err(|_| KeyError::Unowned)
-}
-
-fn common_length(mut lengths: impl Iterator<Item = usize>) -> Option<usize> {
-    let first = lengths.next()?;
-    lengths.all(|length| length == first).then_some(first)
 }
 
 fn read_key(key: &KeyText, families: &[HashFamily]) -> Result<Vec<KeyValue<'static>>, KeyError> {
