@@ -6,5 +6,6 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod herd;
 pub mod schema;
