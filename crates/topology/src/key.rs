@@ -389,3 +389,67 @@ pub enum KeyError {
     #[error("the rule's own values cannot be read as the type of its sharding key")]
     Rule,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_key_type() -> impl Strategy<Value = KeyType> {
+        prop::sample::select(KeyType::ALL.to_vec())
+    }
+
+    #[test]
+    fn a_type_is_found_by_its_oid_and_others_are_no_keys() {
+        for key_type in KeyType::ALL {
+            assert_eq!(KeyType::from_oid(key_type.oid()), Some(key_type));
+        }
+        // float8, interval, json, a user's
+        for oid in [0, 701, 1186, 114, 16_384] {
+            assert_eq!(KeyType::from_oid(oid), None);
+        }
+    }
+
+    #[test]
+    fn a_column_that_would_cut_or_round_a_value_does_not_fit_it() {
+        let fits = |key_type: KeyType, text: &str, modifier| {
+            let value = key_type.value_from_text(text.as_bytes()).unwrap();
+            value.fits(modifier).is_ok()
+        };
+        let varchar_3 = 3 + 4;
+        assert!(fits(KeyType::Varchar, "äöü", varchar_3));
+        assert!(!fits(KeyType::Varchar, "abc ", varchar_3));
+        assert!(fits(KeyType::Bpchar, "abc ", varchar_3));
+        assert!(fits(KeyType::Varchar, "abc ", -1));
+        assert!(fits(KeyType::Timestamp, "2026-01-01 00:00:00.5", 1));
+        assert!(!fits(KeyType::Timestamp, "2026-01-01 00:00:00.5", 0));
+        assert!(fits(KeyType::Timestamp, "infinity", 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_panic(
+            key_type in any_key_type(),
+            bytes in prop::collection::vec(any::<u8>(), 0..64),
+            modifier in any::<i32>(),
+        ) {
+            for value in [key_type.value_from_text(&bytes), key_type.value_from_binary(&bytes)] {
+                if let Ok(value) = value {
+                    let _ = (value.partition_hash(), value.fits(modifier));
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_that_looks_like_a_value_makes_a_reader_panic(
+            key_type in any_key_type(),
+            text in r"[-+]?[0-9]{0,12}[-.:eE ]?[0-9]{0,8}[-.:eET ]?[-+0-9.:]{0,12}( BC|Z)?",
+            modifier in any::<i32>(),
+        ) {
+            if let Ok(value) = key_type.value_from_text(text.as_bytes()) {
+                let _ = (value.partition_hash(), value.fits(modifier));
+            }
+        }
+    }
+}
