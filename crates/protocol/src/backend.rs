@@ -1,6 +1,6 @@
 //! Every message a server sends, parsed and encoded.
 //!
-//! Owns [`BackendMessage`] and the bodies that have parts, in [`messages`]. All borrow from their frame. Never
+//! Owns [`BackendMessage`] and the bodies that have parts, in `messages`. All borrow from their frame. Never
 //! decides what a message means for a session.
 //!
 //! Postgres documentation, chapter 55.7 (Message Formats).

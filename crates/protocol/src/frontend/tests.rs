@@ -67,7 +67,9 @@ proptest! {
         prop_assert_eq!((parse.name, parse.sql), (&name[..], &sql[..]));
         prop_assert_eq!(parse.parameter_types().collect::<Vec<_>>(), types);
         round_trip(FrontendMessage::Parse(parse));
-        round_trip(FrontendMessage::Parse(Parse { name: b"renamed", ..parse }));
+        let mut renamed = parse;
+        renamed.name = b"renamed";
+        round_trip(FrontendMessage::Parse(renamed));
     }
 
     #[test]
@@ -93,7 +95,9 @@ proptest! {
         }
         prop_assert_eq!(bind.parameter(values.len()), None);
         round_trip(FrontendMessage::Bind(bind));
-        round_trip(FrontendMessage::Bind(Bind { statement: b"renamed", ..bind }));
+        let mut renamed = bind;
+        renamed.statement = b"renamed";
+        round_trip(FrontendMessage::Bind(renamed));
     }
 
     #[test]
