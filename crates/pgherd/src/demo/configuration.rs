@@ -85,7 +85,7 @@ databases:
             );
         }
     }
-    text + &sharding(&herd.shards()[0].name().to_owned())
+    text + &sharding(herd.shards()[0].name())
 }
 
 fn sharding(home: &str) -> String {

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
 
 use super::{DemoError, shop};
+use crate::herd::guard::Guard;
 use crate::herd::{APPLICATION_PASSWORD, APPLICATION_USER};
 
 /// How long the proxy may take until it answers.
@@ -25,6 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Endpoint {
     child: Mutex<Child>,
+    guard: Option<Guard>,
     log: PathBuf,
     port: u16,
 }
@@ -53,11 +55,15 @@ impl Endpoint {
             .process_group(0)
             .spawn()
             .map_err(starting)?;
-        let endpoint = Self {
+        let guard = Guard::of_process(child.id());
+        let mut endpoint = Self {
             child: Mutex::new(child),
+            guard: None,
             log,
             port,
         };
+        // not before the child is in hands that end it
+        endpoint.guard = Some(guard?);
         endpoint.wait_until_ready().await?;
         Ok(endpoint)
     }
@@ -155,5 +161,8 @@ impl Drop for Endpoint {
         // both do nothing where it has been stopped
         let _ = child.kill();
         let _ = child.wait();
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
     }
 }

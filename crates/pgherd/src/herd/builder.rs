@@ -330,7 +330,7 @@ impl HerdBuilder {
             .map(|server| server.data_directory().to_path_buf())
             .collect();
         // before the servers: there is no moment in which nobody would stop them
-        let guard = Guard::start(postgres, &directories)?;
+        let guard = Guard::of_servers(postgres, &directories)?;
         let mut starting = tokio::task::JoinSet::new();
         for shard in 0..shards.len() {
             let (shards, steps) = (Arc::clone(&shards), Arc::clone(steps));

@@ -21,7 +21,7 @@ mod binaries;
 mod bootstrap;
 mod builder;
 mod error;
-mod guard;
+pub(crate) mod guard;
 pub mod ports;
 mod record;
 mod server;
