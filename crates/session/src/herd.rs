@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::pending::Planner;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use pgherd_pool::{Pools, UserLogin};
 use pgherd_protocol::{Credential, MockSecret};
+use pgherd_router::Planner;
 use pgherd_telemetry::{DatabaseMetrics, Metrics};
 use pgherd_topology::commit_protocol::{HerdId, InFlight, ProxyId};
 use pgherd_topology::{Catalog, Sharding, Topology};
@@ -310,6 +310,8 @@ pub struct Database {
     max_clients: AtomicUsize,
     reads: ArcSwap<ReadSettings>,
     sharding: ArcSwap<Sharding>,
+    /// Rises with each change of `sharding`.
+    rules_version: AtomicU64,
     server_login: ArcSwapOption<UserLogin>,
     topology: watch::Receiver<Arc<Topology>>,
     catalog: watch::Receiver<Arc<Catalog>>,
@@ -330,6 +332,7 @@ impl Database {
             max_clients: AtomicUsize::new(parts.max_clients.unwrap_or(usize::MAX)),
             reads: ArcSwap::from_pointee(parts.reads),
             sharding: ArcSwap::new(parts.sharding),
+            rules_version: AtomicU64::new(0),
             server_login: ArcSwapOption::new(parts.server_login),
             topology: parts.topology,
             catalog: parts.catalog,
@@ -392,9 +395,15 @@ impl Database {
         self.sharding.load_full()
     }
 
+    /// Rises with each change of what lies on which shard; plans made under another version are not used.
+    pub fn rules_version(&self) -> u64 {
+        self.rules_version.load(Ordering::Acquire)
+    }
+
     /// Changes what lies on which shard.
     pub fn set_sharding(&self, sharding: Arc<Sharding>) {
         self.sharding.store(sharding);
+        self.rules_version.fetch_add(1, Ordering::Release);
     }
 
     /// What a user's sessions log in to the servers with: the database's own login, or the user's, for which `credential` is what its login

@@ -5,6 +5,20 @@
 //! - [`users`], [`trust`], [`tls`]: who may connect, from where, and how encrypted.
 //! - [`handshake`], [`options`], [`parameters`]: [`accept`], from a socket to a [`Login`] that has been greeted.
 //! - [`registry`], [`limits`]: who is connected, what each holds, and how many there may be.
+//! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
+//! - `simple`, `extended`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
+//! - `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them.
+//! - `transaction`, `block`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `everywhere`, `two_phase`: statements for every shard, all or none.
+//!
+//! # The straight line
+//! ```text
+//! let request = requests.next(&mut inbox)?;              // frames up to Sync or Flush
+//! let planned = database.planner().plan(text, &context)?; // from the cache as a rule
+//! let route   = place(statement, values)?;               // key -> bucket -> shard
+//! let leg     = self.leg(shard, access).await?;          // the block's, or one from the pool
+//! relay.run(&mut leg, &mut client).await?;               // writes and reads together
+//! ```
 
 pub mod handshake;
 pub mod herd;
@@ -17,7 +31,28 @@ pub mod trust;
 pub mod users;
 
 mod authentication;
-mod pending;
+mod block;
+mod choose;
+mod copy;
+mod everywhere;
+mod explain;
+mod extended;
+mod failure;
+mod legs;
+mod local;
+mod oids;
+mod own;
+mod relay;
+mod request;
+mod route;
+mod script;
+mod session;
+mod settings;
+mod simple;
+mod statements;
+mod tokens;
+mod transaction;
+mod two_phase;
 
 pub use handshake::{Accepted, ConsoleLogin, Login, Refusal, accept};
 pub use herd::{
@@ -28,6 +63,7 @@ pub use limits::{ClientLimits, TooMany};
 pub use registry::{
     Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration, Release,
 };
+pub use session::run;
 pub use tls::{ListenTls, ListenTlsError, ListenTlsSettings};
 pub use trust::{OriginError, TrustedOrigin};
 pub use users::{PasswordExchange, User, Users};

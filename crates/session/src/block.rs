@@ -1,0 +1,362 @@
+//! BEGIN, COMMIT, ROLLBACK and savepoints, over however many servers take part.
+//!
+//! Owns: what pgherd answers itself while no server takes part, and what it tells each that does. Where exactly one server takes part
+//! the statement passes to it like any other; then only [`Session::note_control`] runs. Never does: the two-phase commit
+//! (`two_phase.rs`). Main functions: [`Session::control`], [`Session::note_control`].
+
+use bytes::BytesMut;
+use pgherd_protocol::{BackendMessage, PgError, SqlState, TransactionStatus};
+use pgherd_router::{Action, TransactionScope};
+
+use crate::failure::{Failure, block_failed};
+use crate::session::Session;
+use crate::transaction::{Block, quoted};
+
+/// Whether a statement controls the transaction.
+pub fn is_control(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Begin(_)
+            | Action::Commit { .. }
+            | Action::Rollback { .. }
+            | Action::Savepoint(_)
+            | Action::Release(_)
+            | Action::RollbackTo(_)
+            | Action::SetTransaction(TransactionScope::Current, _)
+    )
+}
+
+/// Whether a statement may run in a failed block.
+pub fn ends_failed_block(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo(_)
+    )
+}
+
+impl Session {
+    /// Whether a control statement must go through [`Session::control`]: it cannot just pass to the one server that takes part.
+    pub(crate) fn controls_itself(&self) -> bool {
+        match &self.block {
+            None => true,
+            Some(block) => block.failed || block.two_phase || self.legs.in_block().len() != 1,
+        }
+    }
+
+    /// Carries a control statement out on every server that takes part. Returns what the client is told, without ReadyForQuery.
+    ///
+    /// # Errors
+    /// As Postgres words them (25P02, 3B001, 25P01); those of [`Session::commit_legs`].
+    pub(crate) async fn control(
+        &mut self,
+        action: &Action,
+        sql: &str,
+    ) -> Result<BytesMut, Failure> {
+        let mut out = BytesMut::new();
+        match action {
+            Action::Begin(modes) => {
+                let tag = if starts_with_word(sql, "start") {
+                    "START TRANSACTION"
+                } else {
+                    "BEGIN"
+                };
+                match &self.block {
+                    Some(block) if block.failed => return Err(block_failed()),
+                    Some(_) => warn(
+                        &mut out,
+                        SqlState::ACTIVE_SQL_TRANSACTION,
+                        "there is already a transaction in progress",
+                    ),
+                    None => {
+                        self.block = Some(Block::new(
+                            sql,
+                            modes.read_only == Some(true),
+                            self.settings.mark(),
+                        ))
+                    }
+                }
+                complete(&mut out, tag);
+            }
+            Action::Commit { chain } => {
+                let tag = self.end_block(&mut out, *chain, true).await?;
+                complete(&mut out, tag);
+            }
+            Action::Rollback { chain } => {
+                let tag = self.end_block(&mut out, *chain, false).await?;
+                complete(&mut out, tag);
+            }
+            Action::Savepoint(_) | Action::Release(_) | Action::RollbackTo(_) => {
+                self.savepoint(action).await?;
+                let tag = match action {
+                    Action::Savepoint(_) => "SAVEPOINT",
+                    Action::Release(_) => "RELEASE",
+                    _ => "ROLLBACK",
+                };
+                complete(&mut out, tag);
+            }
+            Action::SetTransaction(_, modes) => {
+                match &mut self.block {
+                    None => warn(
+                        &mut out,
+                        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                        "SET TRANSACTION can only be used in transaction blocks",
+                    ),
+                    Some(block) if block.failed => return Err(block_failed()),
+                    Some(_) => {
+                        self.tell_block(sql).await?;
+                        if let Some(block) = &mut self.block {
+                            block.set(sql);
+                            if let Some(read_only) = modes.read_only {
+                                block.read_only = read_only;
+                            }
+                        }
+                    }
+                }
+                complete(&mut out, "SET");
+            }
+            other => {
+                return Err(PgError::error(
+                    SqlState::INTERNAL_ERROR,
+                    format!("{other:?} does not control a transaction"),
+                )
+                .into());
+            }
+        }
+        Ok(out)
+    }
+
+    /// Notes a control statement that a server has carried out.
+    pub(crate) fn note_control(&mut self, action: &Action, sql: &str) {
+        match action {
+            Action::Begin(modes) => {
+                if self.block.is_none() {
+                    self.block = Some(Block::new(
+                        sql,
+                        modes.read_only == Some(true),
+                        self.settings.mark(),
+                    ));
+                }
+            }
+            Action::Commit { chain } => self.note_end(
+                *chain,
+                self.block.as_ref().is_some_and(|block| !block.failed),
+            ),
+            Action::Rollback { chain } => self.note_end(*chain, false),
+            Action::Savepoint(name) => {
+                let mark = self.settings.mark();
+                if let Some(block) = &mut self.block {
+                    block.savepoint(name, mark);
+                }
+            }
+            Action::Release(name) => {
+                if let Some(block) = &mut self.block {
+                    block.release(name);
+                }
+            }
+            Action::RollbackTo(name) => {
+                if let Some(mark) = self
+                    .block
+                    .as_mut()
+                    .and_then(|block| block.rollback_to(name))
+                {
+                    self.settings.undo_to(&mark);
+                }
+            }
+            Action::SetTransaction(TransactionScope::Current, modes) => {
+                if let Some(block) = &mut self.block {
+                    block.set(sql);
+                    if let Some(read_only) = modes.read_only {
+                        block.read_only = read_only;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The block ended: settings follow, portals are gone, what was committed is to be seen by later reads.
+    fn note_end(&mut self, chain: bool, committed: bool) {
+        let Some(block) = self.block.take() else {
+            return;
+        };
+        let now = std::time::Instant::now();
+        let version_before = self.settings.version();
+        let mut seen = Vec::new();
+        if committed {
+            self.settings.commit(block.start(), &block.local_names);
+            self.catalog_changed |= block.changes_catalog;
+        } else {
+            self.settings.undo_to(block.start());
+        }
+        let version = self.settings.version();
+        for leg in self
+            .legs
+            .iter_mut()
+            .filter(|leg| block.took_part(leg.node) || leg.in_block)
+        {
+            if leg.settings_are(version_before) {
+                leg.has_settings(version);
+            }
+            leg.in_block = chain && leg.in_block;
+            if committed && version != version_before {
+                leg.pin("settings");
+            }
+            seen.push((leg.shard, leg.node));
+        }
+        for (shard, node) in seen {
+            self.tokens.observe(shard, node, now);
+        }
+        if chain {
+            self.block = Some(block.chained(self.settings.mark()));
+        }
+        self.statements.end_transaction();
+    }
+
+    async fn end_block(
+        &mut self,
+        out: &mut BytesMut,
+        chain: bool,
+        commit: bool,
+    ) -> Result<&'static str, Failure> {
+        let Some(block) = &mut self.block else {
+            if chain {
+                let word = if commit {
+                    "COMMIT AND CHAIN"
+                } else {
+                    "ROLLBACK AND CHAIN"
+                };
+                return Err(PgError::error(
+                    SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                    format!("{word} can only be used in transaction blocks"),
+                )
+                .into());
+            }
+            warn(
+                out,
+                SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                "there is no transaction in progress",
+            );
+            return Ok(if commit { "COMMIT" } else { "ROLLBACK" });
+        };
+        let lost = block.lost.take();
+        let commits = commit && !block.failed;
+        let nodes = self.legs.in_block();
+        let result = if commits {
+            self.commit_legs().await
+        } else {
+            self.roll_back_legs().await;
+            Ok(())
+        };
+        if let Some(block) = &mut self.block {
+            block.remember(&nodes);
+        }
+        self.note_end(chain && result.is_ok(), commits && result.is_ok());
+        result?;
+        match lost {
+            // the client has not heard yet that its block came to nothing
+            Some(error) if commit => Err(Failure::Refused(error)),
+            _ => Ok(if commits { "COMMIT" } else { "ROLLBACK" }),
+        }
+    }
+
+    async fn savepoint(&mut self, action: &Action) -> Result<(), Failure> {
+        let (name, word) = match action {
+            Action::Savepoint(name) => (name, "SAVEPOINT"),
+            Action::Release(name) => (name, "RELEASE SAVEPOINT"),
+            Action::RollbackTo(name) => (name, "ROLLBACK TO SAVEPOINT"),
+            _ => return Ok(()),
+        };
+        let Some(block) = &mut self.block else {
+            return Err(PgError::error(
+                SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                format!("{word} can only be used in transaction blocks"),
+            )
+            .into());
+        };
+        if let Some(lost) = block.lost.clone() {
+            return Err(Failure::Refused(lost));
+        }
+        if block.failed && !matches!(action, Action::RollbackTo(_)) {
+            return Err(block_failed());
+        }
+        if !matches!(action, Action::Savepoint(_)) && !block.has_savepoint(name) {
+            block.failed = true;
+            return Err(PgError::error(
+                SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+                format!("savepoint \"{name}\" does not exist"),
+            )
+            .into());
+        }
+        self.tell_block(&format!("{word} {}", quoted(name))).await?;
+        self.note_control(action, "");
+        Ok(())
+    }
+
+    /// Runs a statement on every server that takes part; an error fails the block.
+    pub(crate) async fn tell_block(&mut self, sql: &str) -> Result<(), Failure> {
+        for node in self.legs.in_block() {
+            if let Err(trouble) = self.execute(node, sql).await {
+                self.fail_block();
+                return Err(trouble.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A server that took part is gone: nothing of the block can be kept.
+    pub(crate) fn lose_block(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+            block.lost.get_or_insert_with(|| {
+                Box::new(
+                    PgError::error(
+                        SqlState::SERIALIZATION_FAILURE,
+                        "a server that took part in the transaction was lost",
+                    )
+                    .hint("Nothing of the block is kept. Roll back and try again."),
+                )
+            });
+        }
+    }
+
+    /// The open block, if any, accepts nothing but its end from here on.
+    pub(crate) fn fail_block(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
+    /// The status that the client is shown when it is asked for its next request.
+    pub(crate) fn status(&self) -> TransactionStatus {
+        match &self.block {
+            None => TransactionStatus::Idle,
+            Some(block) if block.failed => TransactionStatus::Failed,
+            Some(_) => TransactionStatus::InTransaction,
+        }
+    }
+
+    /// Brings what pgherd believes in line with what the server of a one-server request said.
+    pub(crate) fn follow_status(&mut self, status: TransactionStatus) {
+        match status {
+            TransactionStatus::Idle => self.note_end(false, false),
+            TransactionStatus::InTransaction => {}
+            TransactionStatus::Failed => self.fail_block(),
+        }
+    }
+}
+
+/// CommandComplete.
+pub fn complete(out: &mut BytesMut, tag: &str) {
+    // a tag of ours is short and has no NUL
+    let _ = BackendMessage::CommandComplete(tag.as_bytes()).encode(out);
+}
+
+fn warn(out: &mut BytesMut, code: SqlState, message: &str) {
+    PgError::warning(code, message).encode_notice(out);
+}
+
+fn starts_with_word(sql: &str, word: &str) -> bool {
+    let sql = sql.trim_start();
+    sql.get(..word.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(word))
+}

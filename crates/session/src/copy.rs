@@ -1,0 +1,115 @@
+//! COPY FROM STDIN: the client's data to the one server that waits for it.
+//!
+//! Owns: passing CopyData on until CopyDone or CopyFail, while the server is read (it may refuse a row at any time). Never does: splitting
+//! rows by shard. Main function: [`copy_in`]. See Postgres documentation, chapter 55.2.6.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use pgherd_pool::Transport;
+use pgherd_protocol::{FrontendMessage, PgError, SqlState, split_frame, tag};
+
+use crate::relay::RelayError;
+
+/// Above this many bytes that the server has not taken yet, no more is read from the client.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// What ended the client's part.
+enum Passed {
+    /// CopyDone or CopyFail went to the server.
+    Finished,
+    /// More is to come.
+    More,
+}
+
+/// Passes COPY data from the client until it ends, or until the server answers. Not cancel-safe.
+///
+/// # Errors
+/// [`RelayError::Client`] where the client is gone: the server is told by the closed connection.
+pub async fn copy_in(
+    server: &mut Transport,
+    client: &mut Transport,
+    max_message: usize,
+) -> Result<(), RelayError> {
+    loop {
+        match pass(server, client, max_message)? {
+            Passed::Finished => return Ok(()),
+            Passed::More => {}
+        }
+        let answered = poll_fn(|context| {
+            // a server that cannot be written may have said why: the relay reads it
+            if !server.outbox.is_empty()
+                && let Poll::Ready(Err(_)) = server.poll_flush(context)
+            {
+                return Poll::Ready(Ok(true));
+            }
+            if !server.inbox.is_empty() {
+                return Poll::Ready(Ok(true));
+            }
+            if let Poll::Ready(read) = server.poll_fill(context) {
+                return Poll::Ready(Ok(read.is_ok()));
+            }
+            if !client.outbox.is_empty()
+                && let Poll::Ready(Err(error)) = client.poll_flush(context)
+            {
+                return Poll::Ready(Err(error));
+            }
+            if server.outbox.len() < HIGH_WATER
+                && let Poll::Ready(read) = client.poll_fill(context)
+            {
+                return Poll::Ready(read.and_then(|read| {
+                    if read == 0 {
+                        Err(io::ErrorKind::UnexpectedEof.into())
+                    } else {
+                        Ok(false)
+                    }
+                }));
+            }
+            Poll::Pending
+        })
+        .await
+        .map_err(RelayError::Client)?;
+        if answered {
+            // an error, most likely; what the client still sends of its data is discarded later
+            return Ok(());
+        }
+    }
+}
+
+fn pass(
+    server: &mut Transport,
+    client: &mut Transport,
+    max_message: usize,
+) -> Result<Passed, RelayError> {
+    while server.outbox.len() < HIGH_WATER {
+        let frame = split_frame(&mut client.inbox, max_message).map_err(|error| {
+            RelayError::Client(io::Error::new(io::ErrorKind::InvalidData, error))
+        })?;
+        let Some(frame) = frame else {
+            return Ok(Passed::More);
+        };
+        match frame.tag() {
+            tag::frontend::COPY_DATA => server.outbox.extend_from_slice(frame.bytes()),
+            tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
+                server.outbox.extend_from_slice(frame.bytes());
+                return Ok(Passed::Finished);
+            }
+            // ignored, so that a client need not know whether an Execute is a COPY
+            tag::frontend::FLUSH | tag::frontend::SYNC => {}
+            other => {
+                let reason = PgError::error(
+                    SqlState::PROTOCOL_VIOLATION,
+                    format!("unexpected message type 0x{other:02X} during COPY from stdin"),
+                );
+                let fail =
+                    FrontendMessage::CopyFail(reason.message.as_bytes()).encode(&mut server.outbox);
+                fail.map_err(|error| {
+                    RelayError::Client(io::Error::new(io::ErrorKind::InvalidData, error))
+                })?;
+                return Ok(Passed::Finished);
+            }
+        }
+    }
+    Ok(Passed::More)
+}

@@ -1,0 +1,455 @@
+//! The server connections that a session holds: one for a request, several in a transaction block, and those that
+//! keep something of the client's.
+//!
+//! Owns: taking a connection, bringing it to the client's settings, letting it join the open block, giving it back. A connection on
+//! which the client left anything stays with the client and is closed with it. Never does: choosing the shard (router).
+//! Main types: [`Leg`], [`Legs`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::BytesMut;
+use pgherd_pool::{Checkout, Target};
+use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
+use pgherd_router::Access;
+use pgherd_topology::{NodeId, NodeState, Role, ShardId, ShardState, Topology};
+use smallvec::SmallVec;
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::choose::{ReplicaChoice, replica};
+use crate::failure::Failure;
+use crate::oids::Translation;
+use crate::registry::{Client, HeldId, HeldServer, Release};
+use crate::script::{Audience, Reply, Script};
+use crate::session::Session;
+use crate::settings::WantedRole;
+
+/// How long a read waits for a replica that is nearly there before it goes to the primary.
+const NEARLY_THERE: Duration = Duration::from_millis(5);
+
+/// How long the next sample of a server takes to come, and then some.
+const NEXT_SAMPLE: Duration = Duration::from_millis(40);
+/// So many reads in a row go to the primary before one waits for the next sample.
+const READS_BEFORE_WAITING: u32 = 8;
+
+/// Counts a request against its server while it runs.
+#[derive(Debug)]
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn new(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A server connection in the hands of a session.
+pub struct Leg {
+    /// The connection.
+    pub connection: Checkout,
+    /// The shard it belongs to.
+    pub shard: ShardId,
+    /// The server it leads to.
+    pub node: NodeId,
+    /// What that server was when the connection was taken.
+    pub role: Role,
+    /// Whether it takes part in the open block.
+    pub in_block: bool,
+    /// Whether it holds what only it can hold (a temporary table, a lock ...): the client's statements on this shard all go here.
+    pub sticky: bool,
+    /// Why it stays with the client between requests.
+    pub pinned: Option<&'static str>,
+    /// Translates object ids where this shard's differ from the home shard's.
+    pub translation: Option<Translation>,
+    settings_version: u64,
+    _load: Load,
+    client: Arc<Client>,
+    held: HeldId,
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        if self.client.try_release(self.held) == Release::CancelOnItsWay {
+            // the cancel request would hit whoever uses the connection next
+            self.connection.mark_dirty("a cancel request is on its way");
+        }
+    }
+}
+
+impl Leg {
+    /// Keeps the connection with the client.
+    pub fn pin(&mut self, reason: &'static str) {
+        self.pinned.get_or_insert(reason);
+        self.connection.mark_dirty(reason);
+        self.client.pin(self.held, reason);
+    }
+
+    /// Notes that it has every setting up to this version.
+    pub fn has_settings(&mut self, version: u64) {
+        self.settings_version = version;
+    }
+
+    /// Whether it has the settings of this version.
+    pub fn settings_are(&self, version: u64) -> bool {
+        self.settings_version == version
+    }
+
+    /// Queues a simple query.
+    ///
+    /// # Errors
+    /// 54000 where the text is longer than a message can be.
+    pub fn queue_query(&mut self, sql: &str) -> Result<(), Failure> {
+        encode(
+            &FrontendMessage::Query(sql.as_bytes()),
+            &mut self.connection.transport.outbox,
+        )
+    }
+}
+
+impl Leg {
+    /// Queues a client's Parse.
+    ///
+    /// # Errors
+    /// 54000 where it does not fit a message with this shard's ids.
+    pub fn queue_parse(&mut self, frame: &Frame) -> Result<(), Failure> {
+        let out = &mut self.connection.transport.outbox;
+        match (&self.translation, FrontendMessage::parse(frame)) {
+            (Some(translation), Ok(FrontendMessage::Parse(parse))) => {
+                translation.parse(&parse, out).map_err(too_long)
+            }
+            _ => {
+                out.extend_from_slice(frame.bytes());
+                Ok(())
+            }
+        }
+    }
+
+    /// Queues a client's Bind; `types` are the home ids of its parameters as far as known.
+    ///
+    /// # Errors
+    /// 54000 where it does not fit a message with this shard's ids.
+    pub fn queue_bind(&mut self, frame: &Frame, types: &[u32]) -> Result<(), Failure> {
+        let out = &mut self.connection.transport.outbox;
+        match (&self.translation, FrontendMessage::parse(frame)) {
+            (Some(translation), Ok(FrontendMessage::Bind(bind))) => {
+                translation.bind(&bind, types, out).map_err(too_long)
+            }
+            _ => {
+                out.extend_from_slice(frame.bytes());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn too_long(error: MessageError) -> Failure {
+    PgError::error(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string()).into()
+}
+
+/// Appends a message.
+///
+/// # Errors
+/// 54000 where it is longer than a message can be.
+pub fn encode(message: &FrontendMessage<'_>, out: &mut BytesMut) -> Result<(), Failure> {
+    message.encode(out).map_err(too_long)
+}
+
+/// All legs of a session.
+#[derive(Default)]
+pub struct Legs {
+    legs: Vec<Leg>,
+}
+
+impl Legs {
+    /// The leg to a server. A session has at most one to each.
+    pub fn get(&mut self, node: NodeId) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.node == node)
+    }
+
+    /// The leg to a server, which is held.
+    pub fn at(&mut self, node: NodeId) -> &mut Leg {
+        self.get(node)
+            .expect("a leg is closed only by the request that uses it, which then ends")
+    }
+
+    /// Every leg.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Leg> {
+        self.legs.iter_mut()
+    }
+
+    /// Every leg.
+    pub fn iter(&self) -> impl Iterator<Item = &Leg> {
+        self.legs.iter()
+    }
+
+    /// The servers that take part in the open block, in the order of their shards.
+    pub fn in_block(&self) -> SmallVec<[NodeId; 4]> {
+        let mut legs: SmallVec<[(ShardId, NodeId); 4]> = self
+            .legs
+            .iter()
+            .filter(|leg| leg.in_block)
+            .map(|leg| (leg.shard, leg.node))
+            .collect();
+        legs.sort_unstable();
+        legs.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// The server of the leg that a predicate finds.
+    pub fn find(&self, found: impl FnMut(&&Leg) -> bool) -> Option<NodeId> {
+        self.legs.iter().find(found).map(|leg| leg.node)
+    }
+
+    /// Adds a leg.
+    pub fn push(&mut self, leg: Leg) {
+        self.legs.push(leg);
+    }
+
+    /// Closes a leg: its connection is in the middle of something, or gone.
+    pub fn close(&mut self, node: NodeId) {
+        if let Some(index) = self.legs.iter().position(|leg| leg.node == node) {
+            let mut leg = self.legs.swap_remove(index);
+            leg.connection
+                .mark_dirty("closed in the middle of a request");
+        }
+    }
+
+    /// Closes all.
+    pub fn close_all(&mut self) {
+        for leg in &mut self.legs {
+            leg.connection.mark_dirty("the client is gone");
+        }
+        self.legs.clear();
+    }
+
+    /// Gives back what the client does not need any more.
+    pub fn release(&mut self) {
+        self.legs.retain(|leg| leg.in_block || leg.pinned.is_some());
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.legs.is_empty()
+    }
+}
+
+impl Session {
+    /// A connection to the server of `shard` that a request with this access goes to, with the client's settings and in its block.
+    /// The messages that make it so are queued on it, their replies in the script.
+    ///
+    /// # Errors
+    /// 57P03 without a server, 53300 where the pool is exhausted, and what the server itself refuses.
+    pub(crate) async fn leg(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
+        let node = match self.held(shard) {
+            Some(node) => node,
+            None => {
+                let (node, role) = self.server(shard, access).await?;
+                if self.legs.get(node).is_none() {
+                    self.check_out(shard, node, role).await?;
+                }
+                node
+            }
+        };
+        self.apply_settings(node).await?;
+        self.join_block(node)?;
+        Ok(node)
+    }
+
+    /// The leg that must serve this shard, whatever the access: the block's, or one that holds what only it can hold.
+    fn held(&self, shard: ShardId) -> Option<NodeId> {
+        self.legs
+            .find(|leg| leg.shard == shard && leg.in_block)
+            .or_else(|| self.legs.find(|leg| leg.shard == shard && leg.sticky))
+    }
+
+    /// Chooses a server.
+    async fn server(&mut self, shard: ShardId, access: Access) -> Result<(NodeId, Role), Failure> {
+        let reads_only = self.block.as_ref().is_none_or(|block| block.read_only);
+        let wanted = self.settings.overrides().role;
+        let may_read = match wanted {
+            Some(WantedRole::Primary) => false,
+            Some(WantedRole::Replica) => true,
+            None => access == Access::Read && reads_only,
+        };
+        if may_read && let Some(found) = self.replica(shard, wanted).await? {
+            return Ok(found);
+        }
+        self.primary(shard).await.map(|node| (node, Role::Primary))
+    }
+
+    /// A replica that shows all that the client has seen; waits a little where one is nearly there.
+    async fn replica(
+        &mut self,
+        shard: ShardId,
+        wanted: Option<WantedRole>,
+    ) -> Result<Option<(NodeId, Role)>, Failure> {
+        let begun = Instant::now();
+        loop {
+            let topology = self.topology();
+            let state = shard_state(&topology, shard)?;
+            self.turn = self.turn.wrapping_add(1);
+            let patience = match replica(state, &self.database.reads(), &mut self.tokens, self.turn)
+            {
+                ReplicaChoice::Serves(node) => {
+                    self.reads_on_primary = 0;
+                    let role = if state.primary == Some(node) {
+                        Role::Primary
+                    } else {
+                        Role::Replica
+                    };
+                    return Ok(Some((node, role)));
+                }
+                ReplicaChoice::Behind => NEARLY_THERE,
+                // each read of the primary leaves a state that only a later sample can place: without a wait now and
+                // then a client that reads without pause would never leave the primary again
+                ReplicaChoice::Unsettled if self.reads_on_primary >= READS_BEFORE_WAITING => {
+                    NEXT_SAMPLE
+                }
+                ReplicaChoice::Unsettled | ReplicaChoice::None => Duration::ZERO,
+            };
+            if begun.elapsed() >= patience {
+                if wanted == Some(WantedRole::Replica) {
+                    return Err(no_server(
+                        state,
+                        "replica that shows all that this session has seen",
+                    ));
+                }
+                self.reads_on_primary = self.reads_on_primary.saturating_add(1);
+                return Ok(None);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The primary of a shard; waits a moment for one to be found.
+    pub(crate) async fn primary(&mut self, shard: ShardId) -> Result<NodeId, Failure> {
+        let deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
+        let mut changes = self.database.watch_topology();
+        loop {
+            {
+                let topology = changes.borrow_and_update().clone();
+                let state = shard_state(&topology, shard)?;
+                if let Some(primary) = state.primary {
+                    return Ok(primary);
+                }
+                if Instant::now() >= deadline {
+                    return Err(no_server(state, "primary"));
+                }
+            }
+            // a closed channel means that the database is being removed: the deadline ends the wait
+            if let Ok(Err(_)) = tokio::time::timeout_at(deadline, changes.changed()).await {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    async fn check_out(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), Failure> {
+        let topology = self.topology();
+        let state = shard_state(&topology, shard)?;
+        let server = state
+            .nodes
+            .iter()
+            .find(|server| server.id == node)
+            .ok_or_else(|| no_server(state, "server"))?;
+        let connection = self.lend(state, server).await?;
+        let translation = Translation::for_shard(&self.catalog(), shard);
+        let held = self.registration.hold(HeldServer {
+            shard,
+            node,
+            pid: connection.pid(),
+            canceller: connection.canceller(),
+            pin: None,
+        });
+        let leg = Leg {
+            connection,
+            shard,
+            node,
+            role,
+            in_block: false,
+            sticky: false,
+            pinned: None,
+            translation,
+            settings_version: 0,
+            _load: Load::new(&server.load),
+            client: Arc::clone(self.registration.client()),
+            held,
+        };
+        self.legs.push(leg);
+        Ok(())
+    }
+
+    /// Waits for a connection, or for the client to cancel the wait.
+    async fn lend(&self, state: &ShardState, server: &NodeState) -> Result<Checkout, Failure> {
+        let target = Target::new(state, server);
+        tokio::select! {
+            biased;
+            lent = self.database.pools().checkout(&self.user, &target, None) => Ok(lent?),
+            () = self.registration.cancelled_while_waiting() => Err(PgError::error(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            )
+            .into()),
+        }
+    }
+
+    /// Brings a connection to the client's settings. A setting that the server refuses ends the request: nothing runs under others.
+    async fn apply_settings(&mut self, node: NodeId) -> Result<(), Failure> {
+        let version = self.settings.version();
+        let leg = self.legs.at(node);
+        if leg.settings_version == version {
+            return Ok(());
+        }
+        if let Some(text) = self.settings.replay_from(leg.settings_version) {
+            leg.pin("settings");
+            self.execute(node, &text).await.map_err(Failure::from)?;
+        }
+        self.legs.at(node).has_settings(version);
+        Ok(())
+    }
+
+    /// Queues BEGIN and what else a late joiner is told.
+    fn join_block(&mut self, node: NodeId) -> Result<(), Failure> {
+        let leg = self.legs.at(node);
+        let Some(block) = self.block.as_ref().filter(|_| !leg.in_block) else {
+            return Ok(());
+        };
+        for statement in block.joining_text() {
+            leg.queue_query(&statement)?;
+            self.script.expect(Reply::Query, Audience::Pgherd);
+        }
+        leg.in_block = true;
+        Ok(())
+    }
+}
+
+/// A shard of the snapshot.
+///
+/// # Errors
+/// 57P03 where the snapshot does not know it (yet).
+pub fn shard_state(topology: &Topology, shard: ShardId) -> Result<&ShardState, Failure> {
+    topology
+        .shards
+        .iter()
+        .find(|state| state.id == shard)
+        .ok_or_else(|| {
+            PgError::error(
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("nothing is known yet of shard {}", shard.0),
+            )
+            .into()
+        })
+}
+
+fn no_server(state: &ShardState, role: &str) -> Failure {
+    PgError::error(
+        SqlState::CANNOT_CONNECT_NOW,
+        format!("shard \"{}\" has no {role} at the moment", state.name),
+    )
+    .hint("SHOW SERVERS on the console tells what is known of each server.")
+    .into()
+}

@@ -1,0 +1,208 @@
+//! Statements of pgherd's own on a leg, apart from what the client asked for.
+//!
+//! Owns: running one to its end and reading its answer. Never does: relaying. Main types: [`Answer`], [`Trouble`].
+
+use bytes::BytesMut;
+use pgherd_protocol::frontend::{encode_bind, encode_parse};
+use pgherd_protocol::{BackendMessage, FrontendMessage, PgError, SqlState, Target, split_frame};
+use pgherd_topology::NodeId;
+
+use crate::failure::Failure;
+use crate::legs::encode;
+use crate::relay::{Outcome, Relay, RelayError};
+use crate::script::{Audience, Reply, Script};
+use crate::session::Session;
+
+/// What a server answered.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The tags of the statements that completed, in order.
+    pub tags: Vec<String>,
+    /// The first column of the last row, as text; `None` where it was null or there was no row.
+    pub value: Option<String>,
+    /// How many rows came.
+    pub rows: u64,
+}
+
+/// Why a statement of pgherd's own came to nothing.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The server refused it; the connection is as good as before.
+    Refused(Box<PgError>),
+    /// The connection is gone, and whether the statement took effect is not known. The leg is closed.
+    Lost(Failure),
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(error) => Self::Refused(error),
+            Trouble::Lost(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Lost(failure)
+    }
+}
+
+impl Session {
+    /// Runs a text (one or several statements) to its end.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(crate) async fn execute(&mut self, node: NodeId, sql: &str) -> Result<Answer, Trouble> {
+        let mut script = Script::default();
+        self.legs.at(node).queue_query(sql)?;
+        script.expect(Reply::Query, Audience::Client);
+        self.read_reply(node, &mut script).await
+    }
+
+    /// Runs one statement with parameters in text format, which appear in no log of the server's.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(crate) async fn execute_bound(
+        &mut self,
+        node: NodeId,
+        sql: &str,
+        types: &[u32],
+        parameters: &[String],
+    ) -> Result<Answer, Trouble> {
+        const NAME: &[u8] = b"pgherd_own";
+        let mut script = Script::default();
+        let out = &mut self.legs.at(node).connection.transport.outbox;
+        encode_parse(out, NAME, sql.as_bytes(), types.iter().copied()).map_err(Failure::from)?;
+        let values = parameters
+            .iter()
+            .map(|parameter| Some(parameter.as_bytes()));
+        encode_bind(out, b"", NAME, [], values, []).map_err(Failure::from)?;
+        encode(
+            &FrontendMessage::Execute {
+                portal: b"",
+                max_rows: 0,
+            },
+            out,
+        )?;
+        encode(
+            &FrontendMessage::Close {
+                target: Target::Statement,
+                name: NAME,
+            },
+            out,
+        )?;
+        encode(&FrontendMessage::Sync, out)?;
+        script.expect(
+            Reply::Parse {
+                name: bytes::Bytes::from_static(NAME),
+                generation: 0,
+            },
+            Audience::Pgherd,
+        );
+        script.expect(Reply::Bind, Audience::Pgherd);
+        script.expect(Reply::Execute, Audience::Client);
+        script.expect(Reply::Close, Audience::Pgherd);
+        script.expect(Reply::Sync, Audience::Client);
+        let answer = self.read_reply(node, &mut script).await;
+        if let Some(leg) = self.legs.get(node) {
+            leg.connection.prepared.remove(NAME);
+        }
+        answer
+    }
+
+    async fn read_reply(&mut self, node: NodeId, script: &mut Script) -> Result<Answer, Trouble> {
+        let mut sink = BytesMut::new();
+        let outcome = self
+            .collect(node, script, &mut sink)
+            .await
+            .map_err(Trouble::Lost)?;
+        match outcome.error {
+            Some(error) => Err(Trouble::Refused(Box::new(error))),
+            None => Ok(read_answer(sink)),
+        }
+    }
+
+    /// Follows a leg to the end of a script, collecting the client's share of the replies.
+    ///
+    /// # Errors
+    /// A lost server, after which the leg is closed.
+    pub(crate) async fn collect(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        sink: &mut BytesMut,
+    ) -> Result<Outcome, Failure> {
+        let leg = self.legs.at(node);
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false);
+        match relay.collect(&mut leg.connection, sink).await {
+            Ok(_) => Ok(relay.into_outcome()),
+            Err(error) => Err(self.lost(node, error)),
+        }
+    }
+
+    /// A leg is gone, or talks nonsense. It is closed; a block that it took part in has failed.
+    pub(crate) fn lost(&mut self, node: NodeId, error: RelayError) -> Failure {
+        let leg = self.legs.at(node);
+        let in_block = leg.in_block;
+        let server = leg.connection.server().name.clone();
+        self.legs.close(node);
+        let reason = match error {
+            RelayError::Client(_) => return Failure::ClientGone,
+            RelayError::Protocol { tag } => {
+                if in_block {
+                    self.lose_block();
+                }
+                return PgError::error(
+                    SqlState::PROTOCOL_VIOLATION,
+                    format!("server \"{server}\" sent an unexpected message of type {tag:?}"),
+                )
+                .into();
+            }
+            RelayError::Server { said: Some(said) } => said.message,
+            RelayError::Server { said: None } => {
+                "The server closed the connection unexpectedly.".to_owned()
+            }
+        };
+        if in_block {
+            self.lose_block();
+            return PgError::error(
+                SqlState::SERIALIZATION_FAILURE,
+                format!(
+                    "the connection to server \"{server}\" was lost within a transaction block"
+                ),
+            )
+            .detail(reason)
+            .hint("Nothing of the block is kept. Roll back and try again.")
+            .into();
+        }
+        PgError::error(
+            SqlState::CONNECTION_FAILURE,
+            format!("the connection to server \"{server}\" was lost"),
+        )
+        .detail(reason)
+        .into()
+    }
+}
+
+fn read_answer(mut bytes: BytesMut) -> Answer {
+    let mut answer = Answer::default();
+    while let Ok(Some(frame)) = split_frame(&mut bytes, usize::MAX) {
+        match BackendMessage::parse(&frame) {
+            Ok(BackendMessage::CommandComplete(tag)) => {
+                answer.tags.push(String::from_utf8_lossy(tag).into_owned())
+            }
+            Ok(BackendMessage::DataRow(row)) => {
+                answer.rows += 1;
+                answer.value = row
+                    .values()
+                    .next()
+                    .flatten()
+                    .map(|value| String::from_utf8_lossy(value).into_owned());
+            }
+            _ => {}
+        }
+    }
+    answer
+}

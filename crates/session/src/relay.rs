@@ -1,0 +1,543 @@
+//! Server replies to the client, in the order of a [`Script`].
+//!
+//! Owns: reading one leg to the end of what it owes, while it is written (Postgres stops reading a pipeline whose answers
+//! nobody reads) and while the client is written. Rows pass as runs of bytes, whole or in part, without an object each.
+//! Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::{Buf, BytesMut};
+use pgherd_pool::{Available, ServerConnection, Transport};
+use pgherd_protocol::{
+    BackendMessage, Frame, PgError, Severity, TransactionStatus, peek_header, split_frame, tag,
+};
+
+use crate::oids::{Translation, describe_parameters};
+use crate::script::{Audience, Awaited, Reply, Script};
+
+/// The longest message taken from a server, in bytes: Postgres' own bound on a row.
+const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
+/// Above this many bytes that the client has not taken yet, no more is read from the server.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// What came of a request on one leg.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The status in the last ReadyForQuery; `None` where none came (a run ended by Flush).
+    pub status: Option<TransactionStatus>,
+    /// How many of the client's statements completed, in order.
+    pub completed: usize,
+    /// The first error, the client's or of a message of pgherd's own.
+    pub error: Option<PgError>,
+    /// Whether [`Outcome::error`] answers a message of pgherd's own, so that the client has not seen it.
+    pub error_is_ours: bool,
+    /// Whether anything that cannot be taken back was handed to the client.
+    pub forwarded: bool,
+    /// Whether the rest of the client's messages is to be skipped until Sync.
+    pub skipping: bool,
+    /// Whether a notification was delivered.
+    pub notified: bool,
+    /// How many rows came.
+    pub rows: u64,
+    /// The parameter types of the statements that were described, in order, where this leg's ids are translated.
+    pub described: Vec<Vec<u32>>,
+}
+
+/// Why a leg could not be followed to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The client is gone; the leg is left in the middle of an answer.
+    #[error("the client closed the connection")]
+    Client(#[source] std::io::Error),
+    /// The server is gone; it may have said why.
+    #[error("the server closed the connection")]
+    Server {
+        /// The FATAL error that it sent before, if any.
+        said: Option<Box<PgError>>,
+    },
+    /// The server sent what the protocol does not allow here.
+    #[error("unexpected message {tag:?} from the server")]
+    Protocol {
+        /// The message's tag.
+        tag: char,
+    },
+}
+
+/// What stopped a relay short of its script's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Everything owed is there.
+    Done,
+    /// The server waits for COPY data from the client.
+    CopyIn,
+}
+
+/// Follows one leg.
+pub struct Relay<'a> {
+    script: &'a mut Script,
+    translation: Option<&'a mut Translation>,
+    outcome: Outcome,
+    /// Bytes still to come of a row that is passed on in parts, and whether the client hears them.
+    partial: usize,
+    /// Nothing is handed to the client before the first row or the end: an error can then be taken back and retried.
+    hold: bool,
+    fatal: Option<Box<PgError>>,
+    /// ReadyForQuery messages that the connection has not been told of.
+    uncounted: usize,
+}
+
+/// Whether more bytes are needed.
+enum Step {
+    Pause(Pause),
+    NeedMore,
+}
+
+impl<'a> Relay<'a> {
+    /// A relay of what `script` expects. With `hold`, nothing is handed over before the first row or the last reply.
+    pub fn new(
+        script: &'a mut Script,
+        translation: Option<&'a mut Translation>,
+        hold: bool,
+    ) -> Self {
+        let uncounted = script.ready_replies();
+        Self {
+            script,
+            translation,
+            outcome: Outcome::default(),
+            partial: 0,
+            hold,
+            fatal: None,
+            uncounted,
+        }
+    }
+
+    /// What came of it.
+    pub fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
+
+    /// Relays until the script is spent or the server waits for COPY data. The client's bytes are handed over as they come, the
+    /// last ones stay in its outbox. Not cancel-safe: a relay dropped midway leaves the leg to be closed.
+    ///
+    /// # Errors
+    /// See [`RelayError`].
+    pub async fn run(
+        &mut self,
+        leg: &mut ServerConnection,
+        client: &mut Transport,
+    ) -> Result<Pause, RelayError> {
+        self.count_requests(leg);
+        loop {
+            match self.advance(leg, &mut client.outbox)? {
+                Step::Pause(pause) => return Ok(pause),
+                Step::NeedMore => self.pump(leg, Some(client)).await?,
+            }
+        }
+    }
+
+    /// As [`Relay::run`], with the client's share of the replies collected in `sink`.
+    ///
+    /// # Errors
+    /// See [`RelayError`].
+    pub async fn collect(
+        &mut self,
+        leg: &mut ServerConnection,
+        sink: &mut BytesMut,
+    ) -> Result<Pause, RelayError> {
+        self.count_requests(leg);
+        loop {
+            match self.advance(leg, sink)? {
+                Step::Pause(pause) => return Ok(pause),
+                Step::NeedMore => self.pump(leg, None).await?,
+            }
+        }
+    }
+
+    /// Tells the connection how many ReadyForQuery it owes, once.
+    fn count_requests(&mut self, leg: &mut ServerConnection) {
+        for _ in 0..std::mem::take(&mut self.uncounted) {
+            leg.note_request();
+        }
+    }
+
+    /// Waits until the server sent something; writes what both sides have not taken yet.
+    async fn pump(
+        &mut self,
+        leg: &mut ServerConnection,
+        client: Option<&mut Transport>,
+    ) -> Result<(), RelayError> {
+        let mut client = client.filter(|_| !self.hold);
+        let server = &mut leg.transport;
+        let mut unwritable = false;
+        let read = poll_fn(|context| {
+            if !unwritable && !server.outbox.is_empty() {
+                // a server that went away may have said why: what it sent is read before the failure counts
+                if let Poll::Ready(Err(_)) = server.poll_flush(context) {
+                    unwritable = true;
+                }
+            }
+            let room = client
+                .as_ref()
+                .is_none_or(|client| client.outbox.len() < HIGH_WATER);
+            if room && let Poll::Ready(read) = server.poll_fill(context) {
+                return Poll::Ready(Ok(read.unwrap_or(0)));
+            }
+            if let Some(client) = client.as_deref_mut()
+                && !client.outbox.is_empty()
+            {
+                match client.poll_flush(context) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(RelayError::Client(error))),
+                    Poll::Ready(Ok(())) if !room => {
+                        if let Poll::Ready(read) = server.poll_fill(context) {
+                            return Poll::Ready(Ok(read.unwrap_or(0)));
+                        }
+                    }
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+            }
+            Poll::Pending
+        })
+        .await?;
+        if read == 0 {
+            Err(RelayError::Server {
+                said: self.fatal.take(),
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Consumes what the leg has sent so far.
+    fn advance(
+        &mut self,
+        leg: &mut ServerConnection,
+        out: &mut BytesMut,
+    ) -> Result<Step, RelayError> {
+        loop {
+            while let Some(Awaited::Local(bytes)) = self.script.front() {
+                out.extend_from_slice(bytes);
+                self.script.pop();
+            }
+            let Some(front) = self.script.front() else {
+                return Ok(Step::Pause(Pause::Done));
+            };
+            let audience = match front {
+                Awaited::Server(_, audience) => *audience,
+                Awaited::Local(_) => Audience::Pgherd,
+            };
+            if self.pass_rows(leg, out, audience)? {
+                return Ok(Step::NeedMore);
+            }
+            let frame = match split_frame(&mut leg.transport.inbox, MAX_SERVER_MESSAGE) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(Step::NeedMore),
+                Err(_) => return Err(RelayError::Protocol { tag: '?' }),
+            };
+            if let Some(pause) = self.reply(leg, out, frame, audience)? {
+                return Ok(Step::Pause(pause));
+            }
+        }
+    }
+
+    /// Passes rows and COPY data on as they lie in the buffer. Returns whether the buffer is spent within a row.
+    fn pass_rows(
+        &mut self,
+        leg: &mut ServerConnection,
+        out: &mut BytesMut,
+        audience: Audience,
+    ) -> Result<bool, RelayError> {
+        let translated = self
+            .translation
+            .as_ref()
+            .is_some_and(|translation| translation.rows());
+        let inbox = &mut leg.transport.inbox;
+        let mut run = self.partial.min(inbox.len());
+        self.partial -= run;
+        if self.partial == 0 && !translated {
+            while let Ok(Some(header)) = peek_header(&inbox[run..], MAX_SERVER_MESSAGE) {
+                if header.tag != tag::backend::DATA_ROW && header.tag != tag::backend::COPY_DATA {
+                    break;
+                }
+                let there = header.len.min(inbox.len() - run);
+                self.outcome.rows += 1;
+                run += there;
+                if there < header.len {
+                    self.partial = header.len - there;
+                    break;
+                }
+            }
+        }
+        if run > 0 {
+            if audience == Audience::Client {
+                out.extend_from_slice(&inbox[..run]);
+                self.outcome.forwarded = true;
+                self.hold = false;
+            }
+            inbox.advance(run);
+        }
+        Ok(self.partial > 0)
+    }
+
+    /// One message that is no row.
+    fn reply(
+        &mut self,
+        leg: &mut ServerConnection,
+        out: &mut BytesMut,
+        frame: Frame,
+        audience: Audience,
+    ) -> Result<Option<Pause>, RelayError> {
+        let client = audience == Audience::Client;
+        match frame.tag() {
+            tag::backend::ERROR_RESPONSE => {
+                return self.error(out, &frame, audience).map(|()| None);
+            }
+            tag::backend::NOTICE_RESPONSE => {}
+            tag::backend::PARAMETER_STATUS => {
+                note_parameter(leg, &frame);
+            }
+            tag::backend::NOTIFICATION_RESPONSE => {
+                self.outcome.notified = true;
+                out.extend_from_slice(frame.bytes());
+                return Ok(None);
+            }
+            tag::backend::READY_FOR_QUERY => {
+                let status = ready_status(&frame)?;
+                leg.note_ready(status);
+                self.outcome.status = Some(status);
+                self.complete(leg, &frame)?;
+            }
+            tag::backend::COMMAND_COMPLETE | tag::backend::EMPTY_QUERY_RESPONSE => {
+                if client {
+                    self.outcome.completed += 1;
+                }
+                if matches!(
+                    self.script.front(),
+                    Some(Awaited::Server(Reply::Execute, _))
+                ) {
+                    self.script.pop();
+                    self.forget_columns();
+                }
+            }
+            tag::backend::COPY_IN_RESPONSE => {
+                if client {
+                    out.extend_from_slice(frame.bytes());
+                    self.hold = false;
+                }
+                if matches!(
+                    self.script.front(),
+                    Some(Awaited::Server(Reply::Execute, _))
+                ) {
+                    self.script.forget_sync();
+                }
+                return Ok(Some(Pause::CopyIn));
+            }
+            tag::backend::ROW_DESCRIPTION => {
+                self.row_description(&frame, out, client)?;
+                if matches!(
+                    self.script.front(),
+                    Some(Awaited::Server(Reply::Describe(_), _))
+                ) {
+                    self.script.pop();
+                }
+                return Ok(None);
+            }
+            tag::backend::PARAMETER_DESCRIPTION => {
+                if let Some(translation) = self.translation.as_deref() {
+                    let types = match BackendMessage::parse(&frame) {
+                        Ok(BackendMessage::ParameterDescription(types)) => {
+                            translation.parameters(types)
+                        }
+                        _ => return Err(RelayError::Protocol { tag: 't' }),
+                    };
+                    if client {
+                        describe_parameters(&types, out)
+                            .map_err(|_| RelayError::Protocol { tag: 't' })?;
+                    }
+                    self.outcome.described.push(types);
+                    return Ok(None);
+                }
+            }
+            tag::backend::DATA_ROW => {
+                if let Some(translation) = self.translation.as_deref() {
+                    self.outcome.rows += 1;
+                    if client {
+                        translation
+                            .data_row(&frame, out)
+                            .map_err(|_| RelayError::Protocol { tag: 'D' })?;
+                        self.outcome.forwarded = true;
+                        self.hold = false;
+                    }
+                    return Ok(None);
+                }
+            }
+            tag::backend::COPY_OUT_RESPONSE
+            | tag::backend::COPY_DONE
+            | tag::backend::COPY_DATA
+            | tag::backend::FUNCTION_CALL_RESPONSE => {}
+            tag::backend::NO_DATA
+            | tag::backend::PORTAL_SUSPENDED
+            | tag::backend::PARSE_COMPLETE
+            | tag::backend::BIND_COMPLETE
+            | tag::backend::CLOSE_COMPLETE => self.complete(leg, &frame)?,
+            other => {
+                return Err(RelayError::Protocol {
+                    tag: char::from(other),
+                });
+            }
+        }
+        if client {
+            out.extend_from_slice(frame.bytes());
+        }
+        Ok(None)
+    }
+
+    /// The columns of one result say nothing about the next one's.
+    fn forget_columns(&mut self) {
+        if let Some(translation) = self.translation.as_deref_mut() {
+            translation.no_rows();
+        }
+    }
+
+    fn row_description(
+        &mut self,
+        frame: &Frame,
+        out: &mut BytesMut,
+        client: bool,
+    ) -> Result<(), RelayError> {
+        let Some(translation) = self.translation.as_deref_mut() else {
+            if client {
+                out.extend_from_slice(frame.bytes());
+            }
+            return Ok(());
+        };
+        let Ok(BackendMessage::RowDescription(row)) = BackendMessage::parse(frame) else {
+            return Err(RelayError::Protocol { tag: 'T' });
+        };
+        let before = out.len();
+        translation
+            .row_description(row, out)
+            .map_err(|_| RelayError::Protocol { tag: 'T' })?;
+        if !client {
+            out.truncate(before);
+        }
+        Ok(())
+    }
+
+    /// Reads what a server sent while nothing is owed: notifications, notices, settings that changed, its last words.
+    /// Returns whether a notification was among it.
+    ///
+    /// # Errors
+    /// [`RelayError::Server`] once the connection is at its end.
+    pub fn hear(
+        mut self,
+        leg: &mut ServerConnection,
+        out: &mut BytesMut,
+    ) -> Result<bool, RelayError> {
+        while let Some(frame) = split_frame(&mut leg.transport.inbox, MAX_SERVER_MESSAGE)
+            .map_err(|_| RelayError::Protocol { tag: '?' })?
+        {
+            match frame.tag() {
+                tag::backend::ERROR_RESPONSE => self.error(out, &frame, Audience::Pgherd)?,
+                _ => {
+                    self.reply(leg, out, frame, Audience::Client)?;
+                }
+            }
+        }
+        match leg.transport.try_fill() {
+            Ok(Available::Closed) | Err(_) => Err(RelayError::Server { said: self.fatal }),
+            Ok(_) if self.fatal.is_some() => Err(RelayError::Server { said: self.fatal }),
+            Ok(_) => Ok(self.outcome.notified),
+        }
+    }
+
+    /// A message that ends the reply which is due.
+    fn complete(&mut self, leg: &mut ServerConnection, frame: &Frame) -> Result<(), RelayError> {
+        let fits = match (self.script.front(), frame.tag()) {
+            (
+                Some(Awaited::Server(Reply::Parse { name, generation }, _)),
+                tag::backend::PARSE_COMPLETE,
+            ) => {
+                leg.prepared.insert(name, *generation);
+                true
+            }
+            (Some(Awaited::Server(reply, _)), tag) => matches!(
+                (reply, tag),
+                (Reply::Bind, tag::backend::BIND_COMPLETE)
+                    | (Reply::Close, tag::backend::CLOSE_COMPLETE)
+                    | (Reply::Describe(_), tag::backend::NO_DATA)
+                    | (Reply::Execute, tag::backend::PORTAL_SUSPENDED)
+                    | (Reply::Sync | Reply::Query, tag::backend::READY_FOR_QUERY)
+            ),
+            (Some(Awaited::Local(_)) | None, _) => false,
+        };
+        if !fits {
+            return Err(RelayError::Protocol {
+                tag: char::from(frame.tag()),
+            });
+        }
+        self.script.pop();
+        Ok(())
+    }
+
+    fn error(
+        &mut self,
+        out: &mut BytesMut,
+        frame: &Frame,
+        audience: Audience,
+    ) -> Result<(), RelayError> {
+        let error = PgError::parse(frame.body()).map_err(|_| RelayError::Protocol { tag: 'E' })?;
+        if error.severity != Severity::Error {
+            // the connection ends here; the session decides what the client hears
+            self.fatal = Some(Box::new(error));
+            return Ok(());
+        }
+        if !matches!(self.script.front(), Some(Awaited::Server(Reply::Query, _))) {
+            self.outcome.skipping = !self.script.skip_to_sync();
+        }
+        if audience == Audience::Client {
+            out.extend_from_slice(frame.bytes());
+        }
+        if self.outcome.error.is_none() {
+            self.outcome.error = Some(error);
+            self.outcome.error_is_ours = audience == Audience::Pgherd;
+        }
+        Ok(())
+    }
+}
+
+fn note_parameter(leg: &mut ServerConnection, frame: &Frame) {
+    if let Ok(BackendMessage::ParameterStatus { name, value }) = BackendMessage::parse(frame) {
+        leg.note_parameter(
+            &String::from_utf8_lossy(name),
+            &String::from_utf8_lossy(value),
+        );
+    }
+}
+
+/// Takes ReadyForQuery off collected replies: the client gets it once, with pgherd's own view of the block.
+pub fn strip_ready(bytes: &mut BytesMut) {
+    let mut kept = BytesMut::with_capacity(bytes.len());
+    while let Ok(Some(frame)) = split_frame(bytes, usize::MAX) {
+        if frame.tag() != tag::backend::READY_FOR_QUERY {
+            kept.extend_from_slice(frame.bytes());
+        }
+    }
+    *bytes = kept;
+}
+
+/// Appends an answer of pgherd's own to an Execute, which is not preceded by a RowDescription.
+pub fn without_description(mut answer: BytesMut, out: &mut BytesMut) {
+    while let Ok(Some(frame)) = split_frame(&mut answer, usize::MAX) {
+        if frame.tag() != tag::backend::ROW_DESCRIPTION {
+            out.extend_from_slice(frame.bytes());
+        }
+    }
+}
+
+fn ready_status(frame: &Frame) -> Result<TransactionStatus, RelayError> {
+    match BackendMessage::parse(frame) {
+        Ok(BackendMessage::ReadyForQuery(status)) => Ok(status),
+        _ => Err(RelayError::Protocol { tag: 'Z' }),
+    }
+}

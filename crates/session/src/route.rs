@@ -1,0 +1,373 @@
+//! From a plan to the servers of one request.
+//!
+//! Owns: planning a text under the client's settings (with one catalog reload where a name is unknown), resolving it with the values at hand and
+//! the overrides in force, and merging the statements that run together into one route. Never does: I/O to data servers.
+//! Main type: [`Route`].
+
+use std::sync::Arc;
+
+use pgherd_protocol::{PgError, SqlState};
+use pgherd_router::lexer::BackslashReading;
+use pgherd_router::{
+    Access, Action, Destination, HintRole, Overrides as PlanOverrides, ParameterSource,
+    PlanContext, Planned, Resolved, StatementPlan, Values,
+};
+use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
+
+use crate::failure::{Failure, not_supported};
+use crate::session::Session;
+use crate::settings::WantedRole;
+use crate::statements::PlanStamp;
+
+/// Where the statements of one request go, together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The shards.
+    pub place: Place,
+    /// Write if any statement is not a proven read.
+    pub access: Access,
+}
+
+/// The shards of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// None: pgherd answers alone.
+    Nowhere,
+    /// Any one.
+    Any,
+    /// This one.
+    Shard(ShardId),
+    /// All of them, all or none.
+    All,
+    /// All of them, one after the other.
+    EachInTurn,
+}
+
+impl Route {
+    /// The route of nothing.
+    pub const NOWHERE: Self = Self {
+        place: Place::Nowhere,
+        access: Access::Read,
+    };
+
+    /// Adds a statement that runs in the same transaction.
+    ///
+    /// # Errors
+    /// 0A000 where the two do not meet on one shard.
+    pub fn join(&mut self, other: &Self, sharding: &Sharding) -> Result<(), Failure> {
+        if other.place != Place::Nowhere && other.access == Access::Write {
+            self.access = Access::Write;
+        }
+        self.place = match (self.place, other.place) {
+            (place, Place::Nowhere)
+            | (Place::Nowhere, place)
+            | (Place::Any, place @ (Place::Any | Place::Shard(_))) => place,
+            (place @ Place::Shard(_), Place::Any) => place,
+            (Place::Shard(one), Place::Shard(other)) if one == other => Place::Shard(one),
+            (Place::All, Place::All) => Place::All,
+            (Place::EachInTurn, _) | (_, Place::EachInTurn) => {
+                return Err(not_supported(
+                    "a statement that runs on one shard after the other must be sent alone",
+                    "It cannot be part of the transaction that a query string or a pipeline is.",
+                    "Send it by itself.",
+                ));
+            }
+            (one, other) => {
+                return Err(not_supported(
+                    "statements sent together must all run on one shard",
+                    &format!(
+                        "One goes to {}, another to {}.",
+                        one.describe(sharding),
+                        other.describe(sharding)
+                    ),
+                    "Send them one by one, each as a transaction of its own.",
+                ));
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Place {
+    fn describe(self, sharding: &Sharding) -> String {
+        match self {
+            Self::Nowhere => "no shard".to_owned(),
+            Self::Any => "any shard".to_owned(),
+            Self::Shard(shard) => format!("shard \"{}\"", sharding.shard_name(shard)),
+            Self::All | Self::EachInTurn => "every shard".to_owned(),
+        }
+    }
+}
+
+impl Session {
+    /// The topology as of now.
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        self.database.topology()
+    }
+
+    /// The catalog as of now.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.database.catalog()
+    }
+
+    /// What a plan made now depends on.
+    pub(crate) fn plan_stamp(&self) -> PlanStamp {
+        PlanStamp {
+            catalog: self.database.catalog().version(),
+            map: self.database.sharding().map().version(),
+            settings: self.settings.version(),
+        }
+    }
+
+    /// Plans a text. A name that the catalog does not know makes it be read again, once.
+    ///
+    /// # Errors
+    /// The router's rejection.
+    pub(crate) async fn plan(
+        &mut self,
+        sql: &str,
+        parameter_types: &[u32],
+    ) -> Result<Planned, Failure> {
+        match self.plan_now(sql, parameter_types) {
+            Err(rejection) if rejection.catalog_may_help() => {
+                self.reload_catalog().await;
+                self.plan_now(sql, parameter_types).map_err(Failure::from)
+            }
+            planned => planned.map_err(Failure::from),
+        }
+    }
+
+    fn plan_now(
+        &self,
+        sql: &str,
+        parameter_types: &[u32],
+    ) -> Result<Planned, pgherd_router::Rejection> {
+        let sharding = self.database.sharding();
+        let catalog = self.catalog();
+        let overrides = self.settings.overrides();
+        let context = PlanContext {
+            sharding: &sharding,
+            rules_version: self.database.rules_version(),
+            catalog: &catalog,
+            database: self.database.name(),
+            search_path: &self.search_path(),
+            backslash: self.backslash(),
+            parameter_types,
+            named_shard: overrides.shard.is_some() || overrides.sharding_key.is_some(),
+        };
+        self.database.planner().plan(sql.as_bytes(), &context)
+    }
+
+    /// How this client's plain literals read a backslash.
+    fn backslash(&self) -> BackslashReading {
+        if self
+            .settings
+            .value("standard_conforming_strings")
+            .is_some_and(is_off)
+        {
+            BackslashReading::Escape
+        } else {
+            BackslashReading::Literal
+        }
+    }
+
+    /// The schemas in which an unqualified name is looked for.
+    fn search_path(&self) -> Vec<Box<str>> {
+        match self.settings.value("search_path") {
+            None => vec![self.user_name.clone(), "public".into()],
+            Some(path) => path
+                .split('\u{0}')
+                .filter(|schema| !schema.is_empty())
+                .map(|schema| {
+                    if schema == "$user" {
+                        self.user_name.clone()
+                    } else {
+                        schema.into()
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    /// Asks control for a catalog that is read from now on, and waits for it.
+    pub(crate) async fn reload_catalog(&self) {
+        if !self.database.catalog_requests().reload().await {
+            tracing::warn!(database = %self.database.name(), "the catalog could not be read again in time");
+        }
+    }
+
+    /// Resolves one statement with this execution's values, under the overrides in force.
+    ///
+    /// # Errors
+    /// The router's rejection; 22023 for a hint that names no shard.
+    pub(crate) fn resolve(
+        &self,
+        statement: &StatementPlan,
+        planned: &Planned,
+        sql: &str,
+        parameters: Option<&dyn ParameterSource>,
+    ) -> Result<Resolved, Failure> {
+        let sharding = self.database.sharding();
+        let overrides = self.plan_overrides(planned, &sharding)?;
+        let values = Values {
+            sql: sql.as_bytes(),
+            literals: &planned.literals,
+            parameters,
+            encoding: self.encoding(),
+        };
+        statement
+            .resolve(&values, &sharding, overrides)
+            .map_err(Failure::from)
+    }
+
+    fn plan_overrides(
+        &self,
+        planned: &Planned,
+        sharding: &Sharding,
+    ) -> Result<PlanOverrides, Failure> {
+        let mine = self.settings.overrides();
+        let hint = planned.hint.as_ref();
+        let shard = match hint.and_then(|hint| hint.shard.as_deref()) {
+            Some(name) => Some(
+                sharding
+                    .shard_by_name(name)
+                    .ok_or_else(|| unknown_shard(name))?,
+            ),
+            None => mine.shard,
+        };
+        let key = hint
+            .and_then(|hint| hint.sharding_key.as_deref())
+            .or(mine.sharding_key.as_deref());
+        let shard = match (shard, key) {
+            (None, Some(key)) => Some(shard_of_key(sharding, &self.catalog(), key)?),
+            (shard, _) => shard,
+        };
+        Ok(PlanOverrides {
+            shard,
+            unchecked: mine.unchecked,
+        })
+    }
+
+    /// Where one statement goes.
+    ///
+    /// # Errors
+    /// See [`Session::resolve`].
+    pub(crate) fn place(
+        &self,
+        statement: &StatementPlan,
+        planned: &Planned,
+        sql: &str,
+        parameters: Option<&dyn ParameterSource>,
+    ) -> Result<Route, Failure> {
+        let resolved = self.resolve(statement, planned, sql, parameters)?;
+        let place = match resolved.destination {
+            Destination::Nowhere => Place::Nowhere,
+            Destination::Any => Place::Any,
+            Destination::Shard(shard) => Place::Shard(shard),
+            Destination::All => Place::All,
+            Destination::EachInTurn => Place::EachInTurn,
+            Destination::WhereCursorIs => self.cursor_place(&statement.action),
+        };
+        let access = match planned.hint.as_ref().and_then(|hint| hint.role) {
+            Some(HintRole::Primary) => Access::Write,
+            Some(HintRole::Replica) => Access::Read,
+            None => statement.access,
+        };
+        Ok(Route { place, access })
+    }
+
+    fn cursor_place(&self, action: &Action) -> Place {
+        let cursor = match action {
+            Action::Fetch(name) => Some(name),
+            Action::Close(pgherd_router::CursorTarget::Named(name)) => Some(name),
+            _ => None,
+        };
+        let shard = cursor
+            .and_then(|name| self.cursors.get(name).copied())
+            .or_else(|| {
+                self.legs
+                    .iter()
+                    .find(|leg| leg.in_block)
+                    .map(|leg| leg.shard)
+            });
+        // a cursor that nobody declared: any server says so as Postgres does
+        shard.map_or(Place::Any, Place::Shard)
+    }
+
+    /// The shard for a statement that any one may serve: one that the session holds already, else the next in turn.
+    pub(crate) fn any_shard(&mut self) -> ShardId {
+        let held = self
+            .legs
+            .iter()
+            .find(|leg| leg.in_block)
+            .or_else(|| self.legs.iter().find(|leg| leg.sticky))
+            .or_else(|| self.legs.iter().next());
+        if let Some(leg) = held {
+            return leg.shard;
+        }
+        let count = self.database.sharding().shards().len().max(1);
+        self.turn = self.turn.wrapping_add(1);
+        ShardId(u16::try_from(self.turn % count).unwrap_or_default())
+    }
+
+    /// Whether requests go to replicas, as the client wants it.
+    pub(crate) fn wanted_role(&self) -> Option<WantedRole> {
+        self.settings.overrides().role
+    }
+}
+
+/// The shard where rows with this key live, for `pgherd.sharding_key`.
+///
+/// # Errors
+/// 22023 where no rule can read the key, or rules place it on different shards.
+fn shard_of_key(sharding: &Sharding, catalog: &Catalog, key: &str) -> Result<ShardId, Failure> {
+    let mut found: Option<ShardId> = None;
+    for rule in sharding.tables() {
+        let [column] = &*rule.key else { continue };
+        let key_type = catalog
+            .relation(&rule.table)
+            .and_then(|relation| relation.find_column(column))
+            .and_then(|column| catalog.key_type(column.type_oid));
+        let Some(key_type) = key_type else { continue };
+        let Ok(location) = sharding.locate(rule, &[KeyInput::Text(key_type, key.as_bytes())])
+        else {
+            continue;
+        };
+        match found {
+            None => found = Some(location.shard),
+            Some(shard) if shard == location.shard => {}
+            Some(_) => {
+                return Err(PgError::error(SqlState::INVALID_PARAMETER_VALUE, "pgherd.sharding_key names several shards")
+                    .detail("The sharded tables' keys have different types, and place this key differently.")
+                    .hint("Use pgherd.shard.")
+                    .into());
+            }
+        }
+    }
+    found.ok_or_else(|| {
+        PgError::error(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "pgherd.sharding_key names no shard",
+        )
+        .detail("No sharded table has a key of one column that can be read so.")
+        .into()
+    })
+}
+
+/// As Postgres reads a boolean.
+fn is_off(value: &str) -> bool {
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "off" | "of" | "false" | "fals" | "fal" | "fa" | "f" | "no" | "n" | "0"
+    )
+}
+
+/// 22023.
+pub fn unknown_shard(name: &str) -> Failure {
+    PgError::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("there is no shard \"{name}\""),
+    )
+    .hint("SHOW BUCKETS on the console lists the shards.")
+    .into()
+}

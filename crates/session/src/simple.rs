@@ -1,0 +1,279 @@
+//! Simple queries: one text, any number of statements, one ReadyForQuery.
+//!
+//! Owns: the straight line of a text: plan, route, leg, relay, effects. Never does: extended messages (`extended.rs`).
+//! Main function: [`Session::simple`].
+
+use pgherd_protocol::{
+    BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus,
+};
+use pgherd_router::{Access, Action, Planned, StatementPlan};
+use pgherd_topology::NodeId;
+
+use crate::block::{ends_failed_block, is_control};
+use crate::failure::{Failure, block_failed, not_supported};
+use crate::local::is_local;
+use crate::route::{Place, Route};
+use crate::script::{Audience, Reply};
+use crate::session::Session;
+
+impl Session {
+    /// Answers a simple query, ReadyForQuery included.
+    ///
+    /// # Errors
+    /// What the client is told instead of (or after) a result; the caller sends ReadyForQuery then.
+    pub(crate) async fn simple(&mut self, frame: &Frame) -> Result<(), Failure> {
+        let FrontendMessage::Query(text) = self.parse_message(frame)? else {
+            return Err(PgError::error(SqlState::PROTOCOL_VIOLATION, "not a query").into());
+        };
+        let sql = self.text(text)?;
+        let planned = self.plan(&sql, &[]).await?;
+        let plan = std::sync::Arc::clone(&planned.plan);
+        match plan.statements.as_slice() {
+            [] if self.open_run.is_none() => {
+                self.reply(&BackendMessage::EmptyQueryResponse);
+                self.ready();
+                Ok(())
+            }
+            [statement] if self.answers(statement) && self.open_run.is_none() => {
+                let out = self.answer_locally(statement, &planned, &sql, None).await?;
+                self.client.outbox.extend_from_slice(&out);
+                self.ready();
+                Ok(())
+            }
+            statements => {
+                self.check_block(statements)?;
+                let route = self.route_text(statements, &planned, &sql)?;
+                self.run_text(frame, &sql, &planned, &route).await
+            }
+        }
+    }
+
+    /// Whether pgherd answers a statement that came alone, without relaying it.
+    pub(crate) fn answers(&self, statement: &StatementPlan) -> bool {
+        is_local(&statement.action) || (is_control(&statement.action) && self.controls_itself())
+    }
+
+    /// 25P02 (or why the block failed, once) for anything but its end.
+    pub(crate) fn check_block(&mut self, statements: &[StatementPlan]) -> Result<(), Failure> {
+        let Some(block) = self.block.as_mut().filter(|block| block.failed) else {
+            return Ok(());
+        };
+        if let Some(lost) = block.lost.take() {
+            return Err(Failure::Refused(lost));
+        }
+        match statements {
+            [statement] if ends_failed_block(&statement.action) => Ok(()),
+            _ => Err(block_failed()),
+        }
+    }
+
+    fn route_text(
+        &mut self,
+        statements: &[StatementPlan],
+        planned: &Planned,
+        sql: &str,
+    ) -> Result<Route, Failure> {
+        let mut route = Route::NOWHERE;
+        let sharding = self.database.sharding();
+        for statement in statements {
+            if statements.len() > 1 {
+                self.check_in_company(statement)?;
+            }
+            let placed = self.place(statement, planned, sql, None)?;
+            route.join(&placed, &sharding)?;
+        }
+        if route.place == Place::Nowhere {
+            // control statements alone, or nothing at all after a pipeline: they go where the block is
+            route.place = Place::Any;
+            route.access = Access::Write;
+        }
+        Ok(route)
+    }
+
+    /// A statement that pgherd itself must carry out cannot hide among others.
+    fn check_in_company(&self, statement: &StatementPlan) -> Result<(), Failure> {
+        if is_local(&statement.action) {
+            return Err(not_supported(
+                "this statement must be sent alone",
+                "pgherd answers it itself, and the other statements of the query string go to a server.",
+                "Send it by itself.",
+            ));
+        }
+        let several = self.block.as_ref().is_some_and(|block| block.two_phase)
+            || self.legs.in_block().len() > 1;
+        if is_control(&statement.action) && several {
+            return Err(not_supported(
+                "COMMIT, ROLLBACK and savepoints of a transaction on several shards must be sent alone",
+                "The query string holds other statements too.",
+                "Send it by itself.",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn run_text(
+        &mut self,
+        frame: &Frame,
+        sql: &str,
+        planned: &Planned,
+        route: &Route,
+    ) -> Result<(), Failure> {
+        let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
+            session
+                .legs
+                .at(node)
+                .connection
+                .transport
+                .outbox
+                .extend_from_slice(frame.bytes());
+            script.expect(Reply::Query, Audience::Client);
+            Ok(())
+        };
+        let statements = &planned.plan.statements;
+        match route.place {
+            Place::All => {
+                self.check_writer_everywhere(statements)?;
+                let definitions: Vec<_> =
+                    statements.iter().filter_map(definition).cloned().collect();
+                let (bytes, outcome) = self.everywhere(&definitions, queue).await?;
+                self.finish_collected(bytes, &outcome, planned, sql);
+                Ok(())
+            }
+            Place::EachInTurn => {
+                if self.block.is_some() {
+                    return Err(PgError::error(
+                        SqlState::ACTIVE_SQL_TRANSACTION,
+                        "a statement that runs on one shard after the other cannot run inside a transaction block",
+                    )
+                    .into());
+                }
+                let (bytes, outcome) = self.each_in_turn(queue).await?;
+                self.finish_collected(bytes, &outcome, planned, sql);
+                Ok(())
+            }
+            Place::Shard(_) | Place::Any | Place::Nowhere => {
+                let outcome = self.on_one_leg(route, queue).await?;
+                for (index, statement) in statements
+                    .iter()
+                    .enumerate()
+                    .take(outcome.outcome.completed)
+                {
+                    self.note_effects(statement, span_text(planned, index, sql), outcome.node);
+                }
+                self.after_request(&outcome);
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands collected replies over, and ReadyForQuery with pgherd's own view of the block.
+    fn finish_collected(
+        &mut self,
+        mut bytes: bytes::BytesMut,
+        outcome: &crate::relay::Outcome,
+        planned: &Planned,
+        sql: &str,
+    ) {
+        crate::relay::strip_ready(&mut bytes);
+        self.client.outbox.extend_from_slice(&bytes);
+        if outcome.error.is_none() {
+            for (index, statement) in planned.plan.statements.iter().enumerate() {
+                self.note_catalog(statement);
+                let _ = span_text(planned, index, sql);
+            }
+        }
+        self.ready();
+    }
+
+    /// In a block, a statement for every shard makes each of them a writer: one that has written alone before may stay.
+    pub(crate) fn check_writer_everywhere(
+        &mut self,
+        _statements: &[StatementPlan],
+    ) -> Result<(), Failure> {
+        match &self.block {
+            Some(block) if block.read_only => Err(PgError::error(
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+                "cannot execute this statement in a read-only transaction",
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// ReadyForQuery.
+    pub(crate) fn ready(&mut self) {
+        let status = self.status();
+        self.reply(&BackendMessage::ReadyForQuery(status));
+    }
+
+    /// Queues a message for the client.
+    pub(crate) fn reply(&mut self, message: &BackendMessage<'_>) {
+        if let Err(error) = message.encode(&mut self.client.outbox) {
+            tracing::error!(%error, "a reply of pgherd's own cannot be written");
+        }
+    }
+
+    /// The text of a message, in UTF-8. On an unsharded database other encodings pass; the plan is then made of what can be read.
+    ///
+    /// # Errors
+    /// 22021 on a sharded database.
+    pub(crate) fn text<'a>(&self, bytes: &'a [u8]) -> Result<std::borrow::Cow<'a, str>, Failure> {
+        if self.database.sharding().is_unsharded() {
+            return Ok(String::from_utf8_lossy(bytes));
+        }
+        std::str::from_utf8(bytes)
+            .map(std::borrow::Cow::Borrowed)
+            .map_err(|_| {
+                PgError::error(
+                    SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                    "invalid byte sequence for encoding \"UTF8\"",
+                )
+                .hint("On a sharded database statements are read as UTF-8.")
+                .into()
+            })
+    }
+
+    /// A client's message.
+    ///
+    /// # Errors
+    /// 08P01 where it is malformed.
+    pub(crate) fn parse_message<'a>(
+        &self,
+        frame: &'a Frame,
+    ) -> Result<FrontendMessage<'a>, Failure> {
+        FrontendMessage::parse(frame)
+            .map_err(|error| PgError::error(SqlState::PROTOCOL_VIOLATION, error.to_string()).into())
+    }
+
+    /// Status bookkeeping after a request on one leg.
+    pub(crate) fn after_request(&mut self, ran: &crate::session::Ran) {
+        if let Some(status) = ran.outcome.status {
+            self.follow_status(status);
+            if status == TransactionStatus::Idle {
+                self.statements.end_transaction();
+            }
+        }
+        if ran.outcome.notified || ran.outcome.status == Some(TransactionStatus::Idle) {
+            self.tokens
+                .observe(ran.shard, ran.node, std::time::Instant::now());
+        }
+    }
+}
+
+/// The text of one statement of a query string.
+pub fn span_text<'a>(planned: &Planned, index: usize, sql: &'a str) -> &'a str {
+    planned
+        .spans
+        .get(index)
+        .and_then(|span| sql.get(span.start as usize..span.end as usize))
+        .unwrap_or(sql)
+        .trim()
+}
+
+/// What a definition asks for beyond running it.
+pub fn definition(statement: &StatementPlan) -> Option<&pgherd_router::DdlPlan> {
+    match &statement.action {
+        Action::Ddl(plan) => Some(plan),
+        _ => None,
+    }
+}

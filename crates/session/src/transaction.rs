@@ -1,0 +1,198 @@
+//! A transaction block as the client sees it, whichever servers take part.
+//!
+//! Owns: the block's start, what a server that joins late must be told, who writes, and whether the block has failed. BEGIN reaches
+//! a server only when a statement does. Never does: I/O (see `block.rs` for the statements that end it).
+//! Main type: [`Block`].
+
+use pgherd_protocol::PgError;
+use pgherd_topology::{NodeId, ShardId};
+use smallvec::SmallVec;
+
+use crate::settings::Mark;
+
+/// Something that a late joiner is told after BEGIN.
+#[derive(Debug, Clone)]
+enum Told {
+    Savepoint { name: Box<str>, mark: Mark },
+    Setting(Box<str>),
+}
+
+/// An open transaction block.
+#[derive(Debug)]
+pub struct Block {
+    /// BEGIN with its modes, as the client wrote it.
+    begin: Box<str>,
+    /// READ ONLY, as far as known.
+    pub read_only: bool,
+    /// An error came: everything but the block's end is refused (25P02).
+    pub failed: bool,
+    /// The one shard that this block writes on.
+    pub writer: Option<ShardId>,
+    /// DDL or a write to reference tables reached every shard: COMMIT takes two phases.
+    pub two_phase: bool,
+    /// DDL ran: the catalog is read again once it is committed.
+    pub changes_catalog: bool,
+    /// A server that took part is gone, and the client has not heard of it yet.
+    pub lost: Option<Box<PgError>>,
+    /// Settings that SET LOCAL changed.
+    pub local_names: Vec<Box<str>>,
+    /// Servers that have left the block by its end.
+    took_part: SmallVec<[NodeId; 4]>,
+    start: Mark,
+    told: Vec<Told>,
+}
+
+impl Block {
+    /// A block that starts with this statement.
+    pub fn new(begin: &str, read_only: bool, start: Mark) -> Self {
+        Self {
+            begin: begin.trim_end_matches([';', ' ', '\n', '\t']).into(),
+            read_only,
+            failed: false,
+            writer: None,
+            two_phase: false,
+            changes_catalog: false,
+            lost: None,
+            took_part: SmallVec::new(),
+            local_names: Vec::new(),
+            start,
+            told: Vec::new(),
+        }
+    }
+
+    /// The block that AND CHAIN opens after this one: the same modes, nothing else.
+    pub fn chained(&self, start: Mark) -> Self {
+        Self::new(&self.begin, self.read_only, start)
+    }
+
+    /// Notes who took part, as they leave the block.
+    pub fn remember(&mut self, nodes: &[NodeId]) {
+        self.took_part.extend_from_slice(nodes);
+    }
+
+    /// Whether a server took part.
+    pub fn took_part(&self, node: NodeId) -> bool {
+        self.took_part.contains(&node)
+    }
+
+    /// The settings when the block started.
+    pub fn start(&self) -> &Mark {
+        &self.start
+    }
+
+    /// What a server that joins now is sent before its first statement.
+    pub fn joining_text(&self) -> Vec<String> {
+        let mut statements = vec![self.begin.to_string()];
+        for told in &self.told {
+            statements.push(match told {
+                Told::Savepoint { name, .. } => format!("SAVEPOINT {}", quoted(name)),
+                Told::Setting(text) => text.to_string(),
+            });
+        }
+        statements
+    }
+
+    /// A setting was changed in the block: later joiners are told.
+    pub fn set(&mut self, text: &str) {
+        self.told.push(Told::Setting(text.into()));
+    }
+
+    /// SAVEPOINT.
+    pub fn savepoint(&mut self, name: &str, mark: Mark) {
+        self.told.push(Told::Savepoint {
+            name: name.into(),
+            mark,
+        });
+    }
+
+    /// Whether a savepoint of this name is open.
+    pub fn has_savepoint(&self, name: &str) -> bool {
+        self.position(name).is_some()
+    }
+
+    /// RELEASE: the savepoint and those inside it are gone, settings stay.
+    pub fn release(&mut self, name: &str) {
+        if let Some(position) = self.position(name) {
+            let mut index = 0;
+            self.told.retain(|told| {
+                let keep = index < position || matches!(told, Told::Setting(_));
+                index += 1;
+                keep
+            });
+        }
+    }
+
+    /// ROLLBACK TO: what came after the savepoint is undone; returns the settings to go back to.
+    pub fn rollback_to(&mut self, name: &str) -> Option<Mark> {
+        let position = self.position(name)?;
+        self.told.truncate(position + 1);
+        self.failed = false;
+        match &self.told[position] {
+            Told::Savepoint { mark, .. } => Some(mark.clone()),
+            Told::Setting(_) => None,
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.told
+            .iter()
+            .rposition(|told| matches!(told, Told::Savepoint { name: open, .. } if &**open == name))
+    }
+}
+
+/// An identifier as SQL text.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn a_late_joiner_is_told_the_open_savepoints_and_settings_in_order() {
+        let settings = Settings::default();
+        let mut block = Block::new(
+            "BEGIN ISOLATION LEVEL SERIALIZABLE;",
+            false,
+            settings.mark(),
+        );
+        block.savepoint("a", settings.mark());
+        block.set("SET LOCAL x = 1");
+        block.savepoint("b", settings.mark());
+        block.set("SET LOCAL y = 1");
+        assert_eq!(
+            block.joining_text(),
+            [
+                "BEGIN ISOLATION LEVEL SERIALIZABLE",
+                "SAVEPOINT \"a\"",
+                "SET LOCAL x = 1",
+                "SAVEPOINT \"b\"",
+                "SET LOCAL y = 1"
+            ]
+        );
+        block.release("a");
+        assert_eq!(
+            block.joining_text(),
+            [
+                "BEGIN ISOLATION LEVEL SERIALIZABLE",
+                "SET LOCAL x = 1",
+                "SET LOCAL y = 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn rolling_back_to_a_savepoint_keeps_it_open() {
+        let settings = Settings::default();
+        let mut block = Block::new("BEGIN", false, settings.mark());
+        block.savepoint("a", settings.mark());
+        block.set("SET LOCAL x = 1");
+        block.failed = true;
+        assert!(block.rollback_to("a").is_some());
+        assert!(!block.failed);
+        assert_eq!(block.joining_text(), ["BEGIN", "SAVEPOINT \"a\""]);
+        assert!(block.rollback_to("c").is_none());
+    }
+}
