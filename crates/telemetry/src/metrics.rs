@@ -152,6 +152,9 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     Key::from_parts(name, labels)
 }
 
+/// Handles by shard and role.
+type Routes = HashMap<(Box<str>, ServerRole), Arc<RouteMetrics>>;
+
 /// The metrics of one database.
 pub struct DatabaseMetrics {
     metrics: Metrics,
@@ -162,7 +165,7 @@ pub struct DatabaseMetrics {
     bytes_out: Counter,
     plan_hits: Counter,
     plan_misses: Counter,
-    routes: RwLock<HashMap<(Box<str>, ServerRole), Arc<RouteMetrics>>>,
+    routes: RwLock<Routes>,
     errors: RwLock<HashMap<Box<str>, Counter>>,
 }
 
