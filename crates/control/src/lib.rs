@@ -1,1 +1,48 @@
-//! control
+//! The control plane: what one database's servers are, what is in them, and what a dead proxy left behind.
+//!
+//! Never on a client's path: it publishes snapshots, and sessions read them. It talks to the servers as a client of its
+//! own (tokio-postgres, pooled by deadpool-postgres), so its login needs rights of its own.
+//!
+//! # Layout
+//! - [`settings`]: what it is told. [`control`]: its start, its handle, its end.
+//! - `login`, `tls`, `servers`: connections to the servers.
+//! - `health` asks each server, `roles` decides who is primary, `monitor` publishes, `lag` measures replicas.
+//! - `sampler`: the WAL positions on which reading one's own writes rests.
+//! - [`catalog`]: reads the system catalogs, compares the shards, notices DDL.
+//! - `commit_log`, `recovery`: the two halves of committing over shards that are not the session's.
+//! - [`state_store`]: what outlives a restart.
+//! - [`rows`]: looks for rows on the wrong shard.
+//!
+//! # Rights of the control login
+//! CONNECT and CREATE on the database (for the schema `pgherd`, once), `pg_monitor` (to see at once which timeline a
+//! standby receives), and membership in the roles whose prepared transactions it may have to finish. A superuser has
+//! all of them. Reading rows for [`rows::check_rows`] needs SELECT on the sharded tables.
+//!
+//! # Cost
+//! Per server two connections stay open (health, samples) and on primaries one or two more (catalog digest, recovery).
+
+pub mod catalog;
+mod commit_log;
+pub mod control;
+pub mod error;
+mod health;
+mod lag;
+mod login;
+mod monitor;
+mod recovery;
+mod roles;
+pub mod rows;
+mod sampler;
+mod servers;
+pub mod settings;
+pub mod state_store;
+mod tls;
+
+pub use catalog::CatalogReloader;
+pub use control::Control;
+pub use error::ControlError;
+pub use rows::{MisplacedRows, check_rows};
+pub use settings::{
+    ControlLogin, ControlSettings, ControlTls, Pace, ServerSettings, ShardSettings, SslMode,
+};
+pub use state_store::{FileStore, MemoryStore, Origin, Reign, State, StateStore, StoredState};

@@ -1,0 +1,96 @@
+//! The queries on the system catalogs.
+//!
+//! Owns their texts; columns are read by position in [`super::read`]. They run with `search_path = pg_catalog`, on
+//! Postgres 13 and later: columns that newer versions brought are asked for through `to_jsonb`.
+
+/// What a new session would find, though ours has settings of its own: those of the login's role are left out, since clients
+/// have other roles.
+pub(super) const SETTINGS: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), \
+  s.name, CASE WHEN EXISTS (SELECT 1 FROM pg_db_role_setting o, unnest(o.setconfig) c WHERE o.setrole = (SELECT oid FROM pg_roles WHERE rolname = session_user) \
+      AND c LIKE s.name || '=%') \
+    THEN coalesce((SELECT substr(c, length(s.name) + 2) FROM pg_db_role_setting o, unnest(o.setconfig) c \
+        WHERE o.setrole = 0 AND o.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
+        AND c LIKE s.name || '=%' ORDER BY o.setdatabase DESC LIMIT 1), s.boot_val) \
+    ELSE s.reset_val END \
+  FROM pg_settings s WHERE s.name IN ('search_path', 'standard_conforming_strings')";
+
+/// Temporary and toast relations are of nobody's concern.
+pub(super) const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, \
+  EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), \
+  EXISTS (SELECT 1 FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
+  c.relrowsecurity, \
+  (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid AND c.relkind IN ('r', 'p', 'f') ORDER BY i.inhseqno LIMIT 1), \
+  coalesce((SELECT x.indrelid FROM pg_index x WHERE x.indexrelid = c.oid), \
+    (SELECT d.refobjid FROM pg_depend d WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid \
+      AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1)) \
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+  WHERE c.relpersistence <> 't' AND c.relkind <> 't' AND n.nspname !~ '^pg_(temp|toast)'";
+
+/// Indexes have no columns of their own here.
+pub(super) const COLUMNS: &str = "SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity::text, \
+  a.attgenerated::text, a.attcollation, (SELECT d.adbin::text FROM pg_attrdef d \
+    WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = '') \
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+  WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c', 'S') \
+  ORDER BY a.attrelid, a.attnum";
+
+/// How each collation compares: `n` not deterministically, `b` by bytes, `d` otherwise.
+pub(super) const COLLATIONS: &str = "SELECT k.oid, CASE WHEN NOT k.collisdeterministic THEN 'n' \
+    WHEN provider = 'b' OR (provider = 'c' AND locale IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8')) THEN 'b' ELSE 'd' END \
+  FROM pg_collation k, (SELECT coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS datprovider, d.datcollate::text \
+      FROM pg_database d WHERE d.datname = current_database()) AS own, \
+    LATERAL (SELECT CASE k.collprovider WHEN 'd' THEN datprovider ELSE k.collprovider::text END AS provider, \
+      CASE k.collprovider WHEN 'd' THEN datcollate ELSE k.collcollate::text END AS locale) AS resolved";
+
+pub(super) const UNIQUE_KEYS: &str = "SELECT i.indrelid, i.indisprimary, ARRAY(SELECT a.attname::text \
+    FROM unnest(i.indkey) WITH ORDINALITY AS k (number, position) \
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number \
+    WHERE k.position <= i.indnkeyatts ORDER BY k.position) \
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
+  WHERE i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid \
+  AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND i.indrelid >= 16384 ORDER BY i.indexrelid";
+
+pub(super) const FOREIGN_KEYS: &str = "SELECT f.conrelid, f.confrelid, f.confdeltype::text, f.confupdtype::text, \
+  ARRAY(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k (number, position) \
+    JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.position), \
+  ARRAY(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY AS k (number, position) \
+    JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.position) \
+  FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid WHERE f.contype = 'f' AND c.relpersistence <> 't' ORDER BY f.oid";
+
+/// What the definitions of users' views read, and the definitions.
+pub(super) const VIEWS: &str = "SELECT r.ev_class, r.ev_action::text, ARRAY(SELECT DISTINCT d.refobjid FROM pg_depend d \
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass \
+    AND d.refobjid <> r.ev_class) \
+  FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class \
+  WHERE r.rulename = '_RETURN' AND c.relkind IN ('v', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't'";
+
+pub(super) const FUNCTIONS: &str = "SELECT p.oid, n.nspname::text, p.proname::text, p.prokind::text, p.provolatile::text, p.proretset, \
+  p.proargtypes::oid[], p.prorettype FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^pg_temp'";
+
+pub(super) const OPERATORS: &str = "SELECT o.oid, n.nspname::text, o.oprname::text, o.oprleft, o.oprright, o.oprresult, p.provolatile::text \
+  FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode";
+
+pub(super) const TYPES: &str = "SELECT t.oid, n.nspname::text, t.typname::text, t.typtype::text, \
+  CASE WHEN t.typcategory = 'A' AND t.typlen = -1 THEN t.typelem ELSE 0 END, t.typbasetype, t.typtypmod, t.typrelid, \
+  coalesce((SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid), 0), \
+  coalesce((SELECT r.rngtypid FROM pg_range r WHERE (to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid AND t.typtype = 'm'), 0) \
+  FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid \
+  WHERE n.nspname !~ '^pg_(temp|toast)' AND c.relpersistence IS DISTINCT FROM 't'";
+
+/// Everything about the tables `$1` (schemas) and `$2` (names) on which shards must agree, as one text each. Sequences'
+/// own settings and the values of defaults differ by design.
+pub(super) const SIGNATURES: &str = "SELECT n.nspname::text, c.relname::text, concat_ws(E'\\n', c.relkind, c.relpersistence, \
+  c.relrowsecurity, \
+  (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, \
+      a.attgenerated, k.collname, k.collcollate), ', ' ORDER BY a.attnum) FROM pg_attribute a \
+    LEFT JOIN pg_collation k ON k.oid = a.attcollation WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+  (SELECT string_agg(d.definition, '; ' ORDER BY d.definition) FROM (SELECT pg_get_constraintdef(o.oid) AS definition FROM pg_constraint o \
+    WHERE o.conrelid = c.oid AND o.contype IN ('c', 'f', 'p', 'u', 'x')) AS d), \
+  (SELECT string_agg(concat_ws(' ', t.tgname, t.tgenabled, t.tgtype, t.tgfoid::regproc), '; ' ORDER BY t.tgname) FROM pg_trigger t \
+    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), \
+  (SELECT string_agg(concat_ws(' ', i.indisunique, (SELECT string_agg(coalesce(a.attname::text, '-'), ',' ORDER BY p.position) FROM unnest(i.indkey) WITH ORDINALITY AS p (number, position) \
+      LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.number AND p.number > 0), pg_get_expr(i.indpred, i.indrelid), pg_get_expr(i.indexprs, i.indrelid)), \
+      '; ' ORDER BY i.indexrelid::regclass::text) FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique \
+      AND NOT EXISTS (SELECT 1 FROM pg_constraint o WHERE o.conindid = i.indexrelid))) \
+  FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) JOIN pg_namespace n ON n.nspname = wanted.schema \
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relpersistence <> 't'";

@@ -1,0 +1,237 @@
+//! Asking one server again and again how it is.
+//!
+//! Owns the open connection that asks, and the fresh logins beside it. Never decides who is primary. Main type: [`Watcher`].
+//!
+//! Three ways to notice that a server is gone: its open connection breaks (at once), a question stays unanswered, or
+//! a fresh login is refused while the open connection still answers (a killed postmaster leaves its backends behind).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_topology::{Health, NodeId};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_postgres::Statement;
+use tokio_postgres::error::SqlState;
+
+use crate::error::ControlError;
+use crate::login::{OpenConnection, Server};
+use crate::roles::{Standing, Testimony};
+use crate::settings::Pace;
+
+/// One row about the server itself. A standby's timeline cannot be asked directly: what it receives (seen with
+/// `pg_monitor`), its last restartpoint and its minimum recovery end are each proof enough that it got there.
+const STATUS: &str = "SELECT pg_is_in_recovery(), \
+     CASE WHEN pg_is_in_recovery() THEN NULL ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END, \
+     ARRAY[(SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()), \
+           (SELECT min_recovery_end_timeline FROM pg_control_recovery())]::bigint[], \
+     (SELECT system_identifier FROM pg_control_system()), \
+     current_setting('max_prepared_transactions')::int, current_setting('server_version_num')::int";
+
+/// What a watcher has found.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The server.
+    pub(crate) node: NodeId,
+    /// Whether it answers.
+    pub(crate) health: Health,
+    /// What it said; `None` where it did not answer.
+    pub(crate) testimony: Option<Testimony>,
+}
+
+/// Watches one server until the reports are no longer received.
+pub(crate) struct Watcher {
+    server: Arc<Server>,
+    pace: Pace,
+    reports: mpsc::Sender<Report>,
+    last: Health,
+}
+
+/// Where a watcher stands between two questions.
+struct Watch {
+    connection: OpenConnection,
+    status: Statement,
+    next_fresh: Instant,
+}
+
+impl Watcher {
+    pub(crate) fn new(server: Arc<Server>, pace: Pace, reports: mpsc::Sender<Report>) -> Self {
+        Self {
+            server,
+            pace,
+            reports,
+            last: Health::Unknown,
+        }
+    }
+
+    /// Ends with the receiver of its reports, or by being aborted.
+    pub(crate) async fn run(mut self) {
+        let mut watch: Option<Watch> = None;
+        loop {
+            let asked = Instant::now();
+            let answer = match &mut watch {
+                Some(open) => self.ask(open).await,
+                None => match self.connect().await {
+                    Ok(opened) => self.ask(watch.insert(opened)).await,
+                    Err(error) => Err(error),
+                },
+            };
+            let pause = match answer {
+                Ok(testimony) => {
+                    if !self.report(Health::Up, Some(testimony)).await {
+                        return;
+                    }
+                    self.pace.health
+                }
+                Err(error) => {
+                    let lost = watch.take().is_some();
+                    if lost && matches!(error, ControlError::Statement { .. }) {
+                        // Only the connection is known to be gone: the server may be there, ask it afresh at once.
+                        tracing::debug!(server = %self.server.name, %error, "lost the open connection");
+                        Duration::ZERO
+                    } else {
+                        self.log_once(&error);
+                        if !self.report(Health::Down, None).await {
+                            return;
+                        }
+                        self.pace.after_refusal
+                    }
+                }
+            };
+            self.wait(asked + pause, &mut watch).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Watch, ControlError> {
+        let connection = self.server.open().await?;
+        let status = self
+            .server
+            .within(
+                self.pace.patience,
+                "prepare the health check",
+                connection.prepare(STATUS),
+            )
+            .await?;
+        Ok(Watch {
+            connection,
+            status,
+            next_fresh: Instant::now() + self.pace.fresh_login,
+        })
+    }
+
+    async fn ask(&self, watch: &mut Watch) -> Result<Testimony, ControlError> {
+        let question = watch.connection.query_one(&watch.status, &[]);
+        let row = self
+            .server
+            .within(self.pace.patience, "answer the health check", question)
+            .await?;
+        if Instant::now() >= watch.next_fresh {
+            self.try_fresh_login().await?;
+            watch.next_fresh = Instant::now() + self.pace.fresh_login;
+        }
+        let wrong = |error: tokio_postgres::Error| {
+            self.server
+                .unexpected("answer the health check", error.to_string())
+        };
+        let standing = if row.try_get::<_, bool>(0).map_err(wrong)? {
+            let timelines: Vec<Option<i64>> = row.try_get(2).map_err(wrong)?;
+            Standing::Standby {
+                timelines: timelines
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|line| u32::try_from(line).ok())
+                    .collect(),
+            }
+        } else {
+            let timeline: i64 = row.try_get(1).map_err(wrong)?;
+            let timeline = u32::try_from(timeline).map_err(|_| {
+                self.server
+                    .unexpected("answer the health check", format!("timeline {timeline}"))
+            })?;
+            Standing::Claimant { timeline }
+        };
+        let number = |column: usize| -> Result<u32, ControlError> {
+            Ok(u32::try_from(row.try_get::<_, i32>(column).map_err(wrong)?).unwrap_or(0))
+        };
+        Ok(Testimony {
+            standing,
+            // a 64-bit pattern that Postgres shows as a signed number
+            system_identifier: row.try_get::<_, i64>(3).map_err(wrong)?.cast_unsigned(),
+            max_prepared_transactions: number(4)?,
+            version: number(5)?,
+        })
+    }
+
+    /// Only a refused or unanswered login says something about the server: having no room for one more or still
+    /// starting does not, nor does a login that is wrong.
+    async fn try_fresh_login(&self) -> Result<(), ControlError> {
+        for last in [false, true] {
+            match self.server.open().await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.sql_state().is_some() => {
+                    tracing::warn!(server = %self.server.name, %error, "a fresh login fails while the open connection answers");
+                    return Ok(());
+                }
+                Err(error) if last => {
+                    return Err(ControlError::Refused {
+                        source: Box::new(error),
+                    });
+                }
+                Err(_) => sleep(self.pace.after_refusal).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// False once nobody listens.
+    async fn report(&mut self, health: Health, testimony: Option<Testimony>) -> bool {
+        if health != self.last {
+            match health {
+                Health::Up => tracing::info!(server = %self.server.name, "server answers"),
+                Health::Down | Health::Unknown => {}
+            }
+            self.last = health;
+        }
+        self.reports
+            .send(Report {
+                node: self.server.id,
+                health,
+                testimony,
+            })
+            .await
+            .is_ok()
+    }
+
+    fn log_once(&self, error: &ControlError) {
+        if self.last == Health::Down {
+            tracing::debug!(server = %self.server.name, %error, "server is still down");
+        } else {
+            let wrong_login = [
+                SqlState::INVALID_PASSWORD,
+                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            ];
+            if error
+                .sql_state()
+                .is_some_and(|state| wrong_login.contains(state))
+            {
+                tracing::error!(server = %self.server.name, %error, "the control login is refused");
+            } else {
+                tracing::warn!(server = %self.server.name, %error, "server is down");
+            }
+        }
+    }
+
+    /// Until `deadline`, or until the open connection breaks.
+    async fn wait(&self, deadline: Instant, watch: &mut Option<Watch>) {
+        match watch {
+            None => sleep_until(deadline).await,
+            Some(open) => tokio::select! {
+                () = sleep_until(deadline) => {}
+                () = open.connection.closed() => {
+                    tracing::debug!(server = %self.server.name, "the server closed the open connection");
+                    *watch = None;
+                }
+            },
+        }
+    }
+}

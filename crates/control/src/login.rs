@@ -1,0 +1,337 @@
+//! Connections of the control plane to one server.
+//!
+//! Owns how they are opened and bounded in time, and a small pool for occasional work. Never touches a client's
+//! connection. Main type: [`Server`].
+
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Client as Pooled, Connect, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
+};
+use pgherd_topology::{Address, NodeId, ShardId};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode as WireSslMode;
+use tokio_postgres::{Client, Config, Error};
+
+use crate::error::ControlError;
+use crate::settings::{ControlLogin, ServerSettings, ShardSettings, SslMode};
+use crate::tls::TlsConnector;
+
+/// Every session of ours: values written the one way that topology reads, no statement for ever, and whatever the
+/// role's own settings say, able to write.
+const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c bytea_output=hex \
+     -c statement_timeout=60s -c lock_timeout=2s -c idle_in_transaction_session_timeout=60s \
+     -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
+     -c synchronous_commit=on -c client_min_messages=warning -c row_security=off";
+
+/// Names mean what is built in, never what somebody has put into another schema. Set afterwards, so that `pg_settings`
+/// still tells what a session would have without it.
+const SEARCH_PATH: &str = "SET search_path = pg_catalog";
+
+/// Connections for occasional work on one server: the catalog, the commit log, recovery.
+const POOL_SIZE: usize = 3;
+
+/// One server, as the control plane reaches it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Its number within the database.
+    pub(crate) id: NodeId,
+    /// Its shard.
+    pub(crate) shard: ShardId,
+    /// Its name in the configuration.
+    pub(crate) name: Box<str>,
+    patience: Duration,
+    connector: Connector,
+    configuration: Config,
+    pool: Pool,
+}
+
+impl Server {
+    /// Opens nothing yet.
+    pub(crate) fn new(
+        id: NodeId,
+        shard: (ShardId, &ShardSettings),
+        server: &ServerSettings,
+        login: &ControlLogin,
+        tls: &TlsConnector,
+        patience: Duration,
+    ) -> Result<Self, ControlError> {
+        let mode = match server.address {
+            // as libpq does: a Unix socket is never encrypted
+            Address::Unix { .. } => SslMode::Disable,
+            Address::Tcp { .. } => login.tls.mode,
+        };
+        let connector = Connector {
+            mode,
+            tls: tls.clone(),
+        };
+        let configuration = configuration(&shard.1.server_database, server, login, patience);
+        let manager = Manager::from_connect(
+            configuration.clone(),
+            connector.clone(),
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .wait_timeout(Some(patience))
+            .create_timeout(Some(patience))
+            .build()
+            .map_err(|error| ControlError::Tls(error.to_string()))?;
+        Ok(Self {
+            id,
+            shard: shard.0,
+            name: server.name.clone(),
+            patience,
+            connector,
+            configuration,
+            pool,
+        })
+    }
+
+    /// How long this server may take to answer.
+    pub(crate) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Logs in freshly.
+    pub(crate) async fn open(&self) -> Result<OpenConnection, ControlError> {
+        let login = self.connector.connect(&self.configuration);
+        match tokio::time::timeout(self.patience, login).await {
+            Ok(Ok((client, driver))) => Ok(OpenConnection { client, driver }),
+            Ok(Err(source)) => Err(ControlError::Connect {
+                server: self.name.clone(),
+                source,
+            }),
+            Err(_) => Err(ControlError::Silent {
+                server: self.name.clone(),
+                action: "log in",
+                after: self.patience,
+            }),
+        }
+    }
+
+    /// A connection of the pool, for some statements; closed unless [`Lease::give_back`] is called.
+    pub(crate) async fn lease(&self) -> Result<Lease, ControlError> {
+        let silent = || ControlError::Silent {
+            server: self.name.clone(),
+            action: "log in",
+            after: self.patience,
+        };
+        match self.pool.get().await {
+            Ok(client) => Ok(Lease(Some(client))),
+            Err(PoolError::Backend(source)) => Err(ControlError::Connect {
+                server: self.name.clone(),
+                source,
+            }),
+            Err(PoolError::Timeout(_)) => Err(silent()),
+            Err(
+                PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_),
+            ) => Err(ControlError::Stopped),
+        }
+    }
+
+    /// Awaits statements for at most `bound`, and says which server failed at what.
+    pub(crate) async fn within<T>(
+        &self,
+        bound: Duration,
+        action: &'static str,
+        statements: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, ControlError> {
+        match tokio::time::timeout(bound, statements).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(ControlError::Statement {
+                server: self.name.clone(),
+                action,
+                source,
+            }),
+            Err(_) => Err(ControlError::Silent {
+                server: self.name.clone(),
+                action,
+                after: bound,
+            }),
+        }
+    }
+
+    /// An answer that no supported server gives.
+    pub(crate) fn unexpected(
+        &self,
+        action: &'static str,
+        detail: impl Into<String>,
+    ) -> ControlError {
+        ControlError::Unexpected {
+            server: self.name.clone(),
+            action,
+            detail: detail.into(),
+        }
+    }
+
+    /// Ends the pool's connections.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+fn configuration(
+    database: &str,
+    server: &ServerSettings,
+    login: &ControlLogin,
+    patience: Duration,
+) -> Config {
+    let mut configuration = Config::new();
+    match &server.address {
+        Address::Tcp { host, port } => configuration.host(&**host).port(*port),
+        Address::Unix { directory, port } => configuration.host_path(&**directory).port(*port),
+    };
+    configuration
+        .user(&*login.user)
+        .dbname(database)
+        .application_name("pgherd control")
+        .options(SESSION_OPTIONS)
+        .connect_timeout(patience)
+        .tcp_user_timeout(patience * 2)
+        .keepalives_idle(Duration::from_secs(10));
+    if let Some(password) = &login.password {
+        configuration.password(password.expose());
+    }
+    configuration
+}
+
+/// Opens connections under one of libpq's modes.
+#[derive(Clone)]
+struct Connector {
+    mode: SslMode,
+    tls: TlsConnector,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Connector")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + 'a>>;
+
+impl Connect for Connector {
+    fn connect(&self, configuration: &Config) -> Connecting<'_> {
+        let configuration = configuration.clone();
+        Box::pin(async move {
+            match self.mode {
+                SslMode::Disable => self.connect_as(configuration, WireSslMode::Disable).await,
+                SslMode::Allow => match self
+                    .connect_as(configuration.clone(), WireSslMode::Disable)
+                    .await
+                {
+                    Ok(connected) => Ok(connected),
+                    // only a server that answered may want encryption
+                    Err(error) if error.as_db_error().is_none() => Err(error),
+                    Err(_) => self.connect_as(configuration, WireSslMode::Require).await,
+                },
+                SslMode::Prefer => self.connect_as(configuration, WireSslMode::Prefer).await,
+                SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+                    self.connect_as(configuration, WireSslMode::Require).await
+                }
+            }
+        })
+    }
+}
+
+impl Connector {
+    async fn connect_as(
+        &self,
+        mut configuration: Config,
+        mode: WireSslMode,
+    ) -> Result<(Client, JoinHandle<()>), Error> {
+        configuration.ssl_mode(mode);
+        let (client, connection) = configuration.connect(self.tls.clone()).await?;
+        // Its error is also what the next statement on the client fails with: handled there.
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        match client.batch_execute(SEARCH_PATH).await {
+            Ok(()) => Ok((client, driver)),
+            Err(error) => {
+                driver.abort();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A connection that stays open.
+pub(crate) struct OpenConnection {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl OpenConnection {
+    /// Ends when the server has closed the connection. Cancel-safe.
+    pub(crate) async fn closed(&mut self) {
+        let _ = (&mut self.driver).await;
+    }
+}
+
+impl Deref for OpenConnection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for OpenConnection {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A pooled connection that is closed when dropped, so that an unanswered statement never meets the next user.
+pub(crate) struct Lease(Option<Pooled>);
+
+impl Lease {
+    /// Every statement was answered and nothing of the session's state was changed.
+    pub(crate) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Lease {
+    type Target = deadpool_postgres::ClientWrapper;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+            .as_ref()
+            .expect("taken only when the lease itself goes")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0
+            .as_mut()
+            .expect("taken only when the lease itself goes")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Pooled::take(client));
+        }
+    }
+}

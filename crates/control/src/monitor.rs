@@ -1,0 +1,333 @@
+//! From what watchers report to the topology that sessions see.
+//!
+//! Owns the published [`Topology`], its version, each shard's reign and the replicas' lag. Never asks a server.
+//! Main type: [`Monitor`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_topology::{
+    Epoch, Health, NodeId, NodeState, Role, ShardId, ShardState, Topology, TwoPhase,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::error::ControlError;
+use crate::health::Report;
+use crate::lag::LagMeter;
+use crate::roles::{Complaint, Sighting, Verdict, decide};
+use crate::settings::{ControlSettings, ShardSettings};
+use crate::state_store::{Reign, State};
+
+/// How long the first decision waits for servers that have not answered yet: the first one seen to take writes need
+/// not be the right one.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// Between two measurements of the replicas' lag.
+const LAG_TICK: Duration = Duration::from_millis(250);
+
+/// Whether a shard's commit log can be used, as its keeper finds it.
+#[derive(Debug)]
+pub(crate) struct TwoPhaseReport {
+    pub(crate) shard: ShardId,
+    pub(crate) two_phase: TwoPhase,
+}
+
+/// Decides and publishes.
+pub(crate) struct Monitor {
+    database: Box<str>,
+    state: Arc<State>,
+    shards: Vec<Watched>,
+    topology: watch::Sender<Arc<Topology>>,
+    begun: Instant,
+}
+
+/// One shard as the monitor keeps it.
+struct Watched {
+    published: ShardState,
+    sightings: Vec<Sighting>,
+    reign: Option<Reign>,
+    saved: bool,
+    complaints: Vec<Complaint>,
+    lag: LagMeter,
+}
+
+impl Monitor {
+    /// Starts from the configuration and what the state store remembers.
+    pub(crate) fn new(settings: &ControlSettings) -> (Self, watch::Receiver<Arc<Topology>>) {
+        let mut next_node = 0;
+        let shards: Vec<Watched> = settings
+            .shards
+            .iter()
+            .enumerate()
+            .map(|(index, shard)| {
+                let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+                let reign = settings.state.reign(&settings.database, &shard.name);
+                Watched::new(id, shard, reign, &mut next_node)
+            })
+            .collect();
+        let first = Topology {
+            version: 1,
+            shards: shards.iter().map(|shard| shard.published.clone()).collect(),
+        };
+        let (topology, receiver) = watch::channel(Arc::new(first));
+        let monitor = Self {
+            database: settings.database.clone(),
+            state: Arc::clone(&settings.state),
+            shards,
+            topology,
+            begun: Instant::now(),
+        };
+        (monitor, receiver)
+    }
+
+    /// Ends when both kinds of report have no sender left, or by being aborted.
+    pub(crate) async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Report>,
+        mut logs: mpsc::Receiver<TwoPhaseReport>,
+    ) {
+        let mut tick = interval(LAG_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) => self.note(report),
+                    None => return,
+                },
+                Some(report) = logs.recv() => self.note_two_phase(report),
+                _ = tick.tick() => {}
+            }
+            for index in 0..self.shards.len() {
+                if self.first_look_is_over(index) {
+                    self.settle(index).await;
+                }
+                self.shards[index].measure_lag();
+            }
+            self.publish();
+        }
+    }
+
+    fn note(&mut self, report: Report) {
+        for shard in &mut self.shards {
+            let Some(position) = shard
+                .published
+                .nodes
+                .iter()
+                .position(|node| node.id == report.node)
+            else {
+                continue;
+            };
+            let sighting = &mut shard.sightings[position];
+            sighting.health = report.health;
+            if report.testimony.is_some() {
+                sighting.testimony = report.testimony;
+            }
+            return;
+        }
+    }
+
+    fn note_two_phase(&mut self, report: TwoPhaseReport) {
+        if let Some(shard) = self.shards.get_mut(report.shard.index()) {
+            shard.published.two_phase = report.two_phase;
+        }
+    }
+
+    fn first_look_is_over(&self, index: usize) -> bool {
+        let all_seen = self.shards[index]
+            .sightings
+            .iter()
+            .all(|sighting| sighting.health != Health::Unknown);
+        all_seen || self.begun.elapsed() >= FIRST_LOOK
+    }
+
+    async fn settle(&mut self, index: usize) {
+        let shard = &mut self.shards[index];
+        let verdict = decide(shard.reign.as_ref(), &shard.sightings);
+        shard.complain(&verdict.complaints);
+        if verdict.reign != shard.reign {
+            shard.saved = false;
+        }
+        shard.apply(verdict);
+        if let (false, Some(reign)) = (shard.saved, shard.reign.clone()) {
+            let (state, database, name) = (
+                Arc::clone(&self.state),
+                self.database.clone(),
+                shard.published.name.clone(),
+            );
+            let saving =
+                tokio::task::spawn_blocking(move || state.set_reign(&database, &name, reign)).await;
+            match saving {
+                Ok(Ok(())) => shard.saved = true,
+                // Who is primary must not wait for a full disk; it is tried again with every look.
+                Ok(Err(error)) => shard.saving_failed(&error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let shards: Vec<ShardState> = self
+            .shards
+            .iter()
+            .map(|shard| shard.published.clone())
+            .collect();
+        self.topology.send_if_modified(|topology| {
+            if same(&topology.shards, &shards) {
+                return false;
+            }
+            *topology = Arc::new(Topology {
+                version: topology.version + 1,
+                shards,
+            });
+            true
+        });
+    }
+}
+
+impl Watched {
+    fn new(id: ShardId, shard: &ShardSettings, reign: Option<Reign>, next_node: &mut u16) -> Self {
+        let nodes: Vec<NodeState> = shard
+            .servers
+            .iter()
+            .map(|server| {
+                let node = NodeState {
+                    zone: server.zone.clone(),
+                    priority: server.priority,
+                    ..NodeState::new(
+                        NodeId(*next_node),
+                        server.name.clone(),
+                        server.address.clone(),
+                    )
+                };
+                *next_node = next_node.saturating_add(1);
+                node
+            })
+            .collect();
+        let sightings = nodes
+            .iter()
+            .map(|node| Sighting {
+                name: node.name.clone(),
+                health: Health::Unknown,
+                testimony: None,
+            })
+            .collect();
+        let published = ShardState {
+            id,
+            name: shard.name.clone(),
+            epoch: reign.as_ref().map_or(Epoch(0), Reign::epoch),
+            primary: None,
+            nodes,
+            max_prepared_transactions: None,
+            two_phase: TwoPhase::Unknown,
+        };
+        Self {
+            published,
+            sightings,
+            saved: true,
+            reign,
+            complaints: Vec::new(),
+            lag: LagMeter::default(),
+        }
+    }
+
+    fn apply(&mut self, verdict: Verdict) {
+        let Verdict {
+            primary,
+            roles,
+            reign,
+            complaints,
+        } = verdict;
+        let before = (self.published.primary, self.published.epoch);
+        for ((node, role), sighting) in self
+            .published
+            .nodes
+            .iter_mut()
+            .zip(roles)
+            .zip(&self.sightings)
+        {
+            node.role = role;
+            node.health = sighting.health;
+        }
+        self.published.primary =
+            primary.and_then(|index| Some(self.published.nodes.get(index)?.id));
+        self.published.max_prepared_transactions = primary
+            .and_then(|index| self.sightings.get(index)?.testimony.as_ref())
+            .map(|testimony| testimony.max_prepared_transactions);
+        self.reign = reign;
+        self.published.epoch = self.reign.as_ref().map_or(Epoch(0), Reign::epoch);
+        self.complaints = complaints;
+        if before != (self.published.primary, self.published.epoch) {
+            self.lag = LagMeter::default();
+            // The commit log of another primary is looked at anew.
+            self.published.two_phase = TwoPhase::Unknown;
+            self.announce();
+        }
+    }
+
+    fn announce(&self) {
+        let (shard, epoch) = (&self.published.name, self.published.epoch);
+        match self.published.primary() {
+            None => tracing::error!(%shard, %epoch, "shard has no primary"),
+            Some(primary) => {
+                tracing::info!(%shard, %epoch, primary = %primary.name, address = %primary.address, "shard follows a primary");
+            }
+        }
+    }
+
+    /// Each complaint once, when it begins and when it ends.
+    fn complain(&self, complaints: &[Complaint]) {
+        let shard = &self.published.name;
+        for complaint in complaints
+            .iter()
+            .filter(|complaint| !self.complaints.contains(complaint))
+        {
+            match complaint {
+                Complaint::NotFollowing { .. } => tracing::warn!(%shard, "{complaint}"),
+                Complaint::SecondPrimary { .. }
+                | Complaint::Ambiguous { .. }
+                | Complaint::Regressed { .. }
+                | Complaint::Stranger { .. } => tracing::error!(%shard, "{complaint}"),
+            }
+        }
+        for complaint in self
+            .complaints
+            .iter()
+            .filter(|complaint| !complaints.contains(complaint))
+        {
+            tracing::info!(%shard, "no longer: {complaint}");
+        }
+    }
+
+    fn saving_failed(&self, error: &ControlError) {
+        tracing::error!(shard = %self.published.name, %error, "cannot remember the shard's primary: after a restart an older one might be believed");
+    }
+
+    fn measure_lag(&mut self) {
+        let epoch = self.published.epoch;
+        let Some(primary) = self.published.primary() else {
+            return;
+        };
+        self.lag.note_primary(epoch, primary.samples.latest());
+        for node in &mut self.published.nodes {
+            node.lag = match (node.role, node.health) {
+                (Role::Replica, Health::Up) => self.lag.of_replica(epoch, node.samples.latest()),
+                (Role::Replica | Role::Primary | Role::Unknown, _) => None,
+            };
+        }
+    }
+}
+
+/// Whether sessions would see no difference.
+fn same(left: &[ShardState], right: &[ShardState]) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).all(|(left, right)| {
+            left.epoch == right.epoch
+                && left.primary == right.primary
+                && left.max_prepared_transactions == right.max_prepared_transactions
+                && left.two_phase == right.two_phase
+                && left.nodes.iter().zip(&right.nodes).all(|(left, right)| {
+                    left.role == right.role && left.health == right.health && left.lag == right.lag
+                })
+        })
+}

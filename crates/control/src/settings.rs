@@ -1,0 +1,150 @@
+//! What one database's control plane is told at its start.
+//!
+//! Owns the domain types that the binary makes from its configuration. Never reads a file. Main type: [`ControlSettings`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_protocol::Secret;
+use pgherd_topology::commit_protocol::{HerdId, InFlight, ProxyId};
+use pgherd_topology::{Address, Sharding};
+
+use crate::state_store::State;
+
+/// Everything that [`crate::Control::start`] needs.
+#[derive(Debug, Clone)]
+pub struct ControlSettings {
+    /// The name that clients connect to: for logs, and the key in the state store.
+    pub database: Box<str>,
+    /// Whom the control plane logs in as.
+    pub login: ControlLogin,
+    /// The shards in the order of their [`pgherd_topology::ShardId`]s; servers are numbered through them in this order.
+    pub shards: Vec<ShardSettings>,
+    /// Which tables are on every shard: they are compared for drift.
+    pub sharding: Arc<Sharding>,
+    /// Whose prepared transactions are ours.
+    pub herd: HerdId,
+    /// This process.
+    pub proxy: ProxyId,
+    /// What this process's sessions are committing over shards now.
+    pub in_flight: InFlight,
+    /// Where the reigns of primaries are remembered over restarts.
+    pub state: Arc<State>,
+    /// How often everything happens.
+    pub pace: Pace,
+}
+
+/// The login of the control plane, the same on every server.
+#[derive(Clone)]
+pub struct ControlLogin {
+    /// The role; see the crate's head for the rights it needs.
+    pub user: Box<str>,
+    /// `None` where the servers trust or ask for a certificate.
+    pub password: Option<Secret>,
+    /// How the connections are encrypted.
+    pub tls: ControlTls,
+}
+
+impl fmt::Debug for ControlLogin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ControlLogin")
+            .field("user", &self.user)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a connection to a server is encrypted.
+#[derive(Debug, Clone, Default)]
+pub struct ControlTls {
+    /// What is demanded of the server.
+    pub mode: SslMode,
+    /// A PEM file of the authorities that may sign the server's certificate; without it the system's.
+    pub authorities: Option<PathBuf>,
+    /// PEM files of a certificate chain and its key, for servers that ask for one.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// libpq's `sslmode` ([documentation, 34.19](https://www.postgresql.org/docs/current/libpq-ssl.html)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Only where the server refuses without.
+    Allow,
+    /// Where the server can.
+    #[default]
+    Prefer,
+    /// Always; the certificate is not verified.
+    Require,
+    /// Always, with a certificate of a known authority.
+    VerifyCa,
+    /// Always, with a certificate of a known authority for this host name.
+    VerifyFull,
+}
+
+/// One shard.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// Its name, in the bounds of [`pgherd_topology::commit_protocol::MAX_SHARD_NAME`] for two-phase commit.
+    pub name: Box<str>,
+    /// The database's name on this shard's servers.
+    pub server_database: Box<str>,
+    /// Its servers; which one is the primary is found out.
+    pub servers: Vec<ServerSettings>,
+}
+
+/// One server.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Its name, unique within the database.
+    pub name: Box<str>,
+    /// Where it listens.
+    pub address: Address,
+    /// The zone it is in.
+    pub zone: Option<Box<str>>,
+    /// Its rank when a new primary is chosen.
+    pub priority: u32,
+}
+
+/// How often everything happens. The default is meant for production; tests hurry.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two questions on a server's open connection.
+    pub health: Duration,
+    /// After a refusal, between two attempts to connect.
+    pub after_refusal: Duration,
+    /// Between two attempts to log in freshly, which a hung postmaster does not answer.
+    pub fresh_login: Duration,
+    /// How long a server may take to answer before it counts as down.
+    pub patience: Duration,
+    /// Between two samples of a server's WAL position; kept within 10 to 100 ms.
+    pub sample: Duration,
+    /// Between two looks at the catalogs' digest.
+    pub digest: Duration,
+    /// Between two looks for prepared transactions.
+    pub recovery: Duration,
+    /// The age from which a prepared transaction of another proxy counts as left behind.
+    pub orphan: Duration,
+    /// How long rows of the commit log are kept after they could go.
+    pub log_retention: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            health: Duration::from_secs(1),
+            after_refusal: Duration::from_millis(200),
+            fresh_login: Duration::from_secs(5),
+            patience: Duration::from_secs(3),
+            sample: Duration::from_millis(15),
+            digest: Duration::from_secs(1),
+            recovery: Duration::from_secs(3),
+            orphan: Duration::from_secs(5),
+            log_retention: Duration::from_secs(600),
+        }
+    }
+}
