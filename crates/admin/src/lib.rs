@@ -1,1 +1,20 @@
-//! admin
+//! The operator's side: an SQL console and HTTP.
+//!
+//! # Layout
+//! - [`command`]: what can be asked, read from text: [`AdminCommand`].
+//! - [`commands`]: the answers, one file each.
+//! - [`answer`]: rows with types, in either wire format.
+//! - [`console`]: [`serve_console`], one operator's connection, simple and extended protocol.
+//! - [`http`]: [`serve_http`], `/metrics`, `/healthz` and `/readyz`; [`readiness`]: what the last one says.
+
+pub mod answer;
+pub mod command;
+pub mod commands;
+pub mod console;
+pub mod gauges;
+pub mod http;
+pub mod readiness;
+
+pub use command::{AdminCommand, Show};
+pub use console::serve_console;
+pub use http::serve_http;

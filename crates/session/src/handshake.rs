@@ -27,6 +27,7 @@ use crate::options::StartupOptions;
 use crate::registry::{ClientIdentity, Registration};
 use crate::tls::common_name;
 use crate::users::User;
+pub use greeting::CONSOLE_SERVER_VERSION;
 use opening::{Opened, open};
 
 /// How long a client may take to receive the error that ends its connection.

@@ -54,7 +54,7 @@ mod tokens;
 mod transaction;
 mod two_phase;
 
-pub use handshake::{Accepted, ConsoleLogin, Login, Refusal, accept};
+pub use handshake::{Accepted, CONSOLE_SERVER_VERSION, ConsoleLogin, Login, Refusal, accept};
 pub use herd::{
     CatalogRequest, CatalogRequests, Consistency, ConsoleSettings, Database, DatabaseParts, Herd,
     ListenSettings, Phase, ReadSettings, ReadsFrom, TwoPhase,

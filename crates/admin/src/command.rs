@@ -1,0 +1,358 @@
+//! The console's language.
+//!
+//! Owns: from a statement's text to an [`AdminCommand`]: any case, any white space, comments, a semicolon or none. Never does: running
+//! them (see `commands`). Main type: [`AdminCommand`].
+
+use pgherd_protocol::{PgError, SqlState};
+use pgherd_session::CONSOLE_SERVER_VERSION;
+
+/// A set of rows that the console can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// The version of pgherd.
+    Version,
+    /// The Postgres servers.
+    Servers,
+    /// The pools of server connections.
+    Pools,
+    /// Who is connected.
+    Clients,
+    /// Cached plans.
+    Plans,
+    /// Server connections that stay with a client.
+    Pins,
+    /// What lies where, by table.
+    Tables,
+    /// What lies where, by bucket.
+    Buckets,
+    /// The databases.
+    Databases,
+    /// The commands.
+    Help,
+}
+
+impl Show {
+    /// All of them, in the order of SHOW HELP.
+    pub const ALL: [Self; 10] = [
+        Self::Databases,
+        Self::Servers,
+        Self::Pools,
+        Self::Clients,
+        Self::Pins,
+        Self::Plans,
+        Self::Tables,
+        Self::Buckets,
+        Self::Version,
+        Self::Help,
+    ];
+
+    /// The word after SHOW.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Version => "VERSION",
+            Self::Servers => "SERVERS",
+            Self::Pools => "POOLS",
+            Self::Clients => "CLIENTS",
+            Self::Plans => "PLANS",
+            Self::Pins => "PINS",
+            Self::Tables => "TABLES",
+            Self::Buckets => "BUCKETS",
+            Self::Databases => "DATABASES",
+            Self::Help => "HELP",
+        }
+    }
+
+    /// What it shows, in a sentence.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Version => "The version of pgherd.",
+            Self::Servers => "The Postgres servers: role, health, lag, connections.",
+            Self::Pools => "The pools of server connections: used, idle, waiting.",
+            Self::Clients => "Who is connected, and what each one does.",
+            Self::Plans => "Cached plans: statement, class, hits.",
+            Self::Pins => "Server connections that stay with a client, and why.",
+            Self::Tables => "What is sharded by which key, and what every shard has a copy of.",
+            Self::Buckets => "Which buckets each shard owns.",
+            Self::Databases => "The databases: shards, clients, settings.",
+            Self::Help => "These commands.",
+        }
+    }
+}
+
+/// What an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminCommand {
+    /// Rows of pgherd's own.
+    Show(Show),
+    /// SHOW of a setting that drivers ask for at login.
+    ShowSetting {
+        /// Its name.
+        name: &'static str,
+        /// Its value here.
+        value: &'static str,
+    },
+    /// SET or RESET of anything: drivers send these at login, and here they mean nothing.
+    Set {
+        /// The tag of the answer.
+        tag: &'static str,
+    },
+    /// BEGIN: drivers wrap statements in blocks, and here they mean nothing.
+    Begin {
+        /// The tag of the answer.
+        tag: &'static str,
+    },
+    /// COMMIT or ROLLBACK.
+    End {
+        /// The tag of the answer.
+        tag: &'static str,
+    },
+    /// `SELECT 1` and the like, by which drivers and pools see whether a connection lives.
+    Ping {
+        /// The number selected.
+        value: i32,
+    },
+}
+
+/// Settings that drivers read; the console has no others.
+const SETTINGS: &[(&str, &str)] = &[
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO, MDY"),
+    ("extra_float_digits", "1"),
+    ("server_encoding", "UTF8"),
+    ("server_version", CONSOLE_SERVER_VERSION),
+    ("standard_conforming_strings", "on"),
+    ("timezone", "UTC"),
+    ("transaction_isolation", "read committed"),
+];
+
+/// What PgBouncer's console shows and this one will: said to be missing rather than unknown.
+const NOT_YET: &[&str] = &[
+    "CONFIG",
+    "LISTS",
+    "MEM",
+    "STATE",
+    "STATS",
+    "STATS_AVERAGES",
+    "STATS_TOTALS",
+    "TOTALS",
+    "USERS",
+];
+
+impl AdminCommand {
+    /// Reads the statements of a query string; none where it is empty.
+    ///
+    /// # Errors
+    /// 42601 for what is no command of the console, 0A000 for one of PgBouncer's that this version does not have.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, PgError> {
+        split_statements(text)
+            .iter()
+            .map(|statement| Self::parse(statement))
+            .collect()
+    }
+
+    /// Reads one statement, as its words.
+    fn parse(words: &[String]) -> Result<Self, PgError> {
+        let upper: Vec<String> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
+        let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+        match upper.as_slice() {
+            ["SHOW"] => Ok(Self::Show(Show::Help)),
+            ["SHOW", word] if NOT_YET.contains(word) => Err(not_yet(word)),
+            ["SHOW", rest @ ..] => parse_show(rest).ok_or_else(|| unknown(words)),
+            ["HELP"] => Ok(Self::Show(Show::Help)),
+            ["SET", _, ..] => Ok(Self::Set { tag: "SET" }),
+            ["RESET", _, ..] => Ok(Self::Set { tag: "RESET" }),
+            ["DISCARD", "ALL"] => Ok(Self::Set { tag: "DISCARD ALL" }),
+            ["BEGIN", ..] => Ok(Self::Begin { tag: "BEGIN" }),
+            ["START", "TRANSACTION", ..] => Ok(Self::Begin {
+                tag: "START TRANSACTION",
+            }),
+            ["COMMIT" | "END", ..] => Ok(Self::End { tag: "COMMIT" }),
+            ["ROLLBACK" | "ABORT", ..] => Ok(Self::End { tag: "ROLLBACK" }),
+            ["SELECT", number] => number
+                .parse()
+                .map(|value| Self::Ping { value })
+                .map_err(|_| unknown(words)),
+            _ => Err(unknown(words)),
+        }
+    }
+}
+
+fn parse_show(words: &[&str]) -> Option<AdminCommand> {
+    let name = match words {
+        [one] => *one,
+        ["TIME", "ZONE"] => "TIMEZONE",
+        ["TRANSACTION", "ISOLATION", "LEVEL"] => "TRANSACTION_ISOLATION",
+        _ => return None,
+    };
+    let show = Show::ALL.into_iter().find(|show| show.word() == name);
+    show.map(AdminCommand::Show).or_else(|| {
+        let (name, value) = SETTINGS
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(AdminCommand::ShowSetting { name, value })
+    })
+}
+
+fn unknown(words: &[String]) -> PgError {
+    let mut text = words.join(" ");
+    if let Some((end, _)) = text.char_indices().nth(80) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    PgError::error(
+        SqlState::SYNTAX_ERROR,
+        format!("\"{text}\" is no command of pgherd's console"),
+    )
+    .hint(known_commands())
+}
+
+fn not_yet(word: &str) -> PgError {
+    PgError::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("SHOW {word} is not supported by this version of pgherd"),
+    )
+    .hint(known_commands())
+}
+
+fn known_commands() -> String {
+    let commands: Vec<String> = Show::ALL
+        .iter()
+        .map(|show| format!("SHOW {}", show.word()))
+        .collect();
+    format!("The commands are {}.", commands.join(", "))
+}
+
+/// Splits a query string into statements, and each into words. Comments are white space; what is quoted stays in one word, with its
+/// quotes; empty statements are dropped.
+fn split_statements(text: &str) -> Vec<Vec<String>> {
+    let mut statements = Vec::new();
+    let mut words: Vec<String> = Vec::new();
+    let mut word = String::new();
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        if let Some(after) = skip_comment(rest) {
+            words.extend(take_word(&mut word));
+            rest = after;
+            continue;
+        }
+        rest = &rest[character.len_utf8()..];
+        match character {
+            ';' => {
+                words.extend(take_word(&mut word));
+                statements.push(std::mem::take(&mut words));
+            }
+            '\'' | '"' => {
+                let end = rest.find(character).map_or(rest.len(), |end| end + 1);
+                word.push(character);
+                word.push_str(&rest[..end]);
+                rest = &rest[end..];
+            }
+            space if space.is_whitespace() || space == '\0' => words.extend(take_word(&mut word)),
+            other => word.push(other),
+        }
+    }
+    words.extend(take_word(&mut word));
+    statements.push(words);
+    statements.retain(|words| !words.is_empty());
+    statements
+}
+
+fn take_word(word: &mut String) -> Option<String> {
+    (!word.is_empty()).then(|| std::mem::take(word))
+}
+
+/// What follows the comment that `text` starts with, if it does. An unfinished comment takes all.
+fn skip_comment(text: &str) -> Option<&str> {
+    if text.starts_with("--") {
+        return Some(text.find('\n').map_or("", |end| &text[end..]));
+    }
+    let body = text.strip_prefix("/*")?;
+    Some(body.find("*/").map_or("", |end| &body[end + 2..]))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn one(text: &str) -> AdminCommand {
+        let mut commands = AdminCommand::parse_all(text).unwrap();
+        assert_eq!(commands.len(), 1, "{text:?}");
+        commands.remove(0)
+    }
+
+    #[test]
+    fn case_white_space_comments_and_semicolons_do_not_matter() {
+        for text in [
+            "SHOW POOLS",
+            "show pools;",
+            "  Show\n\tPools ;;",
+            "/* x; */ show -- y\npools",
+            "show pools -- z",
+        ] {
+            assert_eq!(one(text), AdminCommand::Show(Show::Pools));
+        }
+    }
+
+    #[test]
+    fn every_command_is_found_by_its_word() {
+        for show in Show::ALL {
+            assert_eq!(
+                one(&format!("show {}", show.word())),
+                AdminCommand::Show(show)
+            );
+        }
+    }
+
+    #[test]
+    fn what_drivers_send_at_login_is_accepted() {
+        assert_eq!(
+            one("SET extra_float_digits = 2"),
+            AdminCommand::Set { tag: "SET" }
+        );
+        assert_eq!(
+            one("set application_name to 'a;b'"),
+            AdminCommand::Set { tag: "SET" }
+        );
+        assert_eq!(
+            one("SHOW TRANSACTION ISOLATION LEVEL"),
+            one("show transaction_isolation")
+        );
+        assert_eq!(one("SELECT 1"), AdminCommand::Ping { value: 1 });
+        assert_eq!(
+            AdminCommand::parse_all("BEGIN; SHOW VERSION; COMMIT").unwrap(),
+            [
+                AdminCommand::Begin { tag: "BEGIN" },
+                AdminCommand::Show(Show::Version),
+                AdminCommand::End { tag: "COMMIT" },
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_query_holds_no_command() {
+        for text in ["", " ;; ", "-- only this", "/* never ended"] {
+            assert_eq!(AdminCommand::parse_all(text).unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn an_unknown_command_is_answered_with_the_known_ones() {
+        for text in [
+            "SHOW LIST",
+            "SELECT * FROM users",
+            "DROP TABLE x",
+            "SET",
+            "show pools now",
+        ] {
+            let error = AdminCommand::parse_all(text).unwrap_err();
+            assert_eq!(error.code, SqlState::SYNTAX_ERROR);
+            assert!(error.hint.unwrap().contains("SHOW CLIENTS"));
+        }
+        let error = AdminCommand::parse_all("show lists;").unwrap_err();
+        assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED);
+        let long = "x".repeat(1000);
+        assert!(AdminCommand::parse_all(&long).unwrap_err().message.len() < 200);
+    }
+}
