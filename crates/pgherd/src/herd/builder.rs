@@ -2,12 +2,12 @@
 //!
 //! Main type: [`HerdBuilder`].
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::binaries::{Postgres, RunsAs};
+use super::binaries::Postgres;
 use super::bootstrap::{make_primary, make_replica, write_owned};
+use super::directory::{self, Sockets, stop_survivors};
 use super::error::{HerdError, Naming};
 use super::guard::Guard;
 use super::record::Record;
@@ -20,8 +20,6 @@ use super::{Herd, ports};
 const MADE_AT_ONCE: usize = 2;
 /// Ports are chosen before they are bound; somebody may come between, so a start is tried again.
 const START_ATTEMPTS: usize = 3;
-/// A socket's address holds 107 bytes, of which its file name takes 15.
-const LONGEST_SOCKET_DIRECTORY: usize = 90;
 const MOST_SERVERS_A_SHARD: u16 = 9;
 
 /// Whether the servers survive a power cut.
@@ -158,7 +156,7 @@ impl HerdBuilder {
     /// See [`HerdError`].
     pub async fn start(self) -> Result<Herd, HerdError> {
         self.check_shape()?;
-        let directory = self.prepare_directory()?;
+        let directory = directory::prepare(&self.directory)?;
         let record = Record::read(&directory)?;
         let postgres = match &record {
             Some(record) => {
@@ -172,8 +170,8 @@ impl HerdBuilder {
             }
             None => Postgres::find(None)?,
         };
-        open_to_servers(postgres.runs_as(), &directory).await?;
-        let lock = lock(&directory)?;
+        directory::open_to_servers(postgres.runs_as(), &directory).await?;
+        let lock = directory::lock(&directory)?;
         let reused = record.is_some();
         let mut record = self.record(&directory, &postgres, record)?;
         let steps = Steps::new(&self, reused);
@@ -228,16 +226,6 @@ impl HerdBuilder {
         Ok(())
     }
 
-    fn prepare_directory(&self) -> Result<PathBuf, HerdError> {
-        for directory in [self.directory.clone(), self.directory.join("log")] {
-            std::fs::create_dir_all(&directory)
-                .naming(|| format!("making {}", directory.display()))?;
-        }
-        self.directory
-            .canonicalize()
-            .naming(|| format!("finding {}", self.directory.display()))
-    }
-
     /// The record that is there, if it is of the shape asked for; else a new one.
     fn record(
         &self,
@@ -290,11 +278,11 @@ impl HerdBuilder {
             making.spawn(async move {
                 // never closed
                 let _permit = permits.acquire().await;
-                let primary = data_directory(&directory, shard, 0);
+                let primary = directory::of_server(&directory, shard, 0);
                 make_primary(&postgres, &primary, &database).await?;
                 steps.done(format!("made {}", ServerName::new(shard, 0)));
                 for replica in 1..=usize::from(replicas) {
-                    let target = data_directory(&directory, shard, replica);
+                    let target = directory::of_server(&directory, shard, replica);
                     make_replica(&postgres, &primary, &target).await?;
                     steps.done(format!("made {}", ServerName::new(shard, replica)));
                 }
@@ -445,128 +433,11 @@ impl Steps {
     }
 }
 
-fn data_directory(directory: &Path, shard: usize, server: usize) -> PathBuf {
-    directory.join(ServerName::new(shard, server).as_str())
-}
-
 /// The same ports where they are free, all of them new where one is not: replicas and configuration are written with them anyway.
 fn free_ports(wanted: &[u16]) -> Result<Vec<u16>, HerdError> {
     if wanted.iter().all(|port| ports::is_free(*port)) {
         Ok(wanted.to_vec())
     } else {
         ports::choose(wanted.len())
-    }
-}
-
-/// Lets the servers' user through the herd's directory, and makes sure that it can get there.
-async fn open_to_servers(runs_as: RunsAs, directory: &Path) -> Result<(), HerdError> {
-    use std::os::unix::fs::PermissionsExt;
-    if runs_as == RunsAs::Ourselves {
-        return Ok(());
-    }
-    let naming = || format!("opening {} to the servers", directory.display());
-    let mode = directory.metadata().naming(naming)?.permissions().mode();
-    if mode & 0o001 == 0 {
-        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode | 0o011))
-            .naming(naming)?;
-    }
-    let mut command = runs_as.command("/bin/sh");
-    command
-        .args(["-c", "cd \"$1\"", "herd-reach"])
-        .arg(directory);
-    super::binaries::run(command)
-        .await
-        .map_err(|error| match error {
-            HerdError::Program { .. } => HerdError::Unreachable {
-                directory: directory.to_path_buf(),
-            },
-            other => other,
-        })
-}
-
-fn lock(directory: &Path) -> Result<File, HerdError> {
-    let path = directory.join("herd.lock");
-    let naming = || format!("locking {}", path.display());
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .naming(naming)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(HerdError::Locked {
-            directory: directory.to_path_buf(),
-        }),
-        Err(std::fs::TryLockError::Error(error)) => Err(error).naming(naming),
-    }
-}
-
-/// Stops servers of a former run that was killed together with its guard.
-async fn stop_survivors(
-    postgres: &Postgres,
-    directory: &Path,
-    record: &Record,
-) -> Result<(), HerdError> {
-    for shard in 0..usize::from(record.shards) {
-        for server in 0..=usize::from(record.replicas) {
-            let data = data_directory(directory, shard, server);
-            if !is_running_in(&data) {
-                continue;
-            }
-            let mut command = postgres.command("pg_ctl");
-            command.args(["stop", "-w", "-m", "fast", "-D"]).arg(&data);
-            super::binaries::run(command).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the process that `postmaster.pid` names is the server of that directory: after a crash the number may be anybody's.
-fn is_running_in(data: &Path) -> bool {
-    std::fs::read_to_string(data.join("postmaster.pid"))
-        .ok()
-        .and_then(|text| text.lines().next()?.trim().parse::<u32>().ok())
-        .and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok())
-        .is_some_and(|working| working == data)
-}
-
-/// The sockets' directory, which only its owner may enter.
-#[derive(Debug)]
-pub(super) enum Sockets {
-    /// In the herd's directory.
-    Inside(PathBuf),
-    /// A short path, where the herd's own is too long for a socket's address. Removed on drop.
-    Elsewhere(tempfile::TempDir),
-}
-
-impl Sockets {
-    fn make(runs_as: RunsAs, directory: &Path) -> Result<Self, HerdError> {
-        use std::os::unix::ffi::OsStrExt;
-        use std::os::unix::fs::DirBuilderExt;
-        let inside = directory.join("sockets");
-        let sockets = if inside.as_os_str().as_bytes().len() > LONGEST_SOCKET_DIRECTORY {
-            let short = tempfile::Builder::new()
-                .prefix("pgherd-")
-                .tempdir_in("/tmp")
-                .naming(|| "making a directory for sockets".into())?;
-            Self::Elsewhere(short)
-        } else {
-            match std::fs::DirBuilder::new().mode(0o700).create(&inside) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-                _ => Ok(()),
-            }
-            .naming(|| format!("making {}", inside.display()))?;
-            Self::Inside(inside)
-        };
-        runs_as.give(sockets.path())?;
-        Ok(sockets)
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Inside(path) => path,
-            Self::Elsewhere(directory) => directory.path(),
-        }
     }
 }

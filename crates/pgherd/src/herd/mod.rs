@@ -20,9 +20,11 @@
 mod binaries;
 mod bootstrap;
 mod builder;
+mod directory;
 mod error;
 pub(crate) mod guard;
 pub mod ports;
+mod process;
 mod record;
 mod server;
 mod settings;
@@ -53,7 +55,7 @@ pub struct Herd {
     directory: PathBuf,
     database: String,
     reused: bool,
-    _sockets: builder::Sockets,
+    _sockets: directory::Sockets,
     _lock: File,
 }
 

@@ -5,16 +5,16 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::binaries::{Postgres, last_lines};
 use super::error::{HerdError, Naming};
+use super::process::{POLL, children_of, kill_all, pid_of, wait_at_most};
 
 /// Included by `postgresql.conf`, written anew at each start.
 pub(super) const SETTINGS_FILE: &str = "herd.conf";
@@ -25,7 +25,6 @@ pub(super) const KEY_FILE: &str = "server.key";
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(10);
 
 /// A server's name, such as `s0b`: the shard's, then a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -198,13 +197,7 @@ impl Server {
         let Some(child) = process.as_mut() else {
             return;
         };
-        let workers = children_of(child.id());
-        // both fail only for processes that have ended meanwhile
-        let _ = child.kill();
-        for worker in workers {
-            let _ = nix::sys::signal::kill(worker, Signal::SIGKILL);
-        }
-        let _ = child.wait();
+        kill_all(child);
         *process = None;
     }
 
@@ -362,12 +355,7 @@ impl Server {
         if wait_at_most(child, super::FAST_STOP_LIMIT).is_none() {
             let _ = nix::sys::signal::kill(pid, Signal::SIGQUIT);
             if wait_at_most(child, IMMEDIATE_STOP_LIMIT).is_none() {
-                let workers = children_of(child.id());
-                let _ = child.kill();
-                for worker in workers {
-                    let _ = nix::sys::signal::kill(worker, Signal::SIGKILL);
-                }
-                let _ = child.wait();
+                kill_all(child);
             }
         }
         *process = None;
@@ -419,47 +407,6 @@ impl Drop for Server {
     }
 }
 
-fn pid_of(child: &Child) -> Pid {
-    // a process id is a positive i32 on every Unix; 0 would be our own group
-    i32::try_from(child.id()).map_or(Pid::this(), Pid::from_raw)
-}
-
-fn wait_at_most(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let begun = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if begun.elapsed() < limit => std::thread::sleep(POLL),
-            Ok(None) | Err(_) => return None,
-        }
-    }
-}
-
-/// The processes whose parent is `pid`, from `/proc/*/stat`.
-fn children_of(pid: u32) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let child: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            (parent_in(&stat)? == pid).then(|| Pid::from_raw(child))
-        })
-        .collect()
-}
-
-/// The fourth field of a `stat` line; the second is a name in parentheses that may hold anything.
-fn parent_in(stat: &str) -> Option<u32> {
-    stat.rsplit_once(") ")?
-        .1
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -468,11 +415,5 @@ mod tests {
     fn servers_are_named_after_their_shard() {
         assert_eq!(ServerName::new(0, 0).as_str(), "s0a");
         assert_eq!(ServerName::new(12, 2).to_string(), "s12c");
-    }
-
-    #[test]
-    fn the_parent_is_found_behind_any_process_name() {
-        assert_eq!(parent_in("77 (postgres: a) b) S 42 77 77 0"), Some(42));
-        assert_eq!(parent_in("77"), None);
     }
 }
