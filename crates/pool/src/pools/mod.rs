@@ -15,6 +15,7 @@ mod node_pool;
 mod statistics;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub struct Pools(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     pools: RwLock<PoolMap>,
+    /// Set under the lock of `pools`: none made later goes unended.
+    closed: AtomicBool,
 }
 
 /// Two steps, so that looking one up needs no name of its own.
@@ -101,6 +104,7 @@ impl Pools {
         let inner = Arc::new(Inner {
             shared,
             pools: RwLock::default(),
+            closed: AtomicBool::new(false),
         });
         tokio::spawn(maintain(Arc::downgrade(&inner)));
         Self(inner)
@@ -261,6 +265,9 @@ impl Inner {
             Arc::clone(login),
             target.epoch,
         ));
+        if self.closed.load(Ordering::Relaxed) {
+            pool.end(&PoolError::Closed);
+        }
         let replaced = users.insert(login.name.clone(), Arc::clone(&pool));
         drop(pools);
         if let Some(old) = replaced {
@@ -290,6 +297,10 @@ impl Inner {
     }
 
     fn end(&self) {
+        {
+            let _pools = self.write();
+            self.closed.store(true, Ordering::Relaxed);
+        }
         self.each(|pool| pool.end(&PoolError::Closed));
     }
 
