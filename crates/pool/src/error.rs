@@ -140,7 +140,7 @@ pub enum PoolError {
         /// How long was waited.
         waited: Duration,
         /// Who holds the connections.
-        holders: Holders,
+        holders: Box<Holders>,
     },
     /// The server failed a moment ago and is not tried again yet; the code is that of the failure.
     #[error("{failure} (next attempt in {} at most)", seconds(*retry_in))]

@@ -5,33 +5,38 @@
 //! [`Checkout`].
 //!
 //! # Layout
-//! - `node_pool`: one user on one server; the bound, the queue, the back-off. No I/O.
-//! - `checkout`: a connection, lent.
+//! - `node_pool`: one user on one server: who gets what. No I/O. `upkeep`: what else is done to it.
+//! - `queue`, `failure`: what it deals in: places, rights, connections; pauses after a failure.
+//! - `lending`: the awaiting side: asking, waiting, opening. `checkout`: a connection, lent.
+//! - `maintenance`: what goes on while nobody asks.
 //! - `member`, `statistics`: what is shown of them.
 
 mod checkout;
+mod failure;
+mod lending;
+mod maintenance;
 mod member;
 mod node_pool;
+mod queue;
 mod statistics;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use pgherd_topology::{Epoch, NodeId, NodeState, ShardId, ShardState};
-use tokio::time::{timeout, timeout_at};
-use tracing::{debug, warn};
 
 pub use self::checkout::Checkout;
+use self::lending::lend;
 pub use self::member::Holding;
 pub(crate) use self::member::Member;
-use self::node_pool::{Asked, Grant, NodePool, Place, Slot};
-use self::statistics::Counters;
+use self::node_pool::NodePool;
 pub use self::statistics::{PoolSnapshot, ServerSnapshot};
 use crate::error::PoolError;
-use crate::server::{Origin, Server, ServerConnection, UserLogin, open};
+use crate::server::{Server, UserLogin};
 use crate::settings::PoolSettings;
 
 /// The pools of one database. Clones are the same pools.
@@ -106,7 +111,7 @@ impl Pools {
             pools: RwLock::default(),
             closed: AtomicBool::new(false),
         });
-        tokio::spawn(maintain(Arc::downgrade(&inner)));
+        tokio::spawn(maintenance::maintain(Arc::downgrade(&inner)));
         Self(inner)
     }
 
@@ -127,8 +132,7 @@ impl Pools {
         deadline: Option<Instant>,
     ) -> Result<Checkout, PoolError> {
         let pool = self.0.pool(login, target);
-        self.0
-            .lend(&pool, login, target.epoch, deadline)
+        lend(&pool, login, target.epoch, deadline)
             .await
             .map_err(|error| match error {
                 PoolError::CheckoutTimeout {
@@ -304,55 +308,6 @@ impl Inner {
         self.each(|pool| pool.end(&PoolError::Closed));
     }
 
-    /// What [`Pools::checkout`] does once the pool is known.
-    async fn lend(
-        &self,
-        pool: &Arc<NodePool>,
-        login: &Arc<UserLogin>,
-        epoch: Epoch,
-        deadline: Option<Instant>,
-    ) -> Result<Checkout, PoolError> {
-        let mut patience = None;
-        loop {
-            let asked = pool.ask(login, epoch)?;
-            if let Asked::Connection(mut connection) = asked {
-                if connection.is_alive() {
-                    Counters::add(&pool.counters.checkouts);
-                    return Ok(Checkout::new(connection, Arc::clone(pool)));
-                }
-                debug!(server = %pool.server, pid = connection.pid(), "an idle server connection was closed by the server");
-                pool.discard(connection);
-                continue;
-            }
-            let patience = *patience.get_or_insert_with(|| self.patience(deadline));
-            let slot = match asked {
-                Asked::Connection(_) => continue,
-                Asked::Slot(slot) => slot,
-                Asked::Wait(place) => match wait(pool, place, patience).await? {
-                    Grant::Connection(mut checkout) => {
-                        if checkout.is_alive() {
-                            Counters::add(&pool.counters.checkouts);
-                            return Ok(checkout);
-                        }
-                        checkout.mark_dirty("the server closed it");
-                        continue;
-                    }
-                    Grant::Slot(slot) => slot,
-                    Grant::Refused(error) => return Err(error),
-                },
-            };
-            match open_into(pool, slot, login, epoch, Some(patience)).await {
-                Ok(checkout) => {
-                    Counters::add(&pool.counters.checkouts);
-                    return Ok(checkout);
-                }
-                // it has room for those that are open: one of them will do, and if there is none, asking says so
-                Err(error) if error.is_server_full() => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// The connections to a pool's server in the pools of other users.
     fn neighbours(&self, pool: &Arc<NodePool>) -> Vec<(Box<str>, usize)> {
         self.sorted()
@@ -363,16 +318,6 @@ impl Inner {
             .collect()
     }
 
-    /// Since when a checkout waits, and until when it may.
-    fn patience(&self, deadline: Option<Instant>) -> Patience {
-        let begun = Instant::now();
-        let limit = begun + self.shared.settings.load().checkout_timeout;
-        Patience {
-            begun,
-            until: deadline.map_or(limit, |deadline| deadline.min(limit)),
-        }
-    }
-
     /// What the maintenance does each time.
     fn tidy(&self) {
         let now = Instant::now();
@@ -380,7 +325,7 @@ impl Inner {
         for pool in self.all() {
             pool.tidy(now);
             if let Some(first) = pool.start_warming(now) {
-                tokio::spawn(keep_warm(pool, first));
+                tokio::spawn(maintenance::keep_warm(pool, first));
             }
         }
         // Under the write lock nobody can look one up, so that a count of one means that nobody else has it.
@@ -397,151 +342,4 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Since when a checkout waits, and until when it may.
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    begun: Instant,
-    until: Instant,
-}
-
-async fn wait(
-    pool: &Arc<NodePool>,
-    mut place: Place,
-    patience: Patience,
-) -> Result<Grant, PoolError> {
-    let waited = timeout_at(patience.until.into(), &mut place.receiver).await;
-    match waited {
-        Ok(Ok(grant)) => Ok(grant),
-        // only the end of a pool drops who waits unanswered
-        Ok(Err(_)) => Err(PoolError::Closed),
-        Err(_) => {
-            place.receiver.close();
-            // it may have come in that very moment
-            match place.receiver.try_recv() {
-                Ok(grant) => Ok(grant),
-                Err(_) => {
-                    drop(place);
-                    Err(timed_out(pool, patience))
-                }
-            }
-        }
-    }
-}
-
-fn timed_out(pool: &NodePool, patience: Patience) -> PoolError {
-    Counters::add(&pool.counters.timeouts);
-    PoolError::CheckoutTimeout {
-        server: Server::clone(&pool.server),
-        user: pool.user.clone(),
-        waited: patience.begun.elapsed(),
-        holders: pool.holders(),
-    }
-}
-
-/// Opens a connection within the slot. However it ends, dropping the slot or the checkout settles the count.
-async fn open_into(
-    pool: &Arc<NodePool>,
-    slot: Slot,
-    login: &Arc<UserLogin>,
-    epoch: Epoch,
-    patience: Option<Patience>,
-) -> Result<Checkout, PoolError> {
-    // after the slot was made: a reload in between makes the connection outdated, not wrong
-    let settings = pool.shared.settings();
-    let begun = Instant::now();
-    let left = patience.map_or(Duration::MAX, |patience| {
-        patience.until.saturating_duration_since(begun)
-    });
-    let limit = settings.connect_timeout.min(left);
-    let error = match timeout(limit, open(&settings, &pool.server, login)).await {
-        Ok(Ok(opened)) => {
-            pool.note_success();
-            return finish(pool, slot, opened, &settings, epoch);
-        }
-        Ok(Err(error)) => error,
-        Err(_) => {
-            if let Some(patience) = patience.filter(|_| left < settings.connect_timeout) {
-                return Err(timed_out(pool, patience));
-            }
-            PoolError::ConnectTimeout {
-                server: Server::clone(&pool.server),
-                after: limit,
-            }
-        }
-    };
-    warn!(server = %pool.server, user = %pool.user, error = %error, "could not open a server connection");
-    pool.note_failure(&error);
-    Err(error)
-}
-
-fn finish(
-    pool: &Arc<NodePool>,
-    slot: Slot,
-    opened: crate::server::Opened,
-    settings: &PoolSettings,
-    epoch: Epoch,
-) -> Result<Checkout, PoolError> {
-    let Some(member) = slot.member().map(Arc::clone) else {
-        return Err(PoolError::Closed);
-    };
-    let now = Instant::now();
-    member.set_pid(opened.pid);
-    member.hand(Holding::Running, now);
-    let origin = Origin {
-        server: Arc::clone(&pool.server),
-        tls: Arc::clone(&settings.tls),
-        epoch,
-        pid: opened.pid,
-        cancel_key: opened.cancel_key,
-        created: now,
-        expires: now.checked_add(lifetime(settings.lifetime)),
-        member,
-    };
-    let connection = ServerConnection::new(opened.transport, opened.parameters, origin);
-    debug!(server = %pool.server, user = %pool.user, pid = connection.pid(), "opened a server connection");
-    slot.fill(Box::new(connection)).ok_or(PoolError::Closed)
-}
-
-/// Up to a tenth less.
-fn lifetime(most: Duration) -> Duration {
-    most.mul_f64(1.0 - rand::random::<f64>() / 10.0)
-}
-
-/// Opens what is missing to `min`, one after the other, and stops at the first failure: the maintenance comes again.
-async fn keep_warm(pool: Arc<NodePool>, first: (Slot, Arc<UserLogin>, Epoch)) {
-    let mut next = Some(first);
-    while let Some((slot, login, epoch)) = next {
-        let opened = open_into(&pool, slot, &login, epoch, None).await;
-        pool.warmed();
-        // dropping it puts it into the pool
-        next = opened.ok().and_then(|checkout| {
-            drop(checkout);
-            pool.start_warming(Instant::now())
-        });
-    }
-}
-
-/// Until the pools are gone.
-async fn maintain(inner: Weak<Inner>) {
-    loop {
-        let Some(pause) = inner
-            .upgrade()
-            .map(|inner| pause(&inner.shared.settings.load()))
-        else {
-            return;
-        };
-        tokio::time::sleep(pause).await;
-        match inner.upgrade() {
-            Some(inner) => inner.tidy(),
-            None => return,
-        }
-    }
-}
-
-/// Often enough for the shortest of the times that it sees to, and no more often than 20 times a second.
-fn pause(settings: &PoolSettings) -> Duration {
-    let shortest = settings.idle_timeout.min(settings.lifetime) / 4;
-    shortest.clamp(Duration::from_millis(50), Duration::from_secs(1))
 }

@@ -12,22 +12,20 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgherd_topology::Epoch;
 use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::checkout::Checkout;
+use super::failure::Failure;
+use super::lending::home;
+use super::queue::{Grant, Place, Slot, Waiter};
 use super::statistics::Counters;
 use super::{Holding, Member, Shared};
-use crate::error::{Holders, PoolError};
+use crate::error::PoolError;
 use crate::server::{Server, ServerConnection, UserLogin};
-
-/// The first pause after a failure, doubled with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The connections of one user to one server.
 #[derive(Debug)]
@@ -41,46 +39,23 @@ pub(super) struct NodePool {
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// What is used last is handed out first, so that the rest can age and go.
     #[allow(clippy::vec_box)] // moved about more often than looked into
-    idle: Vec<Box<ServerConnection>>,
-    members: Vec<Arc<Member>>,
-    waiters: VecDeque<Waiter>,
-    failure: Option<Failure>,
+    pub(super) idle: Vec<Box<ServerConnection>>,
+    pub(super) members: Vec<Arc<Member>>,
+    pub(super) waiters: VecDeque<Waiter>,
+    pub(super) failure: Option<Failure>,
     /// Connections of older epochs are not handed out any more.
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     /// Connections begun earlier are not handed out any more.
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     /// Who logged in last: what the maintenance opens connections with.
-    login: Arc<UserLogin>,
-    last_asked: Instant,
-    warming: bool,
+    pub(super) login: Arc<UserLogin>,
+    pub(super) last_asked: Instant,
+    pub(super) warming: bool,
     /// Why there are no more connections.
-    ended: Option<PoolError>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    id: u64,
-    epoch: Epoch,
-    since: Instant,
-    sender: oneshot::Sender<Grant>,
-}
-
-#[derive(Debug)]
-struct Failure {
-    error: PoolError,
-    until: Instant,
-    pause: Duration,
-}
-
-/// What one who waits is given. Dropped unread, it goes back to the pool by itself.
-#[derive(Debug)]
-pub(super) enum Grant {
-    Connection(Checkout),
-    Slot(Slot),
-    Refused(PoolError),
+    pub(super) ended: Option<PoolError>,
 }
 
 /// What asking for a connection gives at once.
@@ -93,52 +68,22 @@ pub(super) enum Asked {
     Wait(Place),
 }
 
-/// A place in the queue; dropped, it is given up.
-pub(super) struct Place {
-    pub(super) receiver: oneshot::Receiver<Grant>,
-    pool: Arc<NodePool>,
-    id: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.receiver.close();
-        let mut state = self.pool.state();
-        // ids rise along the queue
-        if let Ok(index) = state
-            .waiters
-            .binary_search_by_key(&self.id, |waiter| waiter.id)
-        {
-            state.waiters.remove(index);
+impl State {
+    /// The one used last; before that the one used last of those that this thread's runtime drives: another's
+    /// answers come by way of another thread.
+    fn take_idle(&mut self) -> Option<Box<ServerConnection>> {
+        let last = self.idle.last()?;
+        if last.origin().home.is_none() {
+            return self.idle.pop();
         }
-    }
-}
-
-/// The right to one of the pool's connections. Dropped, it goes to the next who waits.
-#[derive(Debug)]
-pub(super) struct Slot(Option<(Arc<NodePool>, Arc<Member>)>);
-
-impl Slot {
-    /// Turns the right into the thing.
-    pub(super) fn fill(mut self, connection: Box<ServerConnection>) -> Option<Checkout> {
-        let (pool, _) = self.0.take()?;
-        Some(Checkout::new(connection, pool))
-    }
-
-    pub(super) fn member(&self) -> Option<&Arc<Member>> {
-        self.0.as_ref().map(|(_, member)| member)
-    }
-
-    /// Gives up the right without its being handed on: the caller has the lock and does so itself.
-    fn defuse(mut self) -> Option<Arc<Member>> {
-        self.0.take().map(|(_, member)| member)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if let Some((pool, member)) = self.0.take() {
-            pool.release(&member);
+        let here = home();
+        match self
+            .idle
+            .iter()
+            .rposition(|connection| connection.origin().home == here)
+        {
+            Some(index) => Some(self.idle.remove(index)),
+            None => self.idle.pop(),
         }
     }
 }
@@ -172,7 +117,7 @@ impl NodePool {
     }
 
     /// A panic cannot leave the state half changed: nothing in here panics between two changes that belong together.
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,7 +158,7 @@ impl NodePool {
         }
         state.last_asked = now;
         if state.waiters.is_empty() {
-            while let Some(connection) = state.idle.pop() {
+            while let Some(connection) = state.take_idle() {
                 if is_current(&connection, state) && !is_expired(&connection, now) {
                     connection.origin().member.hand(Holding::Running, now);
                     return Ok(Asked::Connection(connection));
@@ -221,9 +166,13 @@ impl NodePool {
                 remove_member(state, &connection.origin().member);
                 outdated.push(connection);
             }
-            if let Some(failure) = state.failure.as_ref().filter(|failure| failure.until > now) {
+            if let Some(failure) = state
+                .failure
+                .as_ref()
+                .filter(|failure| failure.is_active(now))
+            {
                 // where the server is full, one of those that are open comes back sooner than a new one opens
-                if !failure.error.is_server_full() || state.members.is_empty() {
+                if !failure.is_server_full() || state.members.is_empty() {
                     return Err(failure.as_error(now));
                 }
             } else if state.members.len() < self.shared.size() {
@@ -243,6 +192,15 @@ impl NodePool {
             pool: Arc::clone(self),
             id,
         }))
+    }
+
+    /// A place in the queue was given up.
+    pub(super) fn leave(&self, id: u64) {
+        let mut state = self.state();
+        // ids rise along the queue
+        if let Ok(index) = state.waiters.binary_search_by_key(&id, |waiter| waiter.id) {
+            state.waiters.remove(index);
+        }
     }
 
     /// Takes back what was handed out: to the first who waits, to the idle ones, or to be closed.
@@ -299,29 +257,33 @@ impl NodePool {
     }
 
     /// A connection was closed or did not come about.
-    fn release(self: &Arc<Self>, member: &Arc<Member>) {
+    pub(super) fn release(self: &Arc<Self>, member: &Arc<Member>) {
         let mut state = self.state();
         remove_member(&mut state, member);
         self.pump(&mut state, Instant::now());
     }
 
     /// A server that was full has room for one more.
-    fn made_room(&self, state: &mut State) {
+    pub(super) fn made_room(&self, state: &mut State) {
         if state
             .failure
             .as_ref()
-            .is_some_and(|failure| failure.error.is_server_full())
+            .is_some_and(|failure| failure.is_server_full())
         {
             state.failure = None;
         }
     }
 
     /// Gives those who wait what they can have: the right to open connections, or the reason why they cannot.
-    fn pump(self: &Arc<Self>, state: &mut State, now: Instant) {
+    pub(super) fn pump(self: &Arc<Self>, state: &mut State, now: Instant) {
         while !state.waiters.is_empty() && state.members.len() < self.shared.size() {
-            let refusal = match state.failure.as_ref().filter(|failure| failure.until > now) {
+            let refusal = match state
+                .failure
+                .as_ref()
+                .filter(|failure| failure.is_active(now))
+            {
                 // those that are open come back
-                Some(failure) if failure.error.is_server_full() && !state.members.is_empty() => {
+                Some(failure) if failure.is_server_full() && !state.members.is_empty() => {
                     return;
                 }
                 Some(failure) => Some(failure.as_error(now)),
@@ -348,7 +310,7 @@ impl NodePool {
         }
     }
 
-    fn new_slot(self: &Arc<Self>, state: &mut State) -> Slot {
+    pub(super) fn new_slot(self: &Arc<Self>, state: &mut State) -> Slot {
         let member = Arc::new(Member::opening());
         state.members.push(Arc::clone(&member));
         Slot(Some((Arc::clone(self), member)))
@@ -364,15 +326,11 @@ impl NodePool {
     pub(super) fn note_failure(&self, error: &PoolError) {
         Counters::add(&self.counters.failed);
         let mut state = self.state();
-        let pause = match &state.failure {
-            Some(failure) => (failure.pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
-        };
-        state.failure = Some(Failure {
-            error: error.clone(),
-            until: Instant::now() + pause,
-            pause,
-        });
+        state.failure = Some(Failure::after(
+            state.failure.as_ref(),
+            error.clone(),
+            Instant::now(),
+        ));
     }
 
     fn superseded(&self, asked: Epoch, current: Epoch) -> PoolError {
@@ -384,7 +342,7 @@ impl NodePool {
     }
 
     /// From now on only connections of this epoch; who waits for an older one is told to look again.
-    fn raise_epoch(&self, state: &mut State, epoch: Epoch) {
+    pub(super) fn raise_epoch(&self, state: &mut State, epoch: Epoch) {
         if epoch <= state.epoch {
             return;
         }
@@ -401,110 +359,6 @@ impl NodePool {
         }
     }
 
-    pub(super) fn retire_older_than(self: &Arc<Self>, epoch: Epoch) {
-        self.raise_epoch(&mut self.state(), epoch);
-        self.tidy(Instant::now());
-    }
-
-    /// What was opened before now is not handed out any more. A failure is forgotten: something changed.
-    pub(super) fn retire(self: &Arc<Self>) {
-        let now = Instant::now();
-        {
-            let mut state = self.state();
-            state.not_before = Some(now);
-            state.failure = None;
-        }
-        self.tidy(now);
-    }
-
-    /// Ends the pool: those who wait are told why, what is out is closed when it comes back.
-    pub(super) fn end(&self, why: &PoolError) {
-        let idle = {
-            let mut state = self.state();
-            state.ended = Some(why.clone());
-            for waiter in state.waiters.drain(..) {
-                let _ = waiter.sender.send(Grant::Refused(why.clone()));
-            }
-            let idle = std::mem::take(&mut state.idle);
-            for connection in &idle {
-                remove_member(&mut state, &connection.origin().member);
-            }
-            idle
-        };
-        self.close(idle);
-    }
-
-    /// Closes what need not or must not stay: outdated, expired, dead, beyond the bound, or idle for too long. And
-    /// after the bound was raised, lets those in who wait.
-    pub(super) fn tidy(self: &Arc<Self>, now: Instant) {
-        let settings = self.shared.settings();
-        let mut leaving = Vec::new();
-        {
-            let mut state = self.state();
-            let mut spare = state.members.len().saturating_sub(settings.min);
-            let mut surplus = state.members.len().saturating_sub(self.shared.size());
-            // the ones that were not used for longest come first
-            for mut connection in std::mem::take(&mut state.idle) {
-                let idle_for = now.saturating_duration_since(connection.last_used());
-                let unwanted = idle_for >= settings.idle_timeout && spare > 0;
-                if unwanted
-                    || surplus > 0
-                    || !is_current(&connection, &state)
-                    || is_expired(&connection, now)
-                    || !connection.is_alive()
-                {
-                    spare = spare.saturating_sub(1);
-                    surplus = surplus.saturating_sub(1);
-                    remove_member(&mut state, &connection.origin().member);
-                    leaving.push(connection);
-                } else {
-                    state.idle.push(connection);
-                }
-            }
-            if !leaving.is_empty() {
-                self.made_room(&mut state);
-            }
-            self.pump(&mut state, now);
-        }
-        self.close(leaving);
-    }
-
-    /// The right to open one more connection where fewer are open than should be, and whom to log in. One at a
-    /// time: [`Self::warmed`] ends it.
-    pub(super) fn start_warming(
-        self: &Arc<Self>,
-        now: Instant,
-    ) -> Option<(Slot, Arc<UserLogin>, Epoch)> {
-        let settings = self.shared.settings();
-        let mut state = self.state();
-        let failed = state
-            .failure
-            .as_ref()
-            .is_some_and(|failure| failure.until > now);
-        let wanted = settings.min.min(self.shared.size());
-        if state.ended.is_some() || state.warming || failed || state.members.len() >= wanted {
-            return None;
-        }
-        state.warming = true;
-        Some((
-            self.new_slot(&mut state),
-            Arc::clone(&state.login),
-            state.epoch,
-        ))
-    }
-
-    pub(super) fn warmed(&self) {
-        self.state().warming = false;
-    }
-
-    /// Whether nobody has asked for it for so long, and nothing is left of it.
-    pub(super) fn is_forgotten(&self, now: Instant, after: Duration) -> bool {
-        let state = self.state();
-        state.members.is_empty()
-            && state.waiters.is_empty()
-            && now.saturating_duration_since(state.last_asked) >= after
-    }
-
     pub(super) fn close(&self, connections: impl IntoIterator<Item = Box<ServerConnection>>) {
         for connection in connections {
             Counters::add(&self.counters.closed);
@@ -517,59 +371,9 @@ impl NodePool {
         self.release(&connection.origin().member);
         self.close(Some(connection));
     }
-
-    /// Who has the connections.
-    pub(super) fn holders(&self) -> Holders {
-        let now = Instant::now();
-        let state = self.state();
-        let mut holders = Holders {
-            size: self.shared.size(),
-            waiting: state.waiters.len(),
-            ..Holders::default()
-        };
-        for member in &state.members {
-            let holding = member.holding();
-            *match holding {
-                Holding::Opening => &mut holders.opening,
-                Holding::Idle => &mut holders.idle,
-                Holding::Running => &mut holders.running,
-                Holding::InTransaction => &mut holders.in_transaction,
-                Holding::Failed => &mut holders.failed,
-                Holding::Kept => &mut holders.kept,
-            } += 1;
-            if holding != Holding::Idle {
-                holders.longest = holders.longest.max(member.held_for(now));
-            }
-        }
-        holders
-    }
-
-    /// Every connection.
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
-        self.state().members.clone()
-    }
-
-    /// How long the first has waited, and the failure that keeps new connections from being tried.
-    pub(super) fn troubles(&self, now: Instant) -> (Duration, Option<String>) {
-        let state = self.state();
-        let waiting = state.waiters.front().map_or(Duration::ZERO, |first| {
-            now.saturating_duration_since(first.since)
-        });
-        let failure = state.failure.as_ref().filter(|failure| failure.until > now);
-        (waiting, failure.map(|failure| failure.error.to_string()))
-    }
 }
 
-impl Failure {
-    fn as_error(&self, now: Instant) -> PoolError {
-        PoolError::BackingOff {
-            failure: Box::new(self.error.clone()),
-            retry_in: self.until.saturating_duration_since(now),
-        }
-    }
-}
-
-fn remove_member(state: &mut State, member: &Arc<Member>) {
+pub(super) fn remove_member(state: &mut State, member: &Arc<Member>) {
     if let Some(index) = state
         .members
         .iter()
@@ -579,12 +383,12 @@ fn remove_member(state: &mut State, member: &Arc<Member>) {
     }
 }
 
-fn is_current(connection: &ServerConnection, state: &State) -> bool {
+pub(super) fn is_current(connection: &ServerConnection, state: &State) -> bool {
     let begun = connection.origin().member.born();
     connection.epoch() >= state.epoch && state.not_before.is_none_or(|limit| begun >= limit)
 }
 
-fn is_expired(connection: &ServerConnection, now: Instant) -> bool {
+pub(super) fn is_expired(connection: &ServerConnection, now: Instant) -> bool {
     connection
         .origin()
         .expires

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::Instant;
 
 use pgherd_protocol::{CancelKey, TransactionStatus};
@@ -44,6 +45,8 @@ pub(crate) struct Origin {
     pub(crate) cancel_key: Option<CancelKey>,
     pub(crate) created: Instant,
     pub(crate) expires: Option<Instant>,
+    /// The thread whose runtime drives it, where each thread has its own.
+    pub(crate) home: Option<ThreadId>,
     pub(crate) member: Arc<Member>,
 }
 

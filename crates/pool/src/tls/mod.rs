@@ -1,6 +1,6 @@
 //! TLS towards the servers: libpq's six modes, roots, a client certificate, and how the handshake begins.
 //!
-//! Owns what is decided before a connection exists. Never reads or writes: [`crate::connect`] does. Main types:
+//! Owns what is decided before a connection exists. Never reads or writes: [`crate::server`] does. Main types:
 //! [`SslMode`], [`ClientTls`]. Follows the Postgres documentation, chapter 34.19 (SSL support).
 
 mod binding;

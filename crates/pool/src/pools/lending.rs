@@ -1,0 +1,198 @@
+//! From the wish for a connection to the connection: asking, waiting, opening.
+//!
+//! Owns the awaiting side of a checkout. Never counts: the pool does, by what is dropped. Extends [`super::Pools`].
+
+use std::sync::Arc;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use pgherd_topology::Epoch;
+use tokio::runtime::RuntimeFlavor;
+use tokio::time::{timeout, timeout_at};
+use tracing::{debug, warn};
+
+use super::Holding;
+use super::checkout::Checkout;
+use super::node_pool::{Asked, NodePool};
+use super::queue::{Grant, Place, Slot};
+use super::statistics::Counters;
+use crate::error::PoolError;
+use crate::server::{Opened, Origin, Server, ServerConnection, UserLogin, open};
+use crate::settings::PoolSettings;
+
+/// What [`super::Pools::checkout`] does once the pool is known.
+pub(super) async fn lend(
+    pool: &Arc<NodePool>,
+    login: &Arc<UserLogin>,
+    epoch: Epoch,
+    deadline: Option<Instant>,
+) -> Result<Checkout, PoolError> {
+    let mut patience = None;
+    loop {
+        let slot = match pool.ask(login, epoch)? {
+            Asked::Connection(mut connection) => {
+                if connection.is_alive() {
+                    Counters::add(&pool.counters.checkouts);
+                    return Ok(Checkout::new(connection, Arc::clone(pool)));
+                }
+                debug!(server = %pool.server, pid = connection.pid(), "the server closed an idle connection");
+                pool.discard(connection);
+                continue;
+            }
+            Asked::Slot(slot) => slot,
+            Asked::Wait(place) => {
+                let patience = *patience.get_or_insert_with(|| Patience::new(pool, deadline));
+                match wait(pool, place, patience).await? {
+                    Grant::Connection(mut checkout) => {
+                        if checkout.is_alive() {
+                            Counters::add(&pool.counters.checkouts);
+                            return Ok(checkout);
+                        }
+                        checkout.mark_dirty("the server closed it");
+                        continue;
+                    }
+                    Grant::Slot(slot) => slot,
+                    Grant::Refused(error) => return Err(error),
+                }
+            }
+        };
+        let patience = *patience.get_or_insert_with(|| Patience::new(pool, deadline));
+        match open_into(pool, slot, login, epoch, Some(patience)).await {
+            Ok(checkout) => {
+                Counters::add(&pool.counters.checkouts);
+                return Ok(checkout);
+            }
+            // it has room for those that are open: one of them will do, and if there is none, asking says so
+            Err(error) if error.is_server_full() => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Since when a checkout waits, and until when it may.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    begun: Instant,
+    until: Instant,
+}
+
+impl Patience {
+    fn new(pool: &NodePool, deadline: Option<Instant>) -> Self {
+        let begun = Instant::now();
+        let limit = begun + pool.shared.settings().checkout_timeout;
+        Self {
+            begun,
+            until: deadline.map_or(limit, |deadline| deadline.min(limit)),
+        }
+    }
+}
+
+async fn wait(
+    pool: &Arc<NodePool>,
+    mut place: Place,
+    patience: Patience,
+) -> Result<Grant, PoolError> {
+    let waited = timeout_at(patience.until.into(), &mut place.receiver).await;
+    match waited {
+        Ok(Ok(grant)) => Ok(grant),
+        // only the end of a pool drops who waits unanswered
+        Ok(Err(_)) => Err(PoolError::Closed),
+        Err(_) => {
+            place.receiver.close();
+            // it may have come in that very moment
+            match place.receiver.try_recv() {
+                Ok(grant) => Ok(grant),
+                Err(_) => {
+                    drop(place);
+                    Err(timed_out(pool, patience))
+                }
+            }
+        }
+    }
+}
+
+fn timed_out(pool: &NodePool, patience: Patience) -> PoolError {
+    Counters::add(&pool.counters.timeouts);
+    PoolError::CheckoutTimeout {
+        server: Server::clone(&pool.server),
+        user: pool.user.clone(),
+        waited: patience.begun.elapsed(),
+        holders: Box::new(pool.holders()),
+    }
+}
+
+/// Opens a connection within the slot. However it ends, dropping the slot or the checkout settles the count.
+pub(super) async fn open_into(
+    pool: &Arc<NodePool>,
+    slot: Slot,
+    login: &Arc<UserLogin>,
+    epoch: Epoch,
+    patience: Option<Patience>,
+) -> Result<Checkout, PoolError> {
+    // after the slot was made: a reload in between makes the connection outdated, not wrong
+    let settings = pool.shared.settings();
+    let begun = Instant::now();
+    let left = patience.map_or(Duration::MAX, |patience| {
+        patience.until.saturating_duration_since(begun)
+    });
+    let limit = settings.connect_timeout.min(left);
+    let error = match timeout(limit, open(&settings, &pool.server, login)).await {
+        Ok(Ok(opened)) => {
+            pool.note_success();
+            return finish(pool, slot, opened, &settings, epoch);
+        }
+        Ok(Err(error)) => error,
+        Err(_) => {
+            if let Some(patience) = patience.filter(|_| left < settings.connect_timeout) {
+                return Err(timed_out(pool, patience));
+            }
+            PoolError::ConnectTimeout {
+                server: Server::clone(&pool.server),
+                after: limit,
+            }
+        }
+    };
+    warn!(server = %pool.server, user = %pool.user, error = %error, "could not open a server connection");
+    pool.note_failure(&error);
+    Err(error)
+}
+
+fn finish(
+    pool: &Arc<NodePool>,
+    slot: Slot,
+    opened: Opened,
+    settings: &PoolSettings,
+    epoch: Epoch,
+) -> Result<Checkout, PoolError> {
+    let Some(member) = slot.member().map(Arc::clone) else {
+        return Err(PoolError::Closed);
+    };
+    let now = Instant::now();
+    member.set_pid(opened.pid);
+    member.hand(Holding::Running, now);
+    let origin = Origin {
+        server: Arc::clone(&pool.server),
+        tls: Arc::clone(&settings.tls),
+        epoch,
+        pid: opened.pid,
+        cancel_key: opened.cancel_key,
+        created: now,
+        expires: now.checked_add(lifetime(settings.lifetime)),
+        home: home(),
+        member,
+    };
+    let connection = ServerConnection::new(opened.transport, opened.parameters, origin);
+    debug!(server = %pool.server, user = %pool.user, pid = connection.pid(), "opened a server connection");
+    slot.fill(Box::new(connection)).ok_or(PoolError::Closed)
+}
+
+/// The thread whose runtime drives what is opened now, where each thread has its own.
+pub(super) fn home() -> Option<ThreadId> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| thread::current().id())
+}
+
+/// Up to a tenth less.
+fn lifetime(most: Duration) -> Duration {
+    most.mul_f64(1.0 - rand::random::<f64>() / 10.0)
+}

@@ -1,0 +1,164 @@
+//! What is done to a pool from outside its daily business: retiring, tidying, warming, looking.
+//!
+//! Owns the rules by which connections go that nobody returns. Never lends one. Extends [`NodePool`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgherd_topology::Epoch;
+
+use super::node_pool::{NodePool, is_current, is_expired, remove_member};
+use super::queue::{Grant, Slot};
+use super::{Holding, Member};
+use crate::error::{Holders, PoolError};
+use crate::server::UserLogin;
+
+impl NodePool {
+    pub(super) fn retire_older_than(self: &Arc<Self>, epoch: Epoch) {
+        self.raise_epoch(&mut self.state(), epoch);
+        self.tidy(Instant::now());
+    }
+
+    /// What was opened before now is not handed out any more. A failure is forgotten: something changed.
+    pub(super) fn retire(self: &Arc<Self>) {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            state.not_before = Some(now);
+            state.failure = None;
+        }
+        self.tidy(now);
+    }
+
+    /// Ends the pool: those who wait are told why, what is out is closed when it comes back.
+    pub(super) fn end(&self, why: &PoolError) {
+        let idle = {
+            let mut state = self.state();
+            state.ended = Some(why.clone());
+            for waiter in state.waiters.drain(..) {
+                let _ = waiter.sender.send(Grant::Refused(why.clone()));
+            }
+            let idle = std::mem::take(&mut state.idle);
+            for connection in &idle {
+                remove_member(&mut state, &connection.origin().member);
+            }
+            idle
+        };
+        self.close(idle);
+    }
+
+    /// Closes what need not or must not stay: outdated, expired, dead, beyond the bound, or idle for too long. And
+    /// after the bound was raised, lets those in who wait.
+    pub(super) fn tidy(self: &Arc<Self>, now: Instant) {
+        let settings = self.shared.settings();
+        let mut leaving = Vec::new();
+        {
+            let mut state = self.state();
+            let mut spare = state.members.len().saturating_sub(settings.min);
+            let mut surplus = state.members.len().saturating_sub(self.shared.size());
+            // the ones that were not used for longest come first
+            for mut connection in std::mem::take(&mut state.idle) {
+                let idle_for = now.saturating_duration_since(connection.last_used());
+                let unwanted = idle_for >= settings.idle_timeout && spare > 0;
+                if unwanted
+                    || surplus > 0
+                    || !is_current(&connection, &state)
+                    || is_expired(&connection, now)
+                    || !connection.is_alive()
+                {
+                    spare = spare.saturating_sub(1);
+                    surplus = surplus.saturating_sub(1);
+                    remove_member(&mut state, &connection.origin().member);
+                    leaving.push(connection);
+                } else {
+                    state.idle.push(connection);
+                }
+            }
+            if !leaving.is_empty() {
+                self.made_room(&mut state);
+            }
+            self.pump(&mut state, now);
+        }
+        self.close(leaving);
+    }
+
+    /// The right to open one more connection where fewer are open than should be, and whom to log in. One at a
+    /// time: [`Self::warmed`] ends it.
+    pub(super) fn start_warming(
+        self: &Arc<Self>,
+        now: Instant,
+    ) -> Option<(Slot, Arc<UserLogin>, Epoch)> {
+        let settings = self.shared.settings();
+        let mut state = self.state();
+        let failed = state
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.is_active(now));
+        let wanted = settings.min.min(self.shared.size());
+        if state.ended.is_some() || state.warming || failed || state.members.len() >= wanted {
+            return None;
+        }
+        state.warming = true;
+        Some((
+            self.new_slot(&mut state),
+            Arc::clone(&state.login),
+            state.epoch,
+        ))
+    }
+
+    pub(super) fn warmed(&self) {
+        self.state().warming = false;
+    }
+
+    /// Whether nobody has asked for it for so long, and nothing is left of it.
+    pub(super) fn is_forgotten(&self, now: Instant, after: Duration) -> bool {
+        let state = self.state();
+        state.members.is_empty()
+            && state.waiters.is_empty()
+            && now.saturating_duration_since(state.last_asked) >= after
+    }
+
+    /// Who has the connections.
+    pub(super) fn holders(&self) -> Holders {
+        let now = Instant::now();
+        let state = self.state();
+        let mut holders = Holders {
+            size: self.shared.size(),
+            waiting: state.waiters.len(),
+            ..Holders::default()
+        };
+        for member in &state.members {
+            let holding = member.holding();
+            *match holding {
+                Holding::Opening => &mut holders.opening,
+                Holding::Idle => &mut holders.idle,
+                Holding::Running => &mut holders.running,
+                Holding::InTransaction => &mut holders.in_transaction,
+                Holding::Failed => &mut holders.failed,
+                Holding::Kept => &mut holders.kept,
+            } += 1;
+            if holding != Holding::Idle {
+                holders.longest = holders.longest.max(member.held_for(now));
+            }
+        }
+        holders
+    }
+
+    /// Every connection.
+    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+        self.state().members.clone()
+    }
+
+    /// How long the first has waited, and the failure that keeps new connections from being tried.
+    pub(super) fn troubles(&self, now: Instant) -> (Duration, Option<String>) {
+        let state = self.state();
+        let waiting = state.waiters.front().map_or(Duration::ZERO, |first| {
+            now.saturating_duration_since(first.since)
+        });
+        let failure = state
+            .failure
+            .as_ref()
+            .filter(|failure| failure.is_active(now));
+        (waiting, failure.map(|failure| failure.error().to_string()))
+    }
+}
