@@ -138,7 +138,8 @@ pub(super) async fn open_into(
     let limit = settings.connect_timeout.min(left);
     let error = match timeout(limit, open(&settings, &pool.server, login)).await {
         Ok(Ok(opened)) => {
-            pool.note_success();
+            // too late to be of use, it is closed here, and the slot goes to the next
+            pool.note_success(epoch)?;
             return finish(pool, slot, opened, &settings, epoch);
         }
         Ok(Err(error)) => error,

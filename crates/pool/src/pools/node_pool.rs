@@ -317,9 +317,20 @@ impl NodePool {
     }
 
     /// A connection was opened: the server is well.
-    pub(super) fn note_success(&self) {
+    ///
+    /// # Errors
+    /// When nobody may have it any more: the shard has changed hands meanwhile, or the pool has ended.
+    pub(super) fn note_success(&self, epoch: Epoch) -> Result<(), PoolError> {
         Counters::add(&self.counters.opened);
-        self.state().failure = None;
+        let mut state = self.state();
+        state.failure = None;
+        let error = match &state.ended {
+            Some(error) => error.clone(),
+            None if epoch < state.epoch => self.superseded(epoch, state.epoch),
+            None => return Ok(()),
+        };
+        Counters::add(&self.counters.closed);
+        Err(error)
     }
 
     /// A connection could not be opened: for a while none is tried.

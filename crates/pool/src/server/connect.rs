@@ -20,6 +20,9 @@ use crate::stream::Stream;
 use crate::tls::{ALPN, ClientTls, Negotiation, SslMode};
 use crate::transport::Transport;
 
+/// The pause before a Unix socket is tried again.
+const UNIX_RETRY: Duration = Duration::from_millis(10);
+
 /// How one attempt to connect deals with encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {
@@ -56,7 +59,7 @@ pub(super) async fn open_transport(
     let (host, port) = match &server.address {
         Address::Unix { directory, port } => {
             let path = format!("{directory}/.s.PGSQL.{port}");
-            let socket = UnixStream::connect(path)
+            let socket = connect_unix(&path)
                 .await
                 .map_err(|source| PoolError::connect(server, source))?;
             return Ok(Transport::new(Stream::unix(socket)));
@@ -71,6 +74,19 @@ pub(super) async fn open_transport(
         }
         (Encryption::IfOffered | Encryption::Required, _) => {
             request_tls(server, tls, host, encryption, transport).await
+        }
+    }
+}
+
+/// Where the server's queue is full, a Unix socket refuses at once what TCP would hold back: try again, within the
+/// time that the caller allows.
+async fn connect_unix(path: &str) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(UNIX_RETRY).await;
+            }
+            result => return result,
         }
     }
 }

@@ -283,6 +283,55 @@ async fn many_tasks_share_few_connections() {
     assert!(snapshot.idle <= 4);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_leaks_however_threads_hand_over_give_up_and_drain() {
+    let server = TestServer::start().await;
+    let pools = Pools::new(PoolSettings {
+        checkout_timeout: SOON,
+        ..settings(4)
+    });
+    let login = superuser();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..32_u64 {
+        let (pools, node, login) = (pools.clone(), server.tcp(), login.clone());
+        tasks.spawn(async move {
+            for round in 0..60 {
+                let patience = Duration::from_micros((number * 613 + round * 1709) % 9000);
+                let Ok(lent) = timeout(patience, checkout(&pools, &login, &node)).await else {
+                    continue;
+                };
+                let mut lent = lent.unwrap();
+                let value = (number * 1000 + round).to_string();
+                // some go away while their query runs
+                let sql = format!("SELECT {value}");
+                if let Ok(told) = timeout(patience, query(&mut lent, &sql)).await {
+                    assert_eq!(told.unwrap(), [value]);
+                }
+                if (number + round) % 97 == 0 {
+                    pools.drain();
+                }
+            }
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.unwrap();
+    }
+    let snapshot = &pools.pool_snapshots()[0];
+    assert_eq!(
+        (snapshot.active, snapshot.opening, snapshot.waiting),
+        (0, 0, 0)
+    );
+    assert!(snapshot.idle <= 4);
+    assert_eq!(snapshot.opened - snapshot.closed, snapshot.idle as u64);
+    let all = [
+        checkout(&pools, &login, &server.tcp()).await.unwrap(),
+        checkout(&pools, &login, &server.tcp()).await.unwrap(),
+        checkout(&pools, &login, &server.tcp()).await.unwrap(),
+        checkout(&pools, &login, &server.tcp()).await.unwrap(),
+    ];
+    drop(all);
+}
+
 #[tokio::test]
 async fn a_server_that_refuses_is_left_alone_for_a_moment() {
     let node = NodeState::new(
