@@ -56,5 +56,6 @@ fuzz:
 	elif ! cargo +nightly fuzz --version >/dev/null 2>&1; then echo 'fuzz: skipped, cargo-fuzz is not installed'; \
 	else set -e; for target in $$(cargo +nightly fuzz list); do \
 		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
-		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536; \
+		if ! cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 >target/fuzz.log 2>&1; \
+		then cat target/fuzz.log; exit 1; fi; tail -n 1 target/fuzz.log; \
 	done; fi
