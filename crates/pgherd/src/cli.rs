@@ -10,6 +10,7 @@ use clap_complete::Shell;
 const EXAMPLES: &str = "\
 Examples:
   pgherd check --config pgherd.yaml            is the configuration right?
+  pgherd hash-password                         make a SCRAM verifier for `password:`
   pgherd schema > pgherd.schema.json           let an editor complete the configuration
   pgherd completions bash > /etc/bash_completion.d/pgherd";
 
@@ -33,8 +34,16 @@ pub enum Command {
         config: PathBuf,
     },
     /// Print the JSON Schema of the configuration.
-    #[command(after_help = "Example:\n  pgherd schema > pgherd.schema.json")]
+    #[command(
+        after_help = "Example:\n  pgherd hash-password                         make a SCRAM verifier for `password:`
+  pgherd schema > pgherd.schema.json"
+    )]
     Schema,
+    /// Read a password without echo and print its SCRAM-SHA-256 verifier, for `password:` or CREATE ROLE.
+    #[command(
+        after_help = "Examples:\n  pgherd hash-password\n  printf %s \"$PASSWORD\" | pgherd hash-password"
+    )]
+    HashPassword,
     /// Print a completion script.
     #[command(after_help = "Example:\n  pgherd completions zsh > ~/.zfunc/_pgherd")]
     Completions {

@@ -7,5 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod hash_password;
 pub mod herd;
 pub mod schema;
+pub mod serve;

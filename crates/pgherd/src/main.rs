@@ -17,7 +17,7 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                eprint!("{error}");
+                eprintln!("{}", error.to_string().trim_end());
                 ExitCode::from(EXIT_CONFIGURATION)
             }
         },
@@ -25,6 +25,16 @@ fn main() -> ExitCode {
             print!("{}", pgherd::schema::schema());
             ExitCode::SUCCESS
         }
+        Command::HashPassword => match pgherd::hash_password::hash_password() {
+            Ok(verifier) => {
+                println!("{verifier}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("pgherd: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pgherd", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -43,7 +43,9 @@ pub struct Listen {
     /// How many clients may be connected at once, over all databases; one more gets 53300. Default: 10000.
     pub max_clients: Option<At<Number>>,
     /// How long a client may take to log in. Default: 60s.
-    pub login_timeout: Option<At<Span>>,
+    pub authentication_timeout: Option<At<Span>>,
+    /// The longest message taken from a client that is logged in. Default: 256MiB.
+    pub max_message: Option<At<Size>>,
     /// How long transactions may run on after SIGTERM before their clients are disconnected. Default: 30s.
     pub drain_timeout: Option<At<Span>>,
 }
@@ -103,6 +105,21 @@ pub struct User {
     pub certificate: Option<At<Text>>,
     /// Addresses (`127.0.0.1`, `10.0.0.0/8`, or `unix` for the Unix socket) from which this user needs no password. Default: none.
     pub trust: Option<At<OneOrMany<Text>>>,
+    /// How the password is asked for: `challenge` never lets it over the wire, `cleartext` does, over TLS and the Unix
+    /// socket only, so that pgherd knows it for servers that want it. Default: challenge.
+    pub exchange: Option<At<Exchange>>,
+    /// How many clients may be connected as this user at once, in one database. Default: no limit of its own.
+    pub max_clients: Option<At<Number>>,
+}
+
+/// How a user's password is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Exchange {
+    /// By SCRAM-SHA-256, or md5 where only an md5 hash is known.
+    Challenge,
+    /// In clear, over TLS and the Unix socket only.
+    Cleartext,
 }
 
 /// The HTTP server of /metrics, /healthz and /readyz.
@@ -181,6 +198,8 @@ pub struct Database {
     pub server_database: Option<At<Text>>,
     /// Who may connect.
     pub users: At<Vec<At<User>>>,
+    /// How many clients may be connected to this database at once. Default: no limit but `listen.max_clients`.
+    pub max_clients: Option<At<Number>>,
     /// One login on the servers for all users. Without it each user logs in to the servers as itself.
     pub server_login: Option<At<ServerLogin>>,
     /// The login for health checks, the schema and the recovery of prepared transactions. Default: `server_login`, else the first user.
@@ -258,6 +277,18 @@ pub struct Pool {
     pub idle_timeout: Option<At<Span>>,
     /// How old a connection may become. Default: 1h.
     pub lifetime: Option<At<Span>>,
+    /// Whether a server may have a plain password over TCP without TLS: `protected` never, `anywhere` as libpq does. Default: protected.
+    pub cleartext_password: Option<At<CleartextPassword>>,
+}
+
+/// Whether a server may have a plain password over TCP without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CleartextPassword {
+    /// Only over TLS or a Unix socket.
+    Protected,
+    /// Always.
+    Anywhere,
 }
 
 /// When a server connection goes back to its pool.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pgherd_topology::{Address, RelationName, TableRule, Unlisted};
 
-pub use super::raw::{Consistency, LogFormat, ReadsFrom};
+pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
 pub use pgherd_pool::{SslMode, TlsSettings};
 
 /// A whole configuration.
@@ -76,7 +76,9 @@ pub struct Listen {
     /// The most clients at once.
     pub max_clients: usize,
     /// How long a login may take.
-    pub login_timeout: Duration,
+    pub authentication_timeout: Duration,
+    /// The longest message, in bytes.
+    pub max_message: usize,
     /// How long transactions may run on after SIGTERM.
     pub drain_timeout: Duration,
 }
@@ -140,6 +142,10 @@ pub struct User {
     pub certificate: Option<Box<str>>,
     /// From where no password is needed.
     pub trust: Vec<Trusted>,
+    /// How the password is asked for.
+    pub exchange: Exchange,
+    /// The most clients as this user.
+    pub max_clients: Option<usize>,
 }
 
 /// Clients that need no password.
@@ -176,6 +182,8 @@ pub struct Database {
     pub server_database: Box<str>,
     /// Who may connect.
     pub users: Vec<User>,
+    /// The most clients of this database.
+    pub max_clients: Option<usize>,
     /// One login for all users; without it each logs in as itself.
     pub server_login: Option<Login>,
     /// The login of the control connections.
@@ -207,6 +215,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// How old one may become.
     pub lifetime: Duration,
+    /// Whether a server may have a plain password over TCP without TLS.
+    pub cleartext_password: CleartextPassword,
 }
 
 /// Where reads go.

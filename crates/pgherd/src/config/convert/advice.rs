@@ -223,7 +223,7 @@ fn plain_text_to_servers(raw: &raw::Database, database: &Database, reader: &mut 
             reader.warning(
                 place,
                 format!(
-                    "server `{}` may be spoken to without TLS: passwords and rows can then be read on the way",
+                    "server `{}` may be spoken to without TLS: what passes can then be read on the way",
                     remote.name
                 ),
                 "set `tls: { mode: verify-full, root_certificate: ... }` of the login, or `server_tls`",

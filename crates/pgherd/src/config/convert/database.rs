@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use pgherd_topology::Address;
+use pgherd_topology::commit_protocol::MAX_SHARD_NAME;
 
 use super::super::located::{At, Place, Text};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{
-    Consistency, Database, Login, Password, Pool, Reads, ReadsFrom, Server, Shard, TlsSettings,
-    User,
+    CleartextPassword, Consistency, Database, Login, Password, Pool, Reads, ReadsFrom, Server,
+    Shard, TlsSettings, User,
 };
-use super::{claim, server_tls, sharding, transpose, user};
+use super::{claim, client_limit, server_tls, sharding, transpose, user};
 
 /// Postgres cuts names after this many bytes.
 const MAX_NAME_BYTES: usize = 63;
@@ -46,6 +47,7 @@ pub fn database(
         .control_login
         .as_ref()
         .map(|raw| login(raw, tls.as_ref(), reader));
+    let max_clients = client_limit(raw.max_clients.as_ref(), reader);
     let pool = pool(raw.pool.as_ref(), reader);
     let reads = reads(raw.reads.as_ref(), reader);
     let shards = shards(&raw.shards, reader);
@@ -64,6 +66,7 @@ pub fn database(
         name: name.into(),
         server_database: server_database?.into(),
         users,
+        max_clients: max_clients?,
         server_login,
         control_login,
         server_tls: tls,
@@ -152,6 +155,10 @@ fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool> {
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
         lifetime: lifetime?,
+        cleartext_password: raw
+            .cleartext_password
+            .as_ref()
+            .map_or(CleartextPassword::Protected, |allowed| allowed.value),
     };
     if let Some(min) = &raw.min
         && pool.min > pool.size
@@ -240,7 +247,7 @@ fn shards(raw: &At<Vec<At<raw::Shard>>>, reader: &mut Reader<'_>) -> Option<Vec<
 }
 
 fn shard(raw: &At<raw::Shard>, reader: &mut Reader<'_>) -> Option<Shard> {
-    let name = simple_name(&raw.name, reader);
+    let name = simple_name(&raw.name, MAX_SHARD_NAME, reader);
     if let Some(name) = &name
         && name == "refuse"
     {
@@ -274,7 +281,7 @@ fn shard(raw: &At<raw::Shard>, reader: &mut Reader<'_>) -> Option<Shard> {
 }
 
 fn server(raw: &At<raw::Server>, reader: &mut Reader<'_>) -> Option<Server> {
-    let name = simple_name(&raw.name, reader);
+    let name = simple_name(&raw.name, MAX_NAME_BYTES, reader);
     let address =
         match reader.text(&raw.address)?.parse::<Address>() {
             Ok(address) => Some(address),
@@ -298,16 +305,16 @@ fn server(raw: &At<raw::Server>, reader: &mut Reader<'_>) -> Option<Server> {
 }
 
 /// A name that can stand in a comment, a metric's label and a transaction's id without quotes.
-fn simple_name(text: &At<Text>, reader: &mut Reader<'_>) -> Option<String> {
+fn simple_name(text: &At<Text>, most: usize, reader: &mut Reader<'_>) -> Option<String> {
     let name = reader.text(text)?;
     let simple = name
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-    if !simple || name.len() > MAX_NAME_BYTES {
+    if !simple || name.len() > most {
         reader.error(
             text.place,
             format!("`{}` cannot be a name here", text.value.0),
-            format!("use letters, digits, `-`, `_` and `.`, at most {MAX_NAME_BYTES} of them"),
+            format!("use letters, digits, `-`, `_` and `.`, at most {most} of them"),
         );
         return None;
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use pgherd_pool::{ClientCertificate, ClientTls, Negotiation, Roots};
 
-use super::located::{At, Place, Text};
+use super::located::{At, Number, Place, Size, Text};
 use super::raw;
 use super::reader::Reader;
 use super::settings::{
@@ -97,11 +97,12 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
     let unix = raw.unix.as_ref().map(|text| reader.path(text));
     let tls = raw.tls.as_ref().map(|tls| listen_tls(tls, reader));
     let max_clients = reader.number(raw.max_clients.as_ref(), 10_000, 1..=1_000_000);
-    let login_timeout = reader.span(
-        raw.login_timeout.as_ref(),
+    let authentication_timeout = reader.span(
+        raw.authentication_timeout.as_ref(),
         Duration::from_secs(60),
         Duration::from_millis(100),
     );
+    let max_message = message_size(raw.max_message.as_ref(), reader);
     let drain_timeout = reader.span(
         raw.drain_timeout.as_ref(),
         Duration::from_secs(30),
@@ -112,9 +113,35 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
         unix: transpose(unix)?,
         tls: transpose(tls)?.flatten(),
         max_clients: max_clients?,
-        login_timeout: login_timeout?,
+        authentication_timeout: authentication_timeout?,
+        max_message: max_message?,
         drain_timeout: drain_timeout?,
     })
+}
+
+/// Postgres itself takes no message of 1 GiB and more; one that holds a query must fit a little.
+fn message_size(size: Option<&At<Size>>, reader: &mut Reader<'_>) -> Option<usize> {
+    let bytes = reader.size(size, 256 << 20)?;
+    if let Some(size) = size
+        && !((64 << 10)..=(1 << 30)).contains(&bytes)
+    {
+        reader.error(
+            size.place,
+            format!("`{}` is out of range", size.value.0),
+            "it goes from 64KiB to 1GiB",
+        );
+        return None;
+    }
+    usize::try_from(bytes).ok()
+}
+
+/// A limit of clients, where one is written.
+#[allow(clippy::option_option)]
+fn client_limit(number: Option<&At<Number>>, reader: &mut Reader<'_>) -> Option<Option<usize>> {
+    match number {
+        None => Some(None),
+        Some(number) => reader.number(Some(number), 1, 1..=1_000_000).map(Some),
+    }
 }
 
 fn listen_address(text: &At<Text>, reader: &mut Reader<'_>) -> Option<ListenAddress> {

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use pgherd_protocol::Verifier;
+
 use super::super::located::{At, Text};
 use super::super::raw;
 use super::super::reader::Reader;
-use super::super::settings::{Password, Trusted, User};
-use super::claim;
+use super::super::settings::{Exchange, Password, Trusted, User};
+use super::{claim, client_limit};
 
 /// The users of a database or of the console.
 pub fn users(
@@ -38,7 +40,18 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
     let password = match &raw.password {
         Some(secret) => {
             let text = reader.secret(secret)?;
-            Some(Password(text))
+            match text.parse::<Verifier>() {
+                Ok(_) => Some(Password(text)),
+                // a mistyped verifier taken for a plain password would lock the user out
+                Err(error) => {
+                    reader.error(
+                        secret.place,
+                        error.to_string(),
+                        "`pgherd hash-password` makes a verifier",
+                    );
+                    return None;
+                }
+            }
         }
         None => None,
     };
@@ -60,6 +73,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
         }
         None => Vec::new(),
     };
+    let max_clients = client_limit(raw.max_clients.as_ref(), reader);
     let name = name?;
     if password.is_none() && certificate.is_none() && trust.is_empty() {
         reader.error(
@@ -74,6 +88,11 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
         password,
         certificate,
         trust,
+        exchange: raw
+            .exchange
+            .as_ref()
+            .map_or(Exchange::Challenge, |exchange| exchange.value),
+        max_clients: max_clients?,
     })
 }
 
