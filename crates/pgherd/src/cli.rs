@@ -9,6 +9,8 @@ use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
+  pgherd demo                                  a herd to play with, on this machine
+  pgherd serve --config pgherd.yaml            serve
   pgherd check --config pgherd.yaml            is the configuration right?
   pgherd hash-password                         make a SCRAM verifier for `password:`
   pgherd schema > pgherd.schema.json           let an editor complete the configuration
@@ -26,6 +28,16 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve until a signal ends it: SIGHUP reloads the configuration, SIGTERM and SIGINT drain.
+    #[command(after_help = "Example:\n  pgherd serve --config pgherd.yaml")]
+    Serve {
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "PGHERD_CONFIG")]
+        config: PathBuf,
+    },
+    /// Start a herd of real Postgres servers with a shop in it, serve it, and show where queries go.
+    #[command(after_help = "Example:\n  pgherd demo --shards 3 --replicas 1 --once")]
+    Demo(crate::demo::Arguments),
     /// Check a configuration: exit code 0, or 2 and what is wrong, where, and what would be right.
     #[command(after_help = "Example:\n  pgherd check --config pgherd.yaml")]
     Check {

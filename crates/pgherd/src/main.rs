@@ -4,12 +4,31 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use pgherd::cli::{Cli, Command};
+use pgherd::serve::ServeError;
 
 /// The configuration is wrong.
 const EXIT_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Serve { config } => match pgherd::serve::run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(ServeError::Config(error)) => {
+                eprintln!("{}", error.to_string().trim_end());
+                ExitCode::from(EXIT_CONFIGURATION)
+            }
+            Err(error) => {
+                eprintln!("pgherd: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Demo(arguments) => match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime.block_on(pgherd::demo::run(arguments)),
+            Err(error) => {
+                eprintln!("pgherd: cannot start the runtime: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Check { config } => match pgherd::check::check_file(&config) {
             Ok(loaded) => {
                 eprint!("{}", loaded.warnings);

@@ -1,0 +1,138 @@
+//! Where clients come in.
+//!
+//! Owns binding, accepting, and the Unix socket's file. What happens to a connection is the session's business.
+//! Main functions: [`bind`], [`accept_tcp`], [`accept_unix`].
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_pool::Stream;
+use pgherd_session::{Accepted, Herd};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::ServeError;
+use crate::config::settings::{Listen, ListenAddress};
+
+/// After a failed accept (too many open files, as a rule) so long a pause, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is listened to.
+pub(super) struct Bound {
+    pub(super) tcp: Vec<TcpListener>,
+    pub(super) unix: Option<(UnixListener, UnixSocket)>,
+}
+
+/// The file of a Unix socket, removed at the end.
+#[derive(Debug)]
+pub(super) struct UnixSocket(PathBuf);
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        // someone may have removed it already
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+pub(super) async fn bind(listen: &Listen) -> Result<Bound, ServeError> {
+    let mut tcp = Vec::with_capacity(listen.addresses.len());
+    for address in &listen.addresses {
+        let listener = bind_tcp(address).await?;
+        tracing::info!("listening on {address}");
+        tcp.push(listener);
+    }
+    let unix = match &listen.unix {
+        Some(directory) => {
+            let port = listen.addresses.first().map_or(6432, |address| address.port);
+            let path = directory.join(format!(".s.PGSQL.{port}"));
+            let listener = bind_unix(&path).await?;
+            tracing::info!("listening on {}", path.display());
+            Some((listener, UnixSocket(path)))
+        }
+        None => None,
+    };
+    Ok(Bound { tcp, unix })
+}
+
+pub(super) async fn bind_tcp(address: &ListenAddress) -> Result<TcpListener, ServeError> {
+    let host = if &*address.host == "*" { "::" } else { &address.host };
+    let listener = TcpListener::bind((host, address.port)).await;
+    // a machine without IPv6 has the other wildcard
+    let listener = match (listener, &*address.host) {
+        (Err(_), "*") => TcpListener::bind(("0.0.0.0", address.port)).await,
+        (listener, _) => listener,
+    };
+    listener.map_err(|source| ServeError::Listen { address: address.to_string(), source })
+}
+
+async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::Listen { address: path.display().to_string(), source };
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(failed(std::io::ErrorKind::AddrInUse.into()));
+        }
+        // left behind by a process that was killed
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // as Postgres: who may log in is not decided by the file
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).map_err(failed)?;
+    Ok(listener)
+}
+
+pub(super) async fn accept_tcp(listener: TcpListener, herd: Arc<Herd>, mut stopped: watch::Receiver<bool>) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => break,
+            Some(_) = clients.join_next() => {}
+            accepted = listener.accept() => match accepted.and_then(|(socket, _)| Stream::tcp(socket)) {
+                Ok(stream) => {
+                    clients.spawn(serve_client(stream, Arc::clone(&herd)));
+                }
+                Err(error) => pause(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    while clients.join_next().await.is_some() {}
+}
+
+pub(super) async fn accept_unix(listener: UnixListener, herd: Arc<Herd>, mut stopped: watch::Receiver<bool>) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => break,
+            Some(_) = clients.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => {
+                    clients.spawn(serve_client(Stream::unix(socket), Arc::clone(&herd)));
+                }
+                Err(error) => pause(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    while clients.join_next().await.is_some() {}
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn serve_client(stream: Stream, herd: Arc<Herd>) {
+    match pgherd_session::accept(stream, &herd).await {
+        Accepted::Application(login) => pgherd_session::run(*login).await,
+        Accepted::Console(login) => {
+            if let Err(error) = pgherd_admin::serve_console(*login).await {
+                tracing::debug!(%error, "a console connection broke");
+            }
+        }
+        Accepted::Cancelled => {}
+        Accepted::Closed(refusal) => tracing::debug!(%refusal, "a client was not let in"),
+    }
+}
