@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::config::settings::LogFormat;
 use crate::config::{Config, ConfigError, Loaded};
-use assemble::Assembled;
 pub use assemble::AssembleError;
+use assemble::Assembled;
 
 /// How long the start waits for every shard to have a primary before clients are let in all the same.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -65,10 +65,13 @@ pub fn run(path: &Path) -> Result<(), ServeError> {
     if loaded.config.workers > 0 {
         builder.worker_threads(loaded.config.workers);
     }
-    let runtime = builder.enable_all().build().map_err(|source| ServeError::Process {
-        what: "cannot start the runtime",
-        source,
-    })?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::Process {
+            what: "cannot start the runtime",
+            source,
+        })?;
     runtime.block_on(async {
         let log = start_log(&loaded.config)?;
         let server = Server::start(path, loaded).await?;
@@ -81,8 +84,11 @@ fn start_log(config: &Config) -> Result<LogHandle, ServeError> {
         LogFormat::Text => pgherd_telemetry::LogFormat::Text,
         LogFormat::Json => pgherd_telemetry::LogFormat::Json,
     };
-    let settings = LogSettings { format, level: config.log.level.to_string() };
-    Ok(pgherd_telemetry::start(&settings)?)
+    let settings = LogSettings {
+        format,
+        level: config.log.level.to_string(),
+    };
+    Ok(pgherd_telemetry::logging::start(&settings)?)
 }
 
 /// A proxy that serves.
@@ -115,23 +121,41 @@ impl Server {
         let mut tasks = JoinSet::new();
         let mut sockets = Vec::new();
         for listener in bound.tcp {
-            tasks.spawn(listeners::accept_tcp(listener, Arc::clone(&assembled.herd), stopped.clone()));
+            tasks.spawn(listeners::accept_tcp(
+                listener,
+                Arc::clone(&assembled.herd),
+                stopped.clone(),
+            ));
         }
         if let Some((listener, socket)) = bound.unix {
-            tasks.spawn(listeners::accept_unix(listener, Arc::clone(&assembled.herd), stopped.clone()));
+            tasks.spawn(listeners::accept_unix(
+                listener,
+                Arc::clone(&assembled.herd),
+                stopped.clone(),
+            ));
             sockets.push(socket);
         }
         if let Some(listener) = http {
             tasks.spawn(serve_http(listener, Arc::clone(&assembled.herd), stopped));
         }
-        Ok(Self { path: path.to_owned(), config, assembled, tasks, stop, _sockets: sockets })
+        Ok(Self {
+            path: path.to_owned(),
+            config,
+            assembled,
+            tasks,
+            stop,
+            _sockets: sockets,
+        })
     }
 
     /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
     async fn until_signalled(mut self, log: &LogHandle) -> Result<(), ServeError> {
         use tokio::signal::unix::{SignalKind, signal};
         let watch = |kind| {
-            signal(kind).map_err(|source| ServeError::Process { what: "cannot watch for signals", source })
+            signal(kind).map_err(|source| ServeError::Process {
+                what: "cannot watch for signals",
+                source,
+            })
         };
         let mut hang_up = watch(SignalKind::hangup())?;
         let mut terminate = watch(SignalKind::terminate())?;
@@ -165,7 +189,10 @@ impl Server {
             }
         };
         if tokio::time::timeout(patience, emptied).await.is_err() {
-            tracing::warn!(clients = herd.clients().len(), "the drain timeout is over: the rest is cut off");
+            tracing::warn!(
+                clients = herd.clients().len(),
+                "the drain timeout is over: the rest is cut off"
+            );
         }
         self.tasks.shutdown().await;
     }
@@ -177,7 +204,9 @@ impl Server {
                 reload::apply(&mut self.config, config, &self.assembled, log);
             }
             Err(error) => {
-                tracing::error!("the configuration was not reloaded, the running one stays in force:\n{error}");
+                tracing::error!(
+                    "the configuration was not reloaded, the running one stays in force:\n{error}"
+                );
             }
         }
     }

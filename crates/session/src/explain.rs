@@ -21,7 +21,7 @@ impl Session {
         sql: &str,
         outer: &Planned,
         analyze: bool,
-        parameters: Option<&dyn ParameterSource>,
+        parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<Vec<String>, Failure> {
         let mut planned = self.plan(sql, &[]).await?;
         if planned.hint.is_none() {
@@ -46,13 +46,16 @@ impl Session {
         lines.push(self.shards_line(&shards, route.place));
         lines.push(format!("Role: {}", self.role_line(&route, &shards)));
         let sharding = self.database.sharding();
-        let values = Values {
-            sql: sql.as_bytes(),
-            literals: &planned.literals,
-            parameters,
-            encoding: self.encoding(),
+        let keys = {
+            let values = Values {
+                sql: sql.as_bytes(),
+                literals: &planned.literals,
+                parameters: parameters.map(|parameters| parameters as &dyn ParameterSource),
+                encoding: self.encoding(),
+            };
+            statement.explain_keys(&values, &sharding)?
         };
-        for key in statement.explain_keys(&values, &sharding)? {
+        for key in keys {
             let bucket = key
                 .bucket
                 .map(|bucket| format!(", bucket {}", bucket.0))

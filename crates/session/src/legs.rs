@@ -20,7 +20,7 @@ use crate::choose::{ReplicaChoice, replica};
 use crate::failure::Failure;
 use crate::oids::Translation;
 use crate::registry::{Client, HeldId, HeldServer, Release};
-use crate::script::{Audience, Reply, Script};
+use crate::script::{Audience, Reply};
 use crate::session::Session;
 use crate::settings::WantedRole;
 
@@ -230,11 +230,6 @@ impl Legs {
     /// Gives back what the client does not need any more.
     pub fn release(&mut self) {
         self.legs.retain(|leg| leg.in_block || leg.pinned.is_some());
-    }
-
-    /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
-        self.legs.is_empty()
     }
 }
 

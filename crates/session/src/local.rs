@@ -45,7 +45,7 @@ impl Session {
         statement: &StatementPlan,
         planned: &Planned,
         sql: &str,
-        parameters: Option<&dyn ParameterSource>,
+        parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<BytesMut, Failure> {
         if is_control(&statement.action) {
             return self.control(&statement.action, sql).await;

@@ -16,7 +16,6 @@ use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
 use crate::failure::{Failure, not_supported};
 use crate::session::Session;
-use crate::settings::WantedRole;
 use crate::statements::PlanStamp;
 
 /// Where the statements of one request go, together.
@@ -205,14 +204,14 @@ impl Session {
         statement: &StatementPlan,
         planned: &Planned,
         sql: &str,
-        parameters: Option<&dyn ParameterSource>,
+        parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<Resolved, Failure> {
         let sharding = self.database.sharding();
         let overrides = self.plan_overrides(planned, &sharding)?;
         let values = Values {
             sql: sql.as_bytes(),
             literals: &planned.literals,
-            parameters,
+            parameters: parameters.map(|parameters| parameters as &dyn ParameterSource),
             encoding: self.encoding(),
         };
         statement
@@ -257,7 +256,7 @@ impl Session {
         statement: &StatementPlan,
         planned: &Planned,
         sql: &str,
-        parameters: Option<&dyn ParameterSource>,
+        parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<Route, Failure> {
         let resolved = self.resolve(statement, planned, sql, parameters)?;
         let place = match resolved.destination {
@@ -308,11 +307,6 @@ impl Session {
         let count = self.database.sharding().shards().len().max(1);
         self.turn = self.turn.wrapping_add(1);
         ShardId(u16::try_from(self.turn % count).unwrap_or_default())
-    }
-
-    /// Whether requests go to replicas, as the client wants it.
-    pub(crate) fn wanted_role(&self) -> Option<WantedRole> {
-        self.settings.overrides().role
     }
 }
 

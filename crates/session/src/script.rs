@@ -79,11 +79,6 @@ impl Script {
         self.awaited.pop_front()
     }
 
-    /// Whether nothing is owed any more.
-    pub fn is_empty(&self) -> bool {
-        self.awaited.is_empty()
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.awaited.clear();
@@ -144,7 +139,7 @@ mod tests {
             script.pop(),
             Some(Awaited::Server(Reply::Query, _))
         ));
-        assert!(script.is_empty());
+        assert!(script.front().is_none());
     }
 
     #[test]
@@ -153,6 +148,6 @@ mod tests {
         script.expect(Reply::Bind, Audience::Client);
         script.expect(Reply::Execute, Audience::Client);
         assert!(!script.skip_to_sync());
-        assert!(script.is_empty());
+        assert!(script.front().is_none());
     }
 }

@@ -9,19 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_control::{
-    Control, ControlError, ControlLogin, ControlSettings, ControlTls, FileStore, Pace, ServerSettings, ShardSettings, State,
+    Control, ControlError, ControlLogin, ControlSettings, ControlTls, FileStore, Pace,
+    ServerSettings, ShardSettings, State,
 };
-use pgherd_pool::{ClientTls, PoolSettings, Pools, Roots, SslMode, TlsError, TlsSettings, UserLogin};
-use pgherd_protocol::auth::DEFAULT_ITERATIONS;
+use pgherd_pool::{
+    ClientTls, PoolSettings, Pools, Roots, SslMode, TlsError, TlsSettings, UserLogin,
+};
+use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, Credential, MockSecret, Secret, Verifier};
 use pgherd_router::Planner;
 use pgherd_session::{
-    CatalogRequests, ConsoleSettings, Database, DatabaseParts, Herd, ListenSettings, ListenTls, ListenTlsError,
-    ListenTlsSettings, PasswordExchange, ReadSettings, TrustedOrigin, TwoPhase, User, Users,
+    CatalogRequests, ConsoleSettings, Database, DatabaseParts, Herd, ListenSettings, ListenTls,
+    ListenTlsError, ListenTlsSettings, PasswordExchange, ReadSettings, TrustedOrigin, TwoPhase,
+    User, Users,
 };
 use pgherd_telemetry::Metrics;
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
-use pgherd_topology::{ShardMap, ShardMapError, Sharding, ShardingError, WeightedShard, propose};
+use pgherd_topology::{
+    ShardId, ShardMap, ShardMapError, Sharding, ShardingError, WeightedShard, propose,
+};
 
 use crate::config::settings::{self, Config};
 
@@ -46,7 +52,9 @@ pub enum AssembleError {
     #[error("listen.tls: {0}")]
     ListenTls(#[from] ListenTlsError),
     /// The stored bucket table does not fit the configuration.
-    #[error("database \"{database}\": the stored bucket table does not fit the configured shards: {source}")]
+    #[error(
+        "database \"{database}\": the stored bucket table does not fit the configured shards: {source}"
+    )]
     Map {
         /// The database.
         database: Box<str>,
@@ -100,7 +108,10 @@ impl Assembled {
             MockSecret::random(DEFAULT_ITERATIONS),
         );
         herd.set_databases(databases);
-        Ok(Self { herd: Arc::new(herd), controls })
+        Ok(Self {
+            herd: Arc::new(herd),
+            controls,
+        })
     }
 
     /// Waits until every shard has a primary and every catalog is read, but not for ever.
@@ -131,7 +142,11 @@ fn start_database(
     let control = Control::start(ControlSettings {
         database: database.name.clone(),
         login: control_login(&database.control_login),
-        shards: database.shards.iter().map(|shard| shard_settings(database, shard)).collect(),
+        shards: database
+            .shards
+            .iter()
+            .map(|shard| shard_settings(database, shard))
+            .collect(),
         sharding: Arc::clone(&sharding),
         herd: state.herd(),
         proxy,
@@ -151,7 +166,11 @@ fn start_database(
         catalog_requests: catalog_requests(&control),
         planner: Planner::new(PLANS),
         pools: Pools::new(pool_settings(database)?),
-        two_phase: TwoPhase { herd: state.herd(), proxy, in_flight: Arc::new(in_flight) },
+        two_phase: TwoPhase {
+            herd: state.herd(),
+            proxy,
+            in_flight,
+        },
         metrics: metrics.database(&database.name),
     };
     Ok((Database::new(parts), control))
@@ -177,27 +196,51 @@ fn catalog_requests(control: &Control) -> CatalogRequests {
 }
 
 /// The rules of a database, on the bucket table that is stored; the first start proposes and stores one.
-pub(super) fn sharding(database: &settings::Database, state: &State) -> Result<Sharding, AssembleError> {
-    let names: Vec<Box<str>> = database.shards.iter().map(|shard| shard.name.clone()).collect();
+pub(super) fn sharding(
+    database: &settings::Database,
+    state: &State,
+) -> Result<Sharding, AssembleError> {
+    let names: Vec<Box<str>> = database
+        .shards
+        .iter()
+        .map(|shard| shard.name.clone())
+        .collect();
     let map = bucket_table(database, state, &names)?;
-    let mut builder = Sharding::builder(names).map(Arc::new(map)).unlisted(database.sharding.unlisted);
+    let mut builder = Sharding::builder(names)
+        .map(Arc::new(map))
+        .unlisted(database.sharding.unlisted);
     for rule in &database.sharding.tables {
         builder = builder.table(rule.clone());
     }
     for table in &database.sharding.reference {
         builder = builder.reference(table.clone());
     }
-    builder.build().map_err(|source| AssembleError::Sharding { database: database.name.clone(), source })
+    builder.build().map_err(|source| AssembleError::Sharding {
+        database: database.name.clone(),
+        source,
+    })
 }
 
-fn bucket_table(database: &settings::Database, state: &State, names: &[Box<str>]) -> Result<ShardMap, AssembleError> {
-    let wrong = |source| AssembleError::Map { database: database.name.clone(), source };
+fn bucket_table(
+    database: &settings::Database,
+    state: &State,
+    names: &[Box<str>],
+) -> Result<ShardMap, AssembleError> {
+    let wrong = |source| AssembleError::Map {
+        database: database.name.clone(),
+        source,
+    };
     if let Some(stored) = state.buckets(&database.name) {
         return stored.load(names).map_err(wrong);
     }
-    let shards: Vec<WeightedShard<'_>> = pgherd_topology::ShardId::first(names.len())
+    let shards: Vec<WeightedShard<'_>> = (0..)
+        .map(ShardId)
         .zip(&database.shards)
-        .map(|(id, shard)| WeightedShard { id, name: &shard.name, weight: shard.weight })
+        .map(|(id, shard)| WeightedShard {
+            id,
+            name: &shard.name,
+            weight: shard.weight,
+        })
         .collect();
     let map = propose(&shards, database.sharding.buckets, None).map_err(wrong)?;
     state.set_buckets(&database.name, map.store(names))?;
@@ -246,7 +289,9 @@ fn control_tls(tls: &TlsSettings) -> ControlTls {
         client_certificate: tls
             .certificate
             .as_ref()
-            .map(|certificate| -> (PathBuf, PathBuf) { (certificate.certificate.clone(), certificate.key.clone()) }),
+            .map(|certificate| -> (PathBuf, PathBuf) {
+                (certificate.certificate.clone(), certificate.key.clone())
+            }),
     }
 }
 
@@ -262,10 +307,14 @@ pub(super) fn users(configured: &[settings::User]) -> Result<Users, AssembleErro
 fn user(configured: &settings::User) -> Result<User, AssembleError> {
     let mut user = match &configured.password {
         Some(password) => {
-            let verifier: Verifier = password
-                .reveal()
-                .parse()
-                .map_err(|source| AssembleError::Password { user: configured.name.clone(), source })?;
+            let verifier: Verifier =
+                password
+                    .reveal()
+                    .parse()
+                    .map_err(|source| AssembleError::Password {
+                        user: configured.name.clone(),
+                        source,
+                    })?;
             User::with_password(&configured.name, &verifier)
         }
         None => User::without_password(&configured.name),
@@ -279,7 +328,9 @@ fn user(configured: &settings::User) -> Result<User, AssembleError> {
         .iter()
         .map(|trusted| match *trusted {
             settings::Trusted::Unix => TrustedOrigin::Unix,
-            settings::Trusted::Network { address, prefix } => TrustedOrigin::Network { address, prefix },
+            settings::Trusted::Network { address, prefix } => {
+                TrustedOrigin::Network { address, prefix }
+            }
         })
         .collect();
     user.certificate.clone_from(&configured.certificate);
@@ -288,17 +339,29 @@ fn user(configured: &settings::User) -> Result<User, AssembleError> {
 }
 
 /// The one login for all users, if there is one.
-pub(super) fn server_login(database: &settings::Database) -> Result<Option<UserLogin>, AssembleError> {
-    let Some(login) = &database.server_login else { return Ok(None) };
+pub(super) fn server_login(
+    database: &settings::Database,
+) -> Result<Option<Arc<UserLogin>>, AssembleError> {
+    let Some(login) = &database.server_login else {
+        return Ok(None);
+    };
     let credential = match &login.password {
         None => Credential::Nothing,
         Some(password) => match password.reveal().parse::<Verifier>() {
             Ok(Verifier::Md5(hash)) => Credential::Md5Hash(hash),
             Ok(Verifier::Plain(_) | Verifier::Scram(_)) => Credential::Password(secret(password)),
-            Err(source) => return Err(AssembleError::Password { user: login.user.clone(), source }),
+            Err(source) => {
+                return Err(AssembleError::Password {
+                    user: login.user.clone(),
+                    source,
+                });
+            }
         },
     };
-    Ok(Some(UserLogin { name: login.user.clone(), credential }))
+    Ok(Some(Arc::new(UserLogin {
+        name: login.user.clone(),
+        credential,
+    })))
 }
 
 /// Where reads go.
@@ -320,8 +383,14 @@ pub(super) fn read_settings(reads: &settings::Reads) -> ReadSettings {
 
 /// The bounds of a database's pools.
 pub(super) fn pool_settings(database: &settings::Database) -> Result<PoolSettings, AssembleError> {
-    let tls = database.server_login.as_ref().map_or(&database.server_tls, |login| &login.tls);
-    let made = ClientTls::new(tls).map_err(|source| AssembleError::Tls { database: database.name.clone(), source })?;
+    let tls = database
+        .server_login
+        .as_ref()
+        .map_or(&database.server_tls, |login| &login.tls);
+    let made = ClientTls::new(tls).map_err(|source| AssembleError::Tls {
+        database: database.name.clone(),
+        source,
+    })?;
     let pool = &database.pool;
     Ok(PoolSettings {
         size: pool.size,
@@ -362,7 +431,9 @@ pub(super) fn listen_settings(listen: &settings::Listen) -> Result<ListenSetting
 }
 
 /// The console.
-pub(super) fn console_settings(admin: Option<&settings::Admin>) -> Result<ConsoleSettings, AssembleError> {
+pub(super) fn console_settings(
+    admin: Option<&settings::Admin>,
+) -> Result<ConsoleSettings, AssembleError> {
     Ok(match admin {
         None => ConsoleSettings::default(),
         Some(admin) => ConsoleSettings {

@@ -46,7 +46,10 @@ pub(super) async fn bind(listen: &Listen) -> Result<Bound, ServeError> {
     }
     let unix = match &listen.unix {
         Some(directory) => {
-            let port = listen.addresses.first().map_or(6432, |address| address.port);
+            let port = listen
+                .addresses
+                .first()
+                .map_or(6432, |address| address.port);
             let path = directory.join(format!(".s.PGSQL.{port}"));
             let listener = bind_unix(&path).await?;
             tracing::info!("listening on {}", path.display());
@@ -58,18 +61,28 @@ pub(super) async fn bind(listen: &Listen) -> Result<Bound, ServeError> {
 }
 
 pub(super) async fn bind_tcp(address: &ListenAddress) -> Result<TcpListener, ServeError> {
-    let host = if &*address.host == "*" { "::" } else { &address.host };
+    let host = if &*address.host == "*" {
+        "::"
+    } else {
+        &address.host
+    };
     let listener = TcpListener::bind((host, address.port)).await;
     // a machine without IPv6 has the other wildcard
     let listener = match (listener, &*address.host) {
         (Err(_), "*") => TcpListener::bind(("0.0.0.0", address.port)).await,
         (listener, _) => listener,
     };
-    listener.map_err(|source| ServeError::Listen { address: address.to_string(), source })
+    listener.map_err(|source| ServeError::Listen {
+        address: address.to_string(),
+        source,
+    })
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
-    let failed = |source| ServeError::Listen { address: path.display().to_string(), source };
+    let failed = |source| ServeError::Listen {
+        address: path.display().to_string(),
+        source,
+    };
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
             return Err(failed(std::io::ErrorKind::AddrInUse.into()));
@@ -83,11 +96,15 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-pub(super) async fn accept_tcp(listener: TcpListener, herd: Arc<Herd>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn accept_tcp(
+    listener: TcpListener,
+    herd: Arc<Herd>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = stop_requested(&mut stopped) => break,
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted.and_then(|(socket, _)| Stream::tcp(socket)) {
                 Ok(stream) => {
@@ -101,11 +118,15 @@ pub(super) async fn accept_tcp(listener: TcpListener, herd: Arc<Herd>, mut stopp
     while clients.join_next().await.is_some() {}
 }
 
-pub(super) async fn accept_unix(listener: UnixListener, herd: Arc<Herd>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn accept_unix(
+    listener: UnixListener,
+    herd: Arc<Herd>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = stop_requested(&mut stopped) => break,
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
@@ -117,6 +138,12 @@ pub(super) async fn accept_unix(listener: UnixListener, herd: Arc<Herd>, mut sto
     }
     drop(listener);
     while clients.join_next().await.is_some() {}
+}
+
+/// Returns once no more clients are to be let in. Cancel-safe.
+async fn stop_requested(stopped: &mut watch::Receiver<bool>) {
+    // a sender that is gone says stop as well
+    drop(stopped.wait_for(|stop| *stop).await);
 }
 
 async fn pause(error: &std::io::Error) {

@@ -24,13 +24,20 @@ pub(super) fn apply(running: &mut Config, wanted: Config, assembled: &Assembled,
     tracing::info!("the configuration was reloaded");
 }
 
-fn try_apply(running: &Config, wanted: &Config, assembled: &Assembled, log: &LogHandle) -> Result<(), AssembleError> {
+fn try_apply(
+    running: &Config,
+    wanted: &Config,
+    assembled: &Assembled,
+    log: &LogHandle,
+) -> Result<(), AssembleError> {
     // everything that can fail is made before anything is put in force
     let listen = assemble::listen_settings(&wanted.listen)?;
     let console = assemble::console_settings(wanted.admin.as_ref())?;
     let mut prepared = Vec::new();
     for database in &wanted.databases {
-        let Some(serving) = assembled.herd.database(&database.name) else { continue };
+        let Some(serving) = assembled.herd.database(&database.name) else {
+            continue;
+        };
         let users = assemble::users(&database.users)?;
         let pool = assemble::pool_settings(database)?;
         let login = assemble::server_login(database)?;
@@ -39,7 +46,10 @@ fn try_apply(running: &Config, wanted: &Config, assembled: &Assembled, log: &Log
     assembled.herd.set_settings(listen);
     assembled.herd.set_console(console);
     for (serving, database, users, pool, login) in prepared {
-        let before = running.databases.iter().find(|before| before.name == database.name);
+        let before = running
+            .databases
+            .iter()
+            .find(|before| before.name == database.name);
         if before.is_none_or(|before| before.users != database.users) {
             serving.set_users(users);
         }
@@ -63,7 +73,12 @@ fn remove_databases(wanted: &Config, assembled: &Assembled) {
         .herd
         .databases()
         .values()
-        .filter(|serving| wanted.databases.iter().any(|database| &*database.name == serving.name()))
+        .filter(|serving| {
+            wanted
+                .databases
+                .iter()
+                .any(|database| &*database.name == serving.name())
+        })
         .map(Arc::clone)
         .collect();
     assembled.herd.set_databases(kept);
@@ -78,9 +93,13 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
         }
         changed
     };
-    let listen = (&running.listen.addresses, &running.listen.unix) != (&wanted.listen.addresses, &wanted.listen.unix);
+    let listen = (&running.listen.addresses, &running.listen.unix)
+        != (&wanted.listen.addresses, &wanted.listen.unix);
     if keep(listen, "listen.address or listen.unix".to_owned()) {
-        wanted.listen.addresses.clone_from(&running.listen.addresses);
+        wanted
+            .listen
+            .addresses
+            .clone_from(&running.listen.addresses);
         wanted.listen.unix.clone_from(&running.listen.unix);
     }
     if keep(running.workers != wanted.workers, "workers".to_owned()) {
@@ -92,16 +111,28 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
     if keep(running.state_file != wanted.state_file, "state".to_owned()) {
         wanted.state_file.clone_from(&running.state_file);
     }
-    if keep(running.log.format != wanted.log.format, "telemetry.log.format".to_owned()) {
+    if keep(
+        running.log.format != wanted.log.format,
+        "telemetry.log.format".to_owned(),
+    ) {
         wanted.log.format = running.log.format;
     }
     wanted.databases.retain(|database| {
-        let known = running.databases.iter().any(|before| before.name == database.name);
+        let known = running
+            .databases
+            .iter()
+            .any(|before| before.name == database.name);
         !keep(!known, format!("database \"{}\" is new: it", database.name))
     });
     for database in &mut wanted.databases {
-        if let Some(before) = running.databases.iter().find(|before| before.name == database.name)
-            && keep(layout_differs(before, database), format!("the shards or sharding of database \"{}\"", database.name))
+        if let Some(before) = running
+            .databases
+            .iter()
+            .find(|before| before.name == database.name)
+            && keep(
+                layout_differs(before, database),
+                format!("the shards or sharding of database \"{}\"", database.name),
+            )
         {
             database.shards.clone_from(&before.shards);
             database.sharding.clone_from(&before.sharding);
