@@ -10,7 +10,7 @@ use tokio_postgres::{Error, IsolationLevel, Row};
 
 use super::texts;
 use crate::error::ControlError;
-use crate::login::Server;
+use crate::login::{Lease, Server};
 
 const ACTION: &str = "read the catalog";
 
@@ -129,6 +129,7 @@ pub(super) async fn read(
     bound: Duration,
 ) -> Result<Reading, ControlError> {
     let mut lease = server.lease().await?;
+    let settings = settings_rows(server, &lease, bound).await?;
     let schemas: Vec<&str> = compared.iter().map(|name| &*name.schema).collect();
     let names: Vec<&str> = compared.iter().map(|name| &*name.name).collect();
     let rows = server
@@ -141,7 +142,7 @@ pub(super) async fn read(
                 .start()
                 .await?;
             let rows = Rows {
-                settings: snapshot.query(texts::SETTINGS, &[]).await?,
+                settings,
                 relations: snapshot.query(texts::RELATIONS, &[]).await?,
                 columns: snapshot.query(texts::COLUMNS, &[]).await?,
                 collations: snapshot.query(texts::COLLATIONS, &[]).await?,
@@ -161,6 +162,28 @@ pub(super) async fn read(
         .await?;
     lease.give_back();
     convert(rows).map_err(|error| server.unexpected(ACTION, error.to_string()))
+}
+
+/// A session keeps the defaults that it began with, so a fresh one is asked; an older one's answer is better than none
+/// where the server has no room for another.
+async fn settings_rows(
+    server: &Server,
+    lease: &Lease,
+    bound: Duration,
+) -> Result<Vec<Row>, ControlError> {
+    match server.open().await {
+        Ok(fresh) => {
+            server
+                .within(bound, ACTION, fresh.query(texts::SETTINGS, &[]))
+                .await
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a new session's settings are taken from an older one");
+            server
+                .within(bound, ACTION, lease.query(texts::SETTINGS, &[]))
+                .await
+        }
+    }
 }
 
 struct Rows {
