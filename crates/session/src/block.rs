@@ -128,14 +128,12 @@ impl Session {
     /// Notes a control statement that a server has carried out.
     pub(crate) fn note_control(&mut self, action: &Action, sql: &str) {
         match action {
-            Action::Begin(modes) => {
-                if self.block.is_none() {
-                    self.block = Some(Block::new(
-                        sql,
-                        modes.read_only == Some(true),
-                        self.settings.mark(),
-                    ));
-                }
+            Action::Begin(modes) if self.block.is_none() => {
+                self.block = Some(Block::new(
+                    sql,
+                    modes.read_only == Some(true),
+                    self.settings.mark(),
+                ));
             }
             Action::Commit { chain } => self.note_end(
                 *chain,

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use pgherd_pool::{Checkout, Target};
+use pgherd_pool::{Checkout, PoolError, Target};
 use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
 use pgherd_router::Access;
+use pgherd_telemetry::{RouteMetrics, ServerRole};
 use pgherd_topology::{NodeId, NodeState, Role, ShardId, ShardState, Topology};
 use smallvec::SmallVec;
 use tokio::time::{Duration, Instant, sleep};
@@ -31,6 +32,46 @@ const NEARLY_THERE: Duration = Duration::from_millis(5);
 const NEXT_SAMPLE: Duration = Duration::from_millis(40);
 /// So many reads in a row go to the primary before one waits for the next sample.
 const READS_BEFORE_WAITING: u32 = 8;
+
+/// How often a checkout is tried again with a newer topology.
+const SUPERSEDED_TRIES: u32 = 5;
+
+/// Why no connection was lent.
+enum NotLent {
+    /// The server cannot be reached: another may.
+    Unreachable(PoolError),
+    /// The topology has moved on.
+    Superseded(PoolError),
+    /// Another reason, or no server of this kind.
+    Refused(Failure),
+}
+
+impl From<PoolError> for NotLent {
+    fn from(error: PoolError) -> Self {
+        if error.is_superseded() {
+            Self::Superseded(error)
+        } else if error.is_server_unreachable() {
+            Self::Unreachable(error)
+        } else {
+            Self::Refused(error.into())
+        }
+    }
+}
+
+impl From<Failure> for NotLent {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+impl From<NotLent> for Failure {
+    fn from(not_lent: NotLent) -> Self {
+        match not_lent {
+            NotLent::Unreachable(error) | NotLent::Superseded(error) => error.into(),
+            NotLent::Refused(failure) => failure,
+        }
+    }
+}
 
 /// Counts a request against its server while it runs.
 #[derive(Debug)]
@@ -71,6 +112,8 @@ pub struct Leg {
     _load: Load,
     client: Arc<Client>,
     held: HeldId,
+    /// Where requests on this leg are counted.
+    pub metrics: Arc<RouteMetrics>,
 }
 
 impl Drop for Leg {
@@ -244,10 +287,18 @@ impl Session {
             Some(node) => node,
             None => {
                 let (node, role) = self.server(shard, access).await?;
-                if self.legs.get(node).is_none() {
-                    self.check_out(shard, node, role).await?;
+                match self.take(shard, node, role).await {
+                    Ok(()) => node,
+                    // a replica that cannot be reached is no reason to refuse a read
+                    Err(NotLent::Unreachable(_))
+                        if role == Role::Replica && !self.wants_replica() =>
+                    {
+                        let primary = self.primary(shard).await?;
+                        self.take(shard, primary, Role::Primary).await?;
+                        primary
+                    }
+                    Err(failure) => return Err(failure.into()),
                 }
-                node
             }
         };
         self.apply_settings(node).await?;
@@ -343,7 +394,25 @@ impl Session {
         }
     }
 
-    async fn check_out(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), Failure> {
+    fn wants_replica(&self) -> bool {
+        self.settings.overrides().role == Some(WantedRole::Replica)
+    }
+
+    /// Makes sure that a leg to this server is held. An answer that the topology has moved on meanwhile is met with the newer one.
+    async fn take(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), NotLent> {
+        if self.legs.get(node).is_some() {
+            return Ok(());
+        }
+        for _ in 1..SUPERSEDED_TRIES {
+            match self.check_out(shard, node, role).await {
+                Err(NotLent::Superseded(_)) => sleep(Duration::from_millis(1)).await,
+                result => return result,
+            }
+        }
+        self.check_out(shard, node, role).await
+    }
+
+    async fn check_out(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), NotLent> {
         let topology = self.topology();
         let state = shard_state(&topology, shard)?;
         let server = state
@@ -373,22 +442,26 @@ impl Session {
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),
             held,
+            metrics: self
+                .database
+                .metrics()
+                .route(&state.name, server_role(role)),
         };
         self.legs.push(leg);
         Ok(())
     }
 
     /// Waits for a connection, or for the client to cancel the wait.
-    async fn lend(&self, state: &ShardState, server: &NodeState) -> Result<Checkout, Failure> {
+    async fn lend(&self, state: &ShardState, server: &NodeState) -> Result<Checkout, NotLent> {
         let target = Target::new(state, server);
         tokio::select! {
             biased;
-            lent = self.database.pools().checkout(&self.user, &target, None) => Ok(lent?),
-            () = self.registration.cancelled_while_waiting() => Err(PgError::error(
+            lent = self.database.pools().checkout(&self.user, &target, None) => lent.map_err(NotLent::from),
+            () = self.registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             )
-            .into()),
+            .into())),
         }
     }
 
@@ -419,6 +492,13 @@ impl Session {
         }
         leg.in_block = true;
         Ok(())
+    }
+}
+
+fn server_role(role: Role) -> ServerRole {
+    match role {
+        Role::Primary | Role::Unknown => ServerRole::Primary,
+        Role::Replica => ServerRole::Replica,
     }
 }
 

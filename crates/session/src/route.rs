@@ -154,7 +154,13 @@ impl Session {
             parameter_types,
             named_shard: overrides.shard.is_some() || overrides.sharding_key.is_some(),
         };
-        self.database.planner().plan(sql.as_bytes(), &context)
+        let planned = self.database.planner().plan(sql.as_bytes(), &context)?;
+        if planned.cached {
+            self.database.metrics().plan_cache_hit();
+        } else {
+            self.database.metrics().plan_cache_miss();
+        }
+        Ok(planned)
     }
 
     /// How this client's plain literals read a backslash.

@@ -421,6 +421,7 @@ impl Session {
             return Err(failure);
         }
         let max_message = self.herd.settings().max_message;
+        let begun = Instant::now();
         let leg = self.legs.at(node);
         let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold);
         let result = loop {
@@ -437,6 +438,7 @@ impl Session {
             }
         };
         let outcome = relay.into_outcome();
+        leg.metrics.answered(begun.elapsed());
         script.clear();
         self.script = script;
         Ok(match result {
