@@ -53,7 +53,11 @@ pub(crate) async fn authenticate(
         {
             return Ok((Arc::clone(user), Credential::Nothing));
         }
-        if user.verifier.is_none() && user.certificate.is_some() {
+        // said only to who has a certificate of a root of ours: others would learn that there is such a user
+        if user.verifier.is_none()
+            && user.certificate.is_some()
+            && transport.peer_certificates().is_some()
+        {
             let message = format!(
                 "certificate authentication failed for user \"{}\"",
                 user.name

@@ -6,7 +6,7 @@
 //! admin crate). Main function: [`accept`].
 //!
 //! # What an attacker learns
-//! A user that does not exist, one that has no password and a wrong password go through the same exchange and the same words (28P01).
+//! A user that does not exist, one that no password lets in and a wrong password go through the same exchange and the same words (28P01).
 //! Whether a database exists is said (3D000) only to who has shown a password that is right in another one.
 
 mod greeting;
@@ -133,9 +133,22 @@ impl Refusal {
 
 /// Takes a connection to where it is logged in, or has ended. Not cancel-safe: dropped, the connection is closed.
 pub async fn accept(stream: Stream, herd: &Arc<Herd>) -> Accepted {
+    let peer = stream.peer_address().ok();
     let accepted = admit(stream, herd).await;
     if let Accepted::Closed(refusal) = &accepted {
         herd.metrics().login_failed(refusal.label());
+        let peer = peer.map(tracing::field::display);
+        // it may quote a name that the client made up, line breaks and all
+        let reason = refusal.to_string();
+        let reason = reason.escape_debug();
+        match refusal {
+            Refusal::Gone => tracing::debug!(peer, %reason, "not let in"),
+            Refusal::Broken(_)
+            | Refusal::Tls(_)
+            | Refusal::TimedOut
+            | Refusal::Crowded
+            | Refusal::Refused(_) => tracing::info!(peer, %reason, "not let in"),
+        }
     }
     accepted
 }

@@ -39,6 +39,8 @@ type Key = (Box<str>, Vec<(String, String)>);
 struct Answer {
     parameters: Parameters,
     at: Instant,
+    /// Somebody asks again already.
+    is_renewed: bool,
 }
 
 /// What servers reported, by user and settings.
@@ -48,8 +50,9 @@ pub struct ParameterCache {
 }
 
 impl ParameterCache {
-    /// What a server reports to this user with these settings. Where no server can be reached and it is known from before, that is
-    /// given, as sessions can start without one.
+    /// What a server reports to this user with these settings. An answer that is known is given at once, and where it is old a
+    /// server is asked behind the client's back: busy or missing servers do not hold up a login, as sessions can start
+    /// without one.
     ///
     /// Cancel-safe.
     ///
@@ -57,7 +60,7 @@ impl ParameterCache {
     /// FATAL: a server's own refusal of the login or of a setting, or 57P03 where there is no server.
     pub async fn fetch(
         &self,
-        database: &Database,
+        database: &Arc<Database>,
         login: &Arc<UserLogin>,
         settings: &[(String, String)],
     ) -> Result<Parameters, PgError> {
@@ -69,14 +72,12 @@ impl ParameterCache {
             .cloned()
             .collect();
         let key: Key = (login.name.clone(), asked);
-        let known = self.known(&key);
-        let mut parameters = match known {
+        let mut parameters = match self.known(&key) {
             Some((parameters, Age::Fresh)) => parameters,
-            Some((parameters, Age::Stale)) => match ask(database, login, &key.1).await {
-                Ok(newer) => self.remember(key, newer),
-                Err(Failure::Unreachable(_)) => parameters,
-                Err(Failure::Refused(error)) => return Err(error),
-            },
+            Some((parameters, Age::Stale)) => {
+                tokio::spawn(renew(Arc::clone(database), Arc::clone(login), key));
+                parameters
+            }
             None => match ask(database, login, &key.1).await {
                 Ok(parameters) => self.remember(key, parameters),
                 Err(Failure::Unreachable(error) | Failure::Refused(error)) => return Err(error),
@@ -97,15 +98,29 @@ impl ParameterCache {
         self.answers().clear();
     }
 
+    /// What is known. [`Age::Stale`] is said to one caller at a time: to who renews it.
     fn known(&self, key: &Key) -> Option<(Parameters, Age)> {
-        let answers = self.answers();
-        let answer = answers.get(key)?;
-        let age = if answer.at.elapsed() < FRESH_FOR {
+        let mut answers = self.answers();
+        let answer = answers.get_mut(key)?;
+        let age = if answer.is_renewed || answer.at.elapsed() < FRESH_FOR {
             Age::Fresh
         } else {
+            answer.is_renewed = true;
             Age::Stale
         };
         Some((answer.parameters.clone(), age))
+    }
+
+    /// A server could not be asked: what is known is believed for as long again.
+    fn keep(&self, key: &Key) {
+        if let Some(answer) = self.answers().get_mut(key) {
+            answer.at = Instant::now();
+            answer.is_renewed = false;
+        }
+    }
+
+    fn forget(&self, key: &Key) {
+        self.answers().remove(key);
     }
 
     fn remember(&self, key: Key, parameters: Parameters) -> Parameters {
@@ -119,6 +134,7 @@ impl ParameterCache {
         let answer = Answer {
             parameters: parameters.clone(),
             at: Instant::now(),
+            is_renewed: false,
         };
         answers.insert(key, answer);
         parameters
@@ -126,6 +142,18 @@ impl ParameterCache {
 
     fn answers(&self) -> MutexGuard<'_, HashMap<Key, Answer>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks again for what is known. What a server refuses now is forgotten, so that the next login hears why.
+async fn renew(database: Arc<Database>, login: Arc<UserLogin>, key: Key) {
+    let cache = database.parameters();
+    match ask(&database, &login, &key.1).await {
+        Ok(parameters) => {
+            cache.remember(key, parameters);
+        }
+        Err(Failure::Unreachable(_)) => cache.keep(&key),
+        Err(Failure::Refused(_)) => cache.forget(&key),
     }
 }
 
@@ -327,6 +355,28 @@ mod tests {
             statement.as_deref(),
             Some(r"SELECT pg_catalog.set_config('a',  E'b\\''c', true)")
         );
+    }
+
+    #[test]
+    fn an_old_answer_is_renewed_by_one_caller_only() {
+        let Some(long_ago) = Instant::now().checked_sub(FRESH_FOR * 2) else {
+            // this machine has not been up for so long
+            return;
+        };
+        let cache = ParameterCache::default();
+        let key: Key = ("app".into(), Vec::new());
+        assert!(cache.known(&key).is_none());
+        cache.remember(key.clone(), Parameters::default());
+        assert!(matches!(cache.known(&key), Some((_, Age::Fresh))));
+        for answer in cache.answers().values_mut() {
+            answer.at = long_ago;
+        }
+        assert!(matches!(cache.known(&key), Some((_, Age::Stale))));
+        assert!(matches!(cache.known(&key), Some((_, Age::Fresh))));
+        cache.keep(&key);
+        assert!(matches!(cache.known(&key), Some((_, Age::Fresh))));
+        cache.forget(&key);
+        assert!(cache.known(&key).is_none());
     }
 
     #[test]
