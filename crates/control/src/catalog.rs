@@ -18,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pgherd_topology::{Catalog, Relation, ShardId, Sharding, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::ControlError;
@@ -214,21 +215,19 @@ impl CatalogKeeper {
         let topology = Arc::clone(&self.topology.borrow());
         let sharding = self.sharding.load_full();
         let home = sharding.home();
-        let readings = crate::control::shard_ids(&topology).map(|shard| {
-            let (servers, topology, sharding) = (
-                self.servers.clone(),
-                Arc::clone(&topology),
-                Arc::clone(&sharding),
-            );
-            tokio::spawn(
-                async move { (shard, read_one(&servers, &topology, &sharding, shard).await) },
-            )
-        });
-        let readings: Vec<_> = readings.collect();
+        // A set, so that the readings end with this task.
+        let mut readings = JoinSet::new();
+        for shard in crate::control::shard_ids(&topology) {
+            let (servers, topology) = (self.servers.clone(), Arc::clone(&topology));
+            let sharding = Arc::clone(&sharding);
+            readings.spawn(async move {
+                (shard, read_one(&servers, &topology, &sharding, shard).await)
+            });
+        }
         let mut failures = Vec::new();
         let mut news = !Arc::ptr_eq(&self.assembled_under, &sharding);
-        for reading in readings {
-            match reading.await {
+        while let Some(reading) = readings.join_next().await {
+            match reading {
                 Ok((shard, Ok((reading, digest)))) => {
                     if let Some(kept) = self.shards.get_mut(shard.index()) {
                         kept.digest = Some(digest);

@@ -26,6 +26,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Between two measurements of the replicas' lag.
 const LAG_TICK: Duration = Duration::from_millis(250);
 
+/// Between two attempts to remember a reign.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
+
 /// Whether a shard's commit log can be used, as its keeper finds it.
 #[derive(Debug)]
 pub(crate) struct TwoPhaseReport {
@@ -47,9 +50,17 @@ struct Watched {
     published: ShardState,
     sightings: Vec<Sighting>,
     reign: Option<Reign>,
-    saved: bool,
+    saved: Saved,
     complaints: Vec<Complaint>,
     lag: LagMeter,
+}
+
+/// Whether the store has the reign.
+#[derive(Debug, Clone, Copy)]
+enum Saved {
+    Yes,
+    /// To be tried from then on.
+    NotYet(Instant),
 }
 
 impl Monitor {
@@ -146,10 +157,14 @@ impl Monitor {
         let verdict = decide(shard.reign.as_ref(), &shard.sightings);
         shard.complain(&verdict.complaints);
         if verdict.reign != shard.reign {
-            shard.saved = false;
+            shard.saved = Saved::NotYet(Instant::now());
         }
         shard.apply(verdict);
-        if let (false, Some(reign)) = (shard.saved, shard.reign.clone()) {
+        let due = match shard.saved {
+            Saved::Yes => false,
+            Saved::NotYet(next) => Instant::now() >= next,
+        };
+        if let (true, Some(reign)) = (due, shard.reign.clone()) {
             let (state, database, name) = (
                 Arc::clone(&self.state),
                 self.database.clone(),
@@ -158,8 +173,8 @@ impl Monitor {
             let saving =
                 tokio::task::spawn_blocking(move || state.set_reign(&database, &name, reign)).await;
             match saving {
-                Ok(Ok(())) => shard.saved = true,
-                // Who is primary must not wait for a full disk; it is tried again with every look.
+                Ok(Ok(())) => shard.saved = Saved::Yes,
+                // Who is primary must not wait for a full disk.
                 Ok(Err(error)) => shard.saving_failed(&error),
                 Err(_) => {}
             }
@@ -224,7 +239,7 @@ impl Watched {
         Self {
             published,
             sightings,
-            saved: true,
+            saved: Saved::Yes,
             reign,
             complaints: Vec::new(),
             lag: LagMeter::default(),
@@ -299,7 +314,8 @@ impl Watched {
         }
     }
 
-    fn saving_failed(&self, error: &ControlError) {
+    fn saving_failed(&mut self, error: &ControlError) {
+        self.saved = Saved::NotYet(Instant::now() + SAVE_AGAIN);
         tracing::error!(shard = %self.published.name, %error, "cannot remember the shard's primary: after a restart an older one might be believed");
     }
 

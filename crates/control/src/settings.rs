@@ -24,7 +24,7 @@ pub struct ControlSettings {
     pub shards: Vec<ShardSettings>,
     /// Which tables are on every shard: they are compared for drift.
     pub sharding: Arc<Sharding>,
-    /// Whose prepared transactions are ours.
+    /// Whose prepared transactions are ours: [`State::herd`] of this database.
     pub herd: HerdId,
     /// This process.
     pub proxy: ProxyId,

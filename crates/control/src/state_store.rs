@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pgherd_topology::commit_protocol::HerdId;
 use pgherd_topology::{Epoch, StoredShardMap};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::error::ControlError;
 
@@ -107,7 +108,8 @@ impl State {
     /// Reads what `store` keeps, or draws a herd id and saves it.
     ///
     /// # Errors
-    /// [`ControlError::StateDamaged`] where what is kept cannot be read: never replaced by something new. Blocks.
+    /// [`ControlError::StateDamaged`] where what is kept cannot be read: never replaced by something new.
+    /// [`ControlError::StateReadOnly`] where nothing is kept and nothing may be written. Blocks.
     pub fn load_or_create(store: Box<dyn StateStore>) -> Result<(Self, Origin), ControlError> {
         let (kept, origin) = match store.load()? {
             Some(kept) => (kept, Origin::Loaded),
@@ -136,9 +138,16 @@ impl State {
         ))
     }
 
-    /// Whose prepared transactions are ours.
-    pub const fn herd(&self) -> HerdId {
-        self.herd
+    /// Whose prepared transactions are ours: one id for each database of this store.
+    ///
+    /// Two databases may be the same one on the servers. Each counts its shards' epochs for itself, so neither may decide
+    /// about the other's transactions.
+    pub fn herd(&self, database: &str) -> HerdId {
+        let mut hash = Sha256::new();
+        hash.update(self.herd.to_string());
+        hash.update(database);
+        let start = hash.finalize().into_iter().take(8);
+        HerdId(start.fold(0, |id, byte| id << 8 | u64::from(byte)))
     }
 
     /// Where the buckets of a database are; `None` if that was never saved.
@@ -387,11 +396,12 @@ mod tests {
             assert_eq!(origin, Origin::Created);
             state.set_buckets("shop", table()).unwrap();
             state.set_reign("shop", "s0", reign.clone()).unwrap();
-            state.herd()
+            state.herd("shop")
         };
         let (state, origin) = open(&path).unwrap();
-        assert_eq!((origin, state.herd()), (Origin::Loaded, herd));
+        assert_eq!((origin, state.herd("shop")), (Origin::Loaded, herd));
         assert_eq!(state.buckets("shop"), Some(table()));
+        assert_ne!(state.herd("other"), herd);
         assert_eq!(state.buckets("other"), None);
         assert_eq!(state.reign("shop", "s0"), Some(reign));
     }
@@ -421,10 +431,10 @@ mod tests {
     fn a_crash_before_the_rename_leaves_the_old_state() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        let herd = open(&path).unwrap().0.herd();
+        let herd = open(&path).unwrap().0.herd("shop");
         std::fs::write(beside(&path, ".new"), b"{\"format\":1,\"he").unwrap();
         let (state, origin) = open(&path).unwrap();
-        assert_eq!((origin, state.herd()), (Origin::Loaded, herd));
+        assert_eq!((origin, state.herd("shop")), (Origin::Loaded, herd));
     }
 
     #[test]
@@ -434,7 +444,7 @@ mod tests {
         let (first, _) = open(&path).unwrap();
         assert!(matches!(open(&path), Err(ControlError::StateInUse { .. })));
         let (looking, _) = State::load_or_create(Box::new(FileStore::read_only(&path))).unwrap();
-        assert_eq!(looking.herd(), first.herd());
+        assert_eq!(looking.herd("shop"), first.herd("shop"));
         assert!(matches!(
             looking.set_buckets("shop", table()),
             Err(ControlError::StateReadOnly)

@@ -274,8 +274,6 @@ async fn strangers_are_left_alone_and_own_halves_are_finished_without_a_superuse
 #[tokio::test]
 async fn an_anchor_that_failed_over_since_gets_no_tombstone() {
     let (first, second, settings) = herd().await;
-    let third = TestServer::start();
-    drop(third);
     let control = recovering(settings.clone()).await;
     control.shutdown().await;
     // s1's half is committed and s0, the anchor, has lost its row: what is left on s0 must be committed.

@@ -308,7 +308,7 @@ pub fn settings(shards: &[&[&TestServer]], sharding: Sharding) -> ControlSetting
         },
         shards: shards.collect(),
         sharding: Arc::new(sharding),
-        herd: state.herd(),
+        herd: state.herd("shop"),
         proxy: ProxyId(7),
         in_flight: InFlight::default(),
         state,

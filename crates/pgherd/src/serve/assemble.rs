@@ -148,7 +148,7 @@ fn start_database(
             .map(|shard| shard_settings(database, shard))
             .collect(),
         sharding: Arc::clone(&sharding),
-        herd: state.herd(),
+        herd: state.herd(&database.name),
         proxy,
         in_flight: in_flight.clone(),
         state: Arc::clone(state),
@@ -167,7 +167,7 @@ fn start_database(
         planner: Planner::new(PLANS),
         pools: Pools::new(pool_settings(database)?),
         two_phase: TwoPhase {
-            herd: state.herd(),
+            herd: state.herd(&database.name),
             proxy,
             in_flight,
         },
