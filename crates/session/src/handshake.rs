@@ -9,6 +9,7 @@
 //! A user that does not exist, one that no password lets in and a wrong password go through the same exchange and the same words (28P01).
 //! Whether a database exists is said (3D000) only to who has shown a password that is right in another one.
 
+mod encryption;
 mod greeting;
 mod opening;
 
@@ -16,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_pool::{PeerAddress, SslMode, Stream, Transport, UserLogin};
+use pgherd_pool::{Stream, Transport, UserLogin};
 use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState, StartupMessage};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -25,8 +26,8 @@ use crate::herd::{Database, Herd, ListenSettings, Phase};
 use crate::limits::Admission;
 use crate::options::StartupOptions;
 use crate::registry::{ClientIdentity, Registration};
-use crate::tls::common_name;
 use crate::users::User;
+use encryption::{check_certificate, check_encryption};
 pub use greeting::CONSOLE_SERVER_VERSION;
 use opening::{Opened, open};
 
@@ -412,56 +413,6 @@ fn let_in(
     herd.clients()
         .admit(settings.max_clients)
         .map_err(PgError::from)
-}
-
-/// Refuses plain text where TLS is required, as a pg_hba.conf of `hostssl` lines does.
-fn check_encryption(
-    transport: &Transport,
-    mode: SslMode,
-    peer: &PeerAddress,
-    options: &StartupOptions,
-) -> Result<(), PgError> {
-    let address = match peer {
-        // there is no TLS on Unix sockets, and no need of it
-        PeerAddress::Unix => return Ok(()),
-        PeerAddress::Tcp(address) => address.ip(),
-    };
-    match mode {
-        SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(()),
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull if transport.is_tls() => Ok(()),
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Err(PgError::fatal(
-            SqlState::INVALID_AUTHORIZATION,
-            format!(
-                "no pg_hba.conf entry for host \"{address}\", user \"{}\", database \"{}\", no encryption",
-                options.user, options.database
-            ),
-        )
-        .detail(format!("pgherd listens with TLS mode {mode}."))
-        .hint("Connect with sslmode=require or stronger.")),
-    }
-}
-
-/// Demands a client certificate where the mode does, and with verify-full one that bears the user's name.
-fn check_certificate(transport: &Transport, mode: SslMode, user: &str) -> Result<(), PgError> {
-    match mode {
-        SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => return Ok(()),
-        SslMode::VerifyCa | SslMode::VerifyFull if !transport.is_tls() => return Ok(()),
-        SslMode::VerifyCa | SslMode::VerifyFull => {}
-    }
-    let certificate = transport.peer_certificates().and_then(<[_]>::first);
-    let Some(certificate) = certificate else {
-        return Err(PgError::fatal(
-            SqlState::INVALID_AUTHORIZATION,
-            "connection requires a valid client certificate",
-        ));
-    };
-    if mode == SslMode::VerifyFull && common_name(certificate).as_deref() != Some(user) {
-        return Err(PgError::fatal(
-            SqlState::INVALID_AUTHORIZATION,
-            format!("certificate authentication failed for user \"{user}\""),
-        ));
-    }
-    Ok(())
 }
 
 /// Something that cannot be written or had: not the client's fault.

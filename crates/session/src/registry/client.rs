@@ -1,0 +1,361 @@
+//! One connected client.
+//!
+//! Owns: what is shown of it, the servers it holds, and keeping those from others while a cancel request is on its way to them. Its
+//! session updates it as it goes, mostly by atomics. Never does: I/O. Main type: [`Client`].
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use pgherd_pool::{Canceller, PeerAddress};
+use pgherd_protocol::{CancelKey, ProtocolVersion};
+use pgherd_topology::{NodeId, ShardId};
+use tokio::sync::Notify;
+
+/// The number of a client, never used twice by one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// What a client is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ClientState {
+    /// It has sent nothing that is not answered.
+    Idle = 0,
+    /// A request of its is being worked on.
+    Active = 1,
+    /// A transaction block is open, and nothing is asked.
+    IdleInTransaction = 2,
+    /// Its request waits for a server connection.
+    Waiting = 3,
+}
+
+impl ClientState {
+    /// The word of pg_stat_activity, where it has one.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::IdleInTransaction => "idle in transaction",
+            Self::Waiting => "waiting",
+        }
+    }
+
+    fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Active,
+            2 => Self::IdleInTransaction,
+            3 => Self::Waiting,
+            _ => Self::Idle,
+        }
+    }
+}
+
+/// Why a server connection stays with a client beyond its transaction, and since when.
+#[derive(Debug, Clone)]
+pub struct Pin {
+    /// What the client left on it (a setting, a prepared statement, an advisory lock ...).
+    pub reason: Box<str>,
+    /// When it was pinned.
+    pub since: SystemTime,
+}
+
+/// A server connection that a client holds.
+#[derive(Debug, Clone)]
+pub struct HeldServer {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its server.
+    pub node: NodeId,
+    /// The server's process id for it.
+    pub pid: i32,
+    /// How a request on it is cancelled; `None` where the server gave no key.
+    pub canceller: Option<Canceller>,
+    /// Whether it is pinned, and why.
+    pub pin: Option<Pin>,
+}
+
+/// Names one [`HeldServer`] of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeldId(u64);
+
+/// What does not change while a client is connected.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity {
+    /// Where it comes from.
+    pub peer: PeerAddress,
+    /// Whether its connection is encrypted, and by which version of TLS.
+    pub tls: Option<Box<str>>,
+    /// The user it logged in as.
+    pub user: Box<str>,
+    /// The database it asked for.
+    pub database: Box<str>,
+    /// Its protocol version, which decides the length of its cancel key.
+    pub version: ProtocolVersion,
+    /// What it called itself at login.
+    pub application_name: Box<str>,
+}
+
+/// The part of a client that changes with its transactions.
+#[derive(Debug, Default)]
+struct Holdings {
+    application_name: Box<str>,
+    servers: Vec<(HeldId, HeldServer)>,
+    held_before: u64,
+    /// Cancel requests on their way to the servers above.
+    cancels: usize,
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub struct Client {
+    id: ClientId,
+    pid: i32,
+    key: CancelKey,
+    identity: ClientIdentity,
+    connected: Instant,
+    connected_at: SystemTime,
+    state: AtomicU8,
+    /// Microseconds after `connected`.
+    last_request: AtomicU64,
+    requests: AtomicU64,
+    holdings: Mutex<Holdings>,
+    /// The last cancel request on its way has ended.
+    cancels_ended: Notify,
+    /// A cancel request came while no server was held.
+    cancel_while_waiting: Notify,
+}
+
+/// Whether a client's servers may go back to their pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Release {
+    /// They may.
+    Released,
+    /// A cancel request is on its way to them, and would hit whoever uses them next.
+    CancelOnItsWay,
+}
+
+impl Client {
+    pub(super) fn new(id: ClientId, pid: i32, identity: ClientIdentity) -> Self {
+        Self {
+            id,
+            pid,
+            key: CancelKey::random(identity.version),
+            connected: Instant::now(),
+            connected_at: SystemTime::now(),
+            state: AtomicU8::new(ClientState::Idle as u8),
+            last_request: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            holdings: Mutex::new(Holdings {
+                application_name: identity.application_name.clone(),
+                ..Holdings::default()
+            }),
+            cancels_ended: Notify::new(),
+            cancel_while_waiting: Notify::new(),
+            identity,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// The process id that it was told (BackendKeyData).
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The secret that it was told with it.
+    pub fn key(&self) -> &CancelKey {
+        &self.key
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &ClientIdentity {
+        &self.identity
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> ClientState {
+        ClientState::from_number(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Notes what it is doing.
+    pub fn set_state(&self, state: ClientState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that a request of its starts now.
+    pub fn begin_request(&self, now: Instant) {
+        let micros = u64::try_from(now.saturating_duration_since(self.connected).as_micros())
+            .unwrap_or(u64::MAX);
+        self.last_request.store(micros, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.set_state(ClientState::Active);
+    }
+
+    /// When it connected.
+    pub fn connected_at(&self) -> SystemTime {
+        self.connected_at
+    }
+
+    /// When its last request started, if it made any.
+    pub fn last_request_at(&self) -> Option<SystemTime> {
+        (self.requests() > 0).then(|| {
+            self.connected_at + Duration::from_micros(self.last_request.load(Ordering::Relaxed))
+        })
+    }
+
+    /// How many requests it made.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// What it calls itself now.
+    pub fn application_name(&self) -> Box<str> {
+        self.holdings().application_name.clone()
+    }
+
+    /// Notes what it calls itself.
+    pub fn set_application_name(&self, name: &str) {
+        self.holdings().application_name = name.into();
+    }
+
+    /// Notes that it holds a server connection: cancel requests of its reach that server from now on.
+    #[must_use = "what is held is released by its id"]
+    pub fn hold(&self, server: HeldServer) -> HeldId {
+        let mut holdings = self.holdings();
+        holdings.held_before += 1;
+        let id = HeldId(holdings.held_before);
+        holdings.servers.push((id, server));
+        id
+    }
+
+    /// The server connections that it holds.
+    pub fn held(&self) -> Vec<HeldServer> {
+        let holdings = self.holdings();
+        holdings
+            .servers
+            .iter()
+            .map(|(_, server)| server.clone())
+            .collect()
+    }
+
+    /// Notes that a server connection stays with it. The first reason is kept.
+    pub fn pin(&self, id: HeldId, reason: &str) {
+        if let Some((_, server)) = self
+            .holdings()
+            .servers
+            .iter_mut()
+            .find(|(held, _)| *held == id)
+        {
+            server.pin.get_or_insert_with(|| Pin {
+                reason: reason.into(),
+                since: SystemTime::now(),
+            });
+        }
+    }
+
+    /// Notes that a server connection is pinned no more (DISCARD ALL).
+    pub fn unpin(&self, id: HeldId) {
+        if let Some((_, server)) = self
+            .holdings()
+            .servers
+            .iter_mut()
+            .find(|(held, _)| *held == id)
+        {
+            server.pin = None;
+        }
+    }
+
+    /// Notes that it gives a server connection back. To be called before the connection goes to its pool; after
+    /// [`Release::CancelOnItsWay`], where there is no time to wait with [`Client::release`], the connection must be closed instead.
+    pub fn try_release(&self, id: HeldId) -> Release {
+        let mut holdings = self.holdings();
+        holdings.servers.retain(|(held, _)| *held != id);
+        if holdings.cancels == 0 {
+            Release::Released
+        } else {
+            Release::CancelOnItsWay
+        }
+    }
+
+    /// Notes that it gives a server connection back, and waits until no cancel request is on its way there, so that none hits
+    /// whoever uses the connection next. Returns at once as a rule. Cancel-safe: the connection counts as given back already.
+    pub async fn release(&self, id: HeldId) {
+        if self.try_release(id) == Release::Released {
+            return;
+        }
+        loop {
+            let ended = self.cancels_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.holdings().cancels == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Waits for a cancel request that comes while no server is held: for a request that waits for a connection. Cancel-safe.
+    pub async fn cancelled_while_waiting(&self) {
+        self.cancel_while_waiting.notified().await;
+    }
+
+    pub(super) fn begin_cancel(self: &Arc<Self>) -> CancelHandle {
+        let mut holdings = self.holdings();
+        holdings.cancels += 1;
+        let cancellers = holdings
+            .servers
+            .iter()
+            .filter_map(|(_, server)| server.canceller.clone())
+            .collect();
+        drop(holdings);
+        CancelHandle {
+            client: Arc::clone(self),
+            cancellers,
+        }
+    }
+
+    fn holdings(&self) -> MutexGuard<'_, Holdings> {
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cancel request on its way to the servers that a client holds. While it lives, those servers are not given to anyone else.
+#[derive(Debug)]
+pub struct CancelHandle {
+    client: Arc<Client>,
+    cancellers: Vec<Canceller>,
+}
+
+impl CancelHandle {
+    /// The server connections to cancel. Where there is none, the client's wait for one is ended instead.
+    pub fn cancellers(&self) -> &[Canceller] {
+        &self.cancellers
+    }
+
+    /// The client whose request is cancelled.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends the client's wait for a connection, if it waits for one.
+    pub fn end_wait(&self) {
+        self.client.cancel_while_waiting.notify_waiters();
+    }
+}
+
+impl Drop for CancelHandle {
+    fn drop(&mut self) {
+        let mut holdings = self.client.holdings();
+        holdings.cancels -= 1;
+        let last = holdings.cancels == 0;
+        drop(holdings);
+        if last {
+            self.client.cancels_ended.notify_waiters();
+        }
+    }
+}
