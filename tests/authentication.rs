@@ -1,6 +1,7 @@
 //! Who may come in, by which proof, and how pgherd in turn proves itself to the servers.
 #![allow(clippy::unwrap_used)]
 
+use pgherd_tests::certificates::Certificates;
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
 
 async fn unsharded(users: &str, change: impl FnOnce(TestCluster) -> TestCluster) -> Cluster {
@@ -126,11 +127,15 @@ async fn md5_lets_in_at_the_endpoint_and_at_the_servers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_may_ask_for_a_plain_password_or_none() {
+async fn servers_may_ask_for_no_password_and_over_tls_for_a_plain_one() {
     for method in ["password", "trust"] {
-        let line = format!("host all app 127.0.0.1/32 {method}");
+        let certificates = Certificates::make("app");
+        let line = format!("hostssl all app 127.0.0.1/32 {method}");
         let cluster = unsharded("- { name: app, password: app }", |cluster| {
-            cluster.servers(|herd| herd.host_line(line))
+            cluster.servers(|herd| {
+                herd.tls(certificates.server.clone(), certificates.server_key.clone())
+                    .host_line(line)
+            })
         })
         .await;
         cluster
@@ -139,6 +144,25 @@ async fn servers_may_ask_for_a_plain_password_or_none() {
             .simple_query("SELECT 1")
             .await
             .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_the_password_unencrypted_does_not_get_it() {
+    let cluster = TestCluster::new()
+        .shards(1)
+        .servers(|herd| herd.host_line("host all app 127.0.0.1/32 password"))
+        .configure(|configuration| configuration.sharding.clear())
+        .start_unready()
+        .await;
+    let begun = std::time::Instant::now();
+    // not before it has been tried
+    while !cluster.product_log().contains("unencrypted") {
+        assert!(begun.elapsed().as_secs() < 10, "{}", cluster.product_log());
+        if let Ok(client) = cluster.try_connect(&cluster.url("app")).await {
+            assert!(client.simple_query("SELECT 1").await.is_err());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 

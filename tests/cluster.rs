@@ -129,7 +129,7 @@ impl TestCluster {
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         let path = directory.path().join("pgherd.yaml");
-        std::fs::write(&path, self.configuration.render(&herd)).expect("the directory is ours");
+        write_secret(&path, &self.configuration.render(&herd));
         let product = Product::serve(&path, &directory.path().join("pgherd.log"));
         Cluster {
             product,
@@ -178,12 +178,9 @@ impl Cluster {
     /// If it is refused.
     pub async fn connect(&self, user: &str) -> Client {
         let url = self.url(user);
-        self.try_connect(&url).await.unwrap_or_else(|error| {
-            panic!(
-                "{url}: {error} {error:?}; pgherd logged:\n{}",
-                self.product.log_text()
-            )
-        })
+        self.try_connect(&url)
+            .await
+            .unwrap_or_else(|error| panic!("{url}: {error} {error:?}"))
     }
 
     /// Connects by a connection string.
@@ -249,7 +246,7 @@ impl Cluster {
     pub fn rewrite(&mut self, change: impl FnOnce(&mut Configuration)) {
         change(&mut self.configuration);
         let text = self.configuration.render(&self.herd);
-        std::fs::write(self.configuration_path(), text).expect("the directory is ours");
+        write_secret(&self.configuration_path(), &text);
     }
 
     /// The configuration file.
@@ -416,8 +413,7 @@ impl Cluster {
             };
             assert!(
                 begun.elapsed() < READY_LIMIT,
-                "the endpoint does not answer: {last} {last:?}; pgherd logged:\n{}",
-                self.product.log_text()
+                "the endpoint does not answer: {last} {last:?}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -444,6 +440,14 @@ pub fn sqlstate(error: &tokio_postgres::Error) -> String {
         .unwrap_or_else(|| panic!("no SQLSTATE in {error:?}"))
         .code()
         .to_owned()
+}
+
+/// Writes a file that holds passwords.
+fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).expect("the directory is ours");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .expect("the file is ours");
 }
 
 /// Whether a server's log shows a statement with this text, not counting the test's own look at it as superuser.

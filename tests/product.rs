@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+/// How much of the log a failed test shows.
+const LAST_LINES: usize = 40;
+
 /// A running `pgherd serve`. Killed on drop if it does not end on SIGTERM within a few seconds.
 #[derive(Debug)]
 pub struct Product {
@@ -116,7 +119,10 @@ impl Drop for Product {
         }
         self.kill9();
         if std::thread::panicking() {
-            eprintln!("pgherd logged:\n{}", self.log_text());
+            let log = self.log_text();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            eprintln!("pgherd logged, in the end:\n{}", last.join("\n"));
         }
     }
 }
