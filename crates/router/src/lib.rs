@@ -23,15 +23,40 @@
 
 mod action;
 mod cache;
+mod census;
+mod copy;
+mod create_index;
+mod create_view;
+mod cursor;
+mod ddl;
+mod explain;
 mod fingerprint;
+mod from;
+mod functions;
 mod hint;
+mod insert;
 pub mod lexer;
 pub mod literal;
+mod maintenance;
+mod parse;
+mod place;
 mod plan;
 mod planner;
+mod predicate;
+mod query;
 mod rejection;
 mod resolve;
+mod scope;
+mod setting;
 mod statement;
+mod survey;
+mod table_change;
+mod table_definition;
+mod tokens;
+mod transaction;
+mod unparsed;
+mod update;
+mod utility;
 
 pub use action::{
     Action, CopyDirection, CursorTarget, DdlPlan, IsolationLevel, OverrideName, SerialColumn,

@@ -2,7 +2,7 @@
 //!
 //! Owns the translation: sqlparser never sees the text, so where tokens begin and end is always
 //! Postgres' reading. A literal becomes its slot's number, so that no plan can depend on a value
-//! unseen; every token's column is its index plus one, so that a node leads back to its tokens.
+//! unseen.
 //! Words that sqlparser would misread (`ONLY`, `FOR NO KEY UPDATE`) are replaced by ones that mean
 //! the same for placement. Nothing is ever printed back. Main function: [`parse`].
 
@@ -83,11 +83,6 @@ pub(crate) fn slot_of(value: &Value) -> Option<u32> {
         }
         _ => None,
     }
-}
-
-/// The index of the token at which a node begins or ends.
-pub(crate) fn token_index(location: Location) -> Option<usize> {
-    usize::try_from(location.column).ok()?.checked_sub(1)
 }
 
 /// A name of the tree, folded as Postgres folds it.
@@ -174,9 +169,21 @@ impl<'t, 'a> Translation<'t, 'a> {
         if let Some(next) = self.phrase(at, spelled)? {
             return Ok(next);
         }
-        if ["and", "or", "not", "union", "except", "intersect", "is", "collate", "like", "at", "in"]
-            .iter()
-            .any(|word| spelled.eq_ignore_ascii_case(word))
+        if [
+            "and",
+            "or",
+            "not",
+            "union",
+            "except",
+            "intersect",
+            "is",
+            "collate",
+            "like",
+            "at",
+            "in",
+        ]
+        .iter()
+        .any(|word| spelled.eq_ignore_ascii_case(word))
         {
             self.count_operator();
         }
@@ -189,7 +196,9 @@ impl<'t, 'a> Translation<'t, 'a> {
         let next = match spelled.to_ascii_lowercase().as_str() {
             "only" if !self.ends_fetch(at) => at + 1,
             "for" => return Ok(self.locking_clause(at)),
-            "between" if self.is_word(at + 1, "symmetric") || self.is_word(at + 1, "asymmetric") => {
+            "between"
+                if self.is_word(at + 1, "symmetric") || self.is_word(at + 1, "asymmetric") =>
+            {
                 self.keyword(at, "BETWEEN");
                 at + 2
             }

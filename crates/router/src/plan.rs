@@ -122,6 +122,8 @@ pub enum NamedCheck {
     Free,
     /// The keys that it writes must live on the named shard.
     Keys(KeyedPlacement),
+    /// It adds rows to a table that lives on this shard alone.
+    OnlyOn(ShardId),
     /// It cannot be checked: refused with this, unless `pgherd.unchecked` is on.
     Impossible(Box<Rejection>),
 }

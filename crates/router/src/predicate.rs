@@ -16,9 +16,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pgherd_topology::{
-    Catalog, Collation, Column, HashFamily, KeyType, Relation, TableRule,
-};
+use pgherd_topology::{Catalog, Collation, Column, HashFamily, KeyType, Relation, TableRule};
 use sqlparser::ast::{
     BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, ObjectName, ObjectNamePart,
     TimezoneInfo, UnaryOperator, Value,
@@ -134,9 +132,7 @@ impl<'l> Level<'l> {
                         && several.iter().all(|(item, _)| merged.items.contains(item))
                 })?;
                 let representative = merged.representative?;
-                let (item, column) = several
-                    .iter()
-                    .find(|(item, _)| *item == representative)?;
+                let (item, column) = several.iter().find(|(item, _)| *item == representative)?;
                 Some(Resolved {
                     level: self,
                     item: *item,
@@ -318,7 +314,11 @@ impl ValueReader<'_, '_> {
                 | LiteralKind::DollarString,
                 _,
             ) => column,
-            _ => return Err(format!("is of type {column}, and the literal is of another")),
+            _ => {
+                return Err(format!(
+                    "is of type {column}, and the literal is of another"
+                ));
+            }
         };
         Ok((slot, key_type))
     }
@@ -441,7 +441,7 @@ const NOT_A_VALUE: &str = "is not compared with a plain value";
 
 /// The type that Postgres gives to an undeclared parameter beside a column of a type: `varchar` has
 /// no operators of its own and compares as `text`.
-fn inferred_oid(key_type: KeyType) -> u32 {
+pub(crate) fn inferred_oid(key_type: KeyType) -> u32 {
     match key_type {
         KeyType::Varchar => KeyType::Text.oid(),
         other => other.oid(),
@@ -463,9 +463,9 @@ fn key_type_of(data_type: &DataType) -> Option<KeyType> {
         DataType::Int(None) | DataType::Integer(None) | DataType::Int4(None) => KeyType::Int4,
         DataType::BigInt(None) | DataType::Int8(None) => KeyType::Int8,
         DataType::Text => KeyType::Text,
-        DataType::Varchar(None) | DataType::CharacterVarying(None) | DataType::CharVarying(None) => {
-            KeyType::Varchar
-        }
+        DataType::Varchar(None)
+        | DataType::CharacterVarying(None)
+        | DataType::CharVarying(None) => KeyType::Varchar,
         DataType::Uuid => KeyType::Uuid,
         DataType::Bytea => KeyType::Bytea,
         DataType::Date => KeyType::Date,

@@ -133,6 +133,9 @@ impl StatementPlan {
         sharding: &Sharding,
         overrides: Overrides,
     ) -> Result<Resolved, Rejection> {
+        if self.checks_clock_words {
+            check_clock_words(values)?;
+        }
         Ok(match &self.placement {
             Placement::Nowhere => Resolved::to(Destination::Nowhere),
             Placement::Any => Resolved::to(Destination::Any),
@@ -168,7 +171,9 @@ impl StatementPlan {
             | Placement::All
             | Placement::EachInTurn
             | Placement::WhereCursorIs
-            | Placement::Named(NamedCheck::Free | NamedCheck::Impossible(_)) => {
+            | Placement::Named(
+                NamedCheck::Free | NamedCheck::OnlyOn(_) | NamedCheck::Impossible(_),
+            ) => {
                 return Ok(Vec::new());
             }
         };
@@ -212,23 +217,30 @@ fn resolve_named(
     match check {
         NamedCheck::Free => Ok(resolved),
         NamedCheck::Impossible(rejection) => Err((**rejection).clone()),
+        NamedCheck::OnlyOn(home) if *home == named => Ok(resolved),
+        NamedCheck::OnlyOn(home) => Err(misplaced(sharding, *home, named)),
         NamedCheck::Keys(keyed) => {
             let (shard, bucket) = keyed.resolve(values, sharding)?;
             if shard == named {
-                return Ok(Resolved { bucket, ..resolved });
+                Ok(Resolved { bucket, ..resolved })
+            } else {
+                Err(misplaced(sharding, shard, named))
             }
-            Err(Rejection::unsupported(
-                label::MISPLACED,
-                "the row does not belong on the named shard",
-            )
-            .detail(format!(
-                "Its sharding key lives on shard \"{}\", and \"{}\" is named.",
-                shard_name(sharding, shard),
-                shard_name(sharding, named),
-            ))
-            .hint("Name no shard, or SET pgherd.unchecked = on to write it there all the same."))
         }
     }
+}
+
+fn misplaced(sharding: &Sharding, owner: ShardId, named: ShardId) -> Rejection {
+    Rejection::unsupported(
+        label::MISPLACED,
+        "the row does not belong on the named shard",
+    )
+    .detail(format!(
+        "It lives on shard \"{}\", and \"{}\" is named.",
+        shard_name(sharding, owner),
+        shard_name(sharding, named),
+    ))
+    .hint("Name no shard, or SET pgherd.unchecked = on to write it there all the same.")
 }
 
 impl KeyedPlacement {
@@ -432,6 +444,42 @@ fn null_key(column: &str) -> Rejection {
 fn unusable(column: &str, error: KeyError) -> Rejection {
     Rejection::unsupported(label::KEY_VALUE, "the sharding key names no shard")
         .detail(format!("For {column}: {error}."))
+}
+
+/// Refuses literals and text parameters that the input functions of dates and times read as the
+/// moment of the statement.
+fn check_clock_words(values: &Values<'_>) -> Result<(), Rejection> {
+    let reads_clock = |text: &[u8]| {
+        let text = text.trim_ascii();
+        [&b"now"[..], b"today", b"tomorrow", b"yesterday"]
+            .iter()
+            .any(|word| {
+                text.get(..word.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(word))
+            })
+    };
+    let literal = values.literals.iter().any(|literal| {
+        literal
+            .value(values.sql)
+            .is_some_and(|value| reads_clock(&value))
+    });
+    let parameter = values.parameters.is_some_and(|parameters| {
+        (0..u16::MAX)
+            .map_while(|index| parameters.parameter(index))
+            .any(|parameter| {
+                parameter.format == ParameterFormat::Text
+                    && parameter.bytes.is_some_and(reads_clock)
+            })
+    });
+    if literal || parameter {
+        return Err(Rejection::unsupported(
+            label::REFERENCE_WRITE,
+            "the copies of a reference table would differ",
+        )
+        .detail("A text such as 'now' or 'today' is read by each shard at its own time.")
+        .hint("Send the time itself."));
+    }
+    Ok(())
 }
 
 fn several_shards(sharding: &Sharding, one: ShardId, other: ShardId) -> Rejection {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use pgherd_topology::{
-    Catalog, Distribution, Relation, RelationKind, RelationName, ShardId, Sharding, TableRule,
+    Catalog, Distribution, Persistence, Relation, RelationKind, RelationName, ShardId, Sharding,
+    TableRule,
 };
 
 use crate::functions::is_replicated_catalog;
@@ -201,7 +202,10 @@ impl<'c> Names<'c> {
         };
         for under in below {
             if under.is_opaque || under.has_rules || under.has_row_security {
-                return Err(not_followed(name, &format!("is a view over {}", under.name)));
+                return Err(not_followed(
+                    name,
+                    &format!("is a view over {}", under.name),
+                ));
             }
             match self.kind_of(&under.name)? {
                 TableKind::Home | TableKind::System | TableKind::Reference => {}
@@ -245,7 +249,10 @@ impl<'c> Names<'c> {
             }
             ancestor = parent;
         }
-        if matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView) {
+        if matches!(
+            relation.kind,
+            RelationKind::View | RelationKind::MaterializedView
+        ) {
             return Ok(());
         }
         for child in self.catalog.relations_below(name).unwrap_or_default() {
@@ -258,8 +265,14 @@ impl<'c> Names<'c> {
                 }
                 _ => true,
             };
-            if listed_otherwise || child.has_rules || (table.mode != TableMode::Read && child.has_triggers) {
-                return Err(not_followed(name, &format!("has the partition or child {}", child.name)));
+            if listed_otherwise
+                || child.has_rules
+                || (table.mode != TableMode::Read && child.has_triggers)
+            {
+                return Err(not_followed(
+                    name,
+                    &format!("has the partition or child {}", child.name),
+                ));
             }
         }
         Ok(())
@@ -291,7 +304,10 @@ impl<'c> Names<'c> {
                 if !stays || source.has_triggers {
                     return Err(not_followed(
                         &table.name,
-                        &format!("has a foreign key that changes rows of {} along with it", source.name),
+                        &format!(
+                            "has a foreign key that changes rows of {} along with it",
+                            source.name
+                        ),
                     ));
                 }
                 if !seen.contains(&&source.name) {
@@ -302,6 +318,43 @@ impl<'c> Names<'c> {
         }
         Ok(())
     }
+
+    /// May this relation be read on a replica?
+    pub(crate) fn is_replica_safe(&self, table: &TableUse<'_>) -> bool {
+        if is_system_schema(&table.name.schema) {
+            return is_replica_safe_system(&table.name);
+        }
+        let below = self.catalog.relations_below(&table.name);
+        let (Some(relation), Some(below)) = (table.relation, below) else {
+            return false;
+        };
+        is_replica_safe(relation) && below.into_iter().all(is_replica_safe)
+    }
+}
+
+fn is_replica_safe_system(name: &RelationName) -> bool {
+    &*name.schema != "pg_catalog" || is_replicated_catalog(&name.name)
+}
+
+fn is_replica_safe(relation: &Relation) -> bool {
+    if is_system_schema(&relation.name.schema) {
+        return is_replica_safe_system(&relation.name);
+    }
+    relation.persistence == Persistence::Permanent
+        && !relation.has_rules
+        && !relation.has_row_security
+        && match relation.kind {
+            RelationKind::Table
+            | RelationKind::PartitionedTable
+            | RelationKind::MaterializedView => true,
+            RelationKind::View => !relation.is_opaque,
+            RelationKind::Sequence
+            | RelationKind::ForeignTable
+            | RelationKind::Index
+            | RelationKind::PartitionedIndex
+            | RelationKind::CompositeType
+            | RelationKind::Toast => false,
+        }
 }
 
 /// Does every foreign key from `source` to `target` join the whole sharding key of one to that of
@@ -327,32 +380,8 @@ pub(crate) fn not_followed(name: &RelationName, what: &str) -> Rejection {
         label::NOT_FOLLOWED,
         "the statement may concern rows that the planner cannot place",
     )
-    .detail(format!("{name} {what}, which is not followed on a sharded database."))
+    .detail(format!(
+        "{name} {what}, which is not followed on a sharded database."
+    ))
     .hint("Name the tables themselves, or name a shard with SET pgherd.shard.")
-}
-
-/// May this relation be read on a replica?
-pub(crate) fn is_replica_safe(table: &TableUse<'_>) -> bool {
-    use pgherd_topology::Persistence;
-    if is_system_schema(&table.name.schema) {
-        return &*table.name.schema != "pg_catalog" || is_replicated_catalog(&table.name.name);
-    }
-    let Some(relation) = table.relation else {
-        return false;
-    };
-    relation.persistence == Persistence::Permanent
-        && !relation.has_rules
-        && !relation.has_row_security
-        && match relation.kind {
-            RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView => {
-                true
-            }
-            RelationKind::View => !relation.is_opaque,
-            RelationKind::Sequence
-            | RelationKind::ForeignTable
-            | RelationKind::Index
-            | RelationKind::PartitionedIndex
-            | RelationKind::CompositeType
-            | RelationKind::Toast => false,
-        }
 }

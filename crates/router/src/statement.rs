@@ -1,15 +1,26 @@
 //! One statement to one plan: the reader of its kind, by its first words.
 //!
 //! Owns the dispatch and what holds for every kind: the unsharded database and the named shard.
+//! Main function: [`plan`].
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::action::Action;
+use crate::lexer::TokenKind;
 use crate::literal::Literals;
-use crate::plan::{Access, Placement, Residue, Span, StatementPlan};
+use crate::parse::parse;
+use crate::place::{Draft, place};
+use crate::plan::{Access, NamedCheck, Placement, Span, StatementPlan};
 use crate::planner::PlanContext;
 use crate::rejection::{Rejection, label};
+use crate::scope::Names;
+use crate::survey::{Subject, Survey, Unread};
+use crate::tokens::{Cursor, StatementText};
+use crate::{copy, cursor, ddl, explain, maintenance, setting, transaction, unparsed, utility};
+
+/// Statements of more tokens are not read: the tree would take a hundred times their size.
+const MAX_TOKENS: usize = 400_000;
 
 /// A statement of a query string.
 #[derive(Clone, Copy)]
@@ -22,24 +33,155 @@ pub(crate) struct Source<'a> {
 
 /// Plans one statement; `named`: the client named a shard.
 pub(crate) fn plan(
-    _source: Source<'_>,
+    source: Source<'_>,
     context: &PlanContext<'_>,
-    _named: bool,
+    named: bool,
 ) -> Result<StatementPlan, Rejection> {
-    if context.sharding.is_unsharded() {
-        return Ok(StatementPlan {
-            action: Action::Run,
-            placement: Placement::One(context.sharding.home()),
-            access: Access::Write,
-            residue: Residue::OPAQUE,
-            reason: "the database has one shard".into(),
-            relations: Box::default(),
-            parameters: 0,
-            checks_clock_words: false,
-        });
+    let text = StatementText::read(
+        source.sql,
+        source.span,
+        context.backslash,
+        source.literals,
+        source.guards,
+        MAX_TOKENS,
+    );
+    let Some(text) = text else {
+        let draft = unparsed::too_long();
+        return finish(draft, context, named, 0);
+    };
+    let subject = Subject {
+        text: &text,
+        names: Names {
+            catalog: context.catalog,
+            sharding: context.sharding,
+            search_path: context.search_path,
+        },
+        parameter_types: context.parameter_types,
+    };
+    let draft = read(subject)?;
+    finish(draft, context, named, text.highest_parameter())
+}
+
+/// Reads a statement of any kind.
+///
+/// # Errors
+/// Only what is refused whatever the database is like: a `SET pgherd.*` that makes no sense.
+pub(crate) fn read(subject: Subject<'_, '_>) -> Result<Draft, Rejection> {
+    let start = subject.text.cursor();
+    if begins_query(start) {
+        return Ok(read_query(subject, start.at, start.end));
     }
-    Err(Rejection::unsupported(
+    if let Some(draft) = setting::read(start, subject)? {
+        return Ok(draft);
+    }
+    let readers = [
+        transaction::read,
+        cursor::read,
+        copy::read,
+        explain::read,
+        utility::read,
+        maintenance::read,
+        ddl::read,
+    ];
+    Ok(readers
+        .iter()
+        .find_map(|reader| reader(start, subject))
+        .unwrap_or_else(|| {
+            unparsed::draft(subject, Unread("The planner does not know this statement."))
+        }))
+}
+
+/// Does a query, or a statement that sqlparser reads, begin here?
+pub(crate) fn begins_query(mut at: Cursor<'_, '_>) -> bool {
+    while at.takes_kind(TokenKind::LeftParen) {}
+    at.peeks_any(&[
+        "select", "with", "values", "table", "insert", "update", "delete", "merge",
+    ])
+}
+
+/// Plans the query in the tokens `from..to`.
+pub(crate) fn read_query(subject: Subject<'_, '_>, from: usize, to: usize) -> Draft {
+    let parsed = match parse(subject.text, from, to) {
+        Ok(parsed) => parsed,
+        Err(why) => return unparsed::draft(subject, Unread(why)),
+    };
+    match Survey::of(subject, &parsed) {
+        Ok(survey) => place(&survey),
+        Err(unread) => unparsed::draft(subject, unread),
+    }
+}
+
+/// Applies what holds for every kind of statement.
+fn finish(
+    draft: Draft,
+    context: &PlanContext<'_>,
+    named: bool,
+    parameters: u16,
+) -> Result<StatementPlan, Rejection> {
+    let Draft {
+        action,
+        placement,
+        check,
+        access,
+        residue,
+        reason,
+        relations,
+        checks_clock_words,
+    } = draft;
+    let unsharded = context.sharding.is_unsharded();
+    let answered_by_session =
+        matches!(placement, Ok(Placement::Nowhere | Placement::WhereCursorIs));
+    let keeps_its_place =
+        answered_by_session || matches!(action, Action::Set(_) | Action::SetTransaction(..));
+    let (placement, reason) = if unsharded {
+        match placement {
+            Ok(placement) if answered_by_session => (placement, reason),
+            Ok(_) | Err(_) => (
+                Placement::One(context.sharding.home()),
+                "the database has one shard".into(),
+            ),
+        }
+    } else if named {
+        match placement {
+            Ok(placement) if keeps_its_place => (placement, reason),
+            Ok(_) | Err(_) => (Placement::Named(check), "the client named the shard".into()),
+        }
+    } else {
+        (placement?, reason)
+    };
+    let action = match action {
+        Action::ReferenceWrite { .. } if !matches!(placement, Placement::All) => Action::Run,
+        action => action,
+    };
+    Ok(StatementPlan {
+        checks_clock_words: checks_clock_words && matches!(placement, Placement::All),
+        action,
+        placement,
+        access,
+        residue,
+        reason: reason.into(),
+        relations: relations.into(),
+        parameters,
+    })
+}
+
+/// A statement that is not run over shards, with what to do instead.
+pub(crate) fn not_over_shards(what: &str, hint: &str) -> Draft {
+    let rejection = Rejection::unsupported(
         label::STATEMENT,
-        "the statement is not planned for several shards",
-    ))
+        format!("{what} is not supported on a sharded database"),
+    )
+    .hint(hint);
+    Draft::refused(Action::Run, rejection)
+}
+
+/// The hint of statements that one shard alone may run.
+pub(crate) const NAME_A_SHARD: &str = "Name a shard with SET pgherd.shard.";
+
+/// A statement that only reads, for the session or any server to answer.
+pub(crate) fn answered(action: Action, placement: Placement, reason: &str) -> Draft {
+    Draft {
+        check: NamedCheck::Free,
+        ..Draft::new(action, placement, reason).access(Access::Read)
+    }
 }

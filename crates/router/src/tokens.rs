@@ -121,6 +121,28 @@ impl<'a> StatementText<'a> {
         }
     }
 
+    /// How often the parameter (from 0) is written.
+    pub(crate) fn parameter_occurrences(&self, index: u16) -> usize {
+        let number = u32::from(index) + 1;
+        self.parameters().filter(|found| *found == number).count()
+    }
+
+    /// The highest parameter's number: `$3` is 3.
+    pub(crate) fn highest_parameter(&self) -> u16 {
+        let highest = self.parameters().max().unwrap_or(0);
+        u16::try_from(highest).unwrap_or(u16::MAX)
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = u32> {
+        self.tokens
+            .iter()
+            .filter(|found| found.token.kind == TokenKind::Parameter)
+            .filter_map(|found| {
+                let digits = found.token.text(self.sql).get(1..)?;
+                std::str::from_utf8(digits).ok()?.parse().ok()
+            })
+    }
+
     pub(crate) fn cursor(&self) -> Cursor<'_, 'a> {
         Cursor {
             text: self,

@@ -1,0 +1,156 @@
+//! Everything that a tree mentions, wherever it stands: functions, relations, casts.
+//!
+//! Owns the one walk over the whole tree. Never cares about scopes. Main type: [`Census`].
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    ObjectName, Query, Select, Statement, TableFactor, Value, Visit, Visitor,
+};
+
+use crate::functions::{Call, FunctionFacts, GRAMMAR_STABLE};
+use crate::parse::fold;
+use crate::survey::{Survey, object_name};
+use crate::tokens::Name;
+
+/// The counts and marks of one statement.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) functions: FunctionFacts,
+    /// Mentions of relations, functions in FROM among them.
+    pub(crate) relations: usize,
+    /// A cast to `regclass` and its kin, whose OIDs are the home shard's.
+    pub(crate) casts_to_oid: bool,
+    /// LIMIT, OFFSET, FETCH, DISTINCT ON, TABLESAMPLE: which rows is a matter of order.
+    pub(crate) picks_rows: bool,
+    /// A cast to a date or a time, which may read the clock.
+    pub(crate) casts_to_time: bool,
+    /// An `OPERATOR(...)` of a user.
+    pub(crate) foreign_operator: bool,
+}
+
+impl Census {
+    pub(crate) fn note_foreign_operator(&mut self) {
+        self.foreign_operator = true;
+    }
+}
+
+/// Walks the statement.
+pub(crate) fn take(survey: &mut Survey<'_, '_>, statement: &Statement) {
+    let mut walk = Walk { survey };
+    let ControlFlow::Continue(()) = statement.visit(&mut walk);
+}
+
+struct Walk<'w, 's, 'a> {
+    survey: &'w mut Survey<'s, 'a>,
+}
+
+impl Walk<'_, '_, '_> {
+    fn call(&mut self, name: &ObjectName, is_local: bool, window: bool) {
+        // an unreadable name is nowhere in the catalog
+        let name = object_name(name).unwrap_or_else(|| Name::unqualified("?"));
+        let call = Call {
+            schema: name.schema.as_deref(),
+            name: &name.name,
+            is_local,
+            window,
+        };
+        let names = self.survey.subject.names;
+        self.survey
+            .census
+            .functions
+            .add(&call, names.catalog, names.search_path);
+    }
+
+    fn cast(&mut self, data_type: &DataType) {
+        let census = &mut self.survey.census;
+        match data_type {
+            DataType::Regclass => census.casts_to_oid = true,
+            DataType::Custom(name, _) => {
+                if let Some(name) = object_name(name) {
+                    census.casts_to_oid |= name.name.starts_with("reg");
+                    census.casts_to_time |=
+                        matches!(name.name.as_str(), "timestamptz" | "timetz" | "abstime");
+                }
+            }
+            DataType::Date
+            | DataType::Timestamp(..)
+            | DataType::Time(..)
+            | DataType::Datetime(_) => census.casts_to_time = true,
+            _ => {}
+        }
+    }
+}
+
+/// Is the third argument of set_config the key word true?
+fn sets_locally(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else {
+        return false;
+    };
+    matches!(
+        list.args.get(2),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))))
+            if matches!(value.value, Value::Boolean(true))
+    )
+}
+
+impl Visitor for Walk<'_, '_, '_> {
+    type Break = std::convert::Infallible;
+
+    fn pre_visit_relation(&mut self, _name: &ObjectName) -> ControlFlow<Self::Break> {
+        self.survey.census.relations += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        self.survey.census.picks_rows |= query.limit_clause.is_some() || query.fetch.is_some();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        self.survey.census.picks_rows |= matches!(select.distinct, Some(Distinct::On(_)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        match factor {
+            TableFactor::Table {
+                name, args, sample, ..
+            } => {
+                if args.is_some() {
+                    self.call(name, false, false);
+                }
+                self.survey.census.picks_rows |= sample.is_some();
+            }
+            TableFactor::Function { name, .. } => self.call(name, false, false),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<Self::Break> {
+        match expression {
+            Expr::Function(function) => {
+                let is_local = sets_locally(function);
+                self.call(&function.name, is_local, function.over.is_some());
+            }
+            Expr::Identifier(name) if name.quote_style.is_none() => {
+                let folded = fold(name);
+                if GRAMMAR_STABLE.contains(&folded.as_str()) {
+                    let name = ObjectName::from(vec![name.clone()]);
+                    self.call(&name, false, false);
+                }
+            }
+            Expr::Cast {
+                expr, data_type, ..
+            } => {
+                self.cast(data_type);
+                self.survey.value_reader().note_cast(expr, data_type);
+            }
+            Expr::TypedString(typed) => self.cast(&typed.data_type),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}

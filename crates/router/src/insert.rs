@@ -1,0 +1,422 @@
+//! INSERT: which key each new row has.
+//!
+//! Owns the way from a column list and VALUES to one key a row, and from a SELECT's output to its key.
+
+use std::sync::Arc;
+
+use pgherd_topology::{Column, ColumnDefault, Relation, TableRule};
+use smallvec::SmallVec;
+use sqlparser::ast::{
+    AssignmentTarget, ConflictTarget, Expr, GroupByExpr, Insert, OnConflict, OnConflictAction,
+    OnInsert, Query, Select, SelectItem, SetExpr, TableObject,
+};
+
+use crate::from::Block;
+use crate::plan::{KeySet, KeySource, KeyUsage};
+use crate::rejection::{Rejection, label};
+use crate::scope::{TableKind, TableMode};
+use crate::survey::{Ctes, Survey, Unread, object_name};
+
+/// The target of an INSERT.
+struct Target<'t> {
+    rule: &'t Arc<TableRule>,
+    relation: &'t Relation,
+    /// The columns that values are given for, in their order.
+    columns: Vec<String>,
+}
+
+const EXOTIC: Unread = Unread("The planner does not know a clause of the INSERT.");
+
+impl<'s> Survey<'s, '_> {
+    pub(crate) fn insert(&mut self, insert: &Insert, ctes: &Ctes<'_>) -> Result<(), Unread> {
+        let exotic = insert.or.is_some()
+            || insert.ignore
+            || !insert.into
+            || insert.overwrite
+            || !insert.assignments.is_empty()
+            || insert.partitioned.is_some()
+            || !insert.after_columns.is_empty()
+            || insert.has_table_keyword
+            || insert.output.is_some()
+            || insert.replace_into
+            || insert.priority.is_some()
+            || insert.insert_alias.is_some()
+            || insert.settings.is_some()
+            || insert.format_clause.is_some()
+            || insert.multi_table_insert_type.is_some()
+            || !insert.multi_table_into_clauses.is_empty()
+            || !insert.multi_table_when_clauses.is_empty()
+            || insert.multi_table_else_clause.is_some();
+        if exotic {
+            return Err(EXOTIC);
+        }
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(EXOTIC);
+        };
+        let name = object_name(name).ok_or(EXOTIC)?;
+        self.met += 1;
+        let table = self.mention(&name, TableMode::Insert);
+        self.returning |= insert.returning.is_some();
+        let columns =
+            self.insert_columns(insert, table.as_ref().and_then(|table| table.relation))?;
+        if let Some(table) = &table {
+            self.check_written_columns(&table.kind, table.relation, &columns);
+            if let (TableKind::Sharded(rule), Some(relation)) = (&table.kind, table.relation) {
+                let target = Target {
+                    rule,
+                    relation,
+                    columns: columns.clone(),
+                };
+                self.insert_keys(&target, insert.source.as_deref(), ctes)?;
+            }
+            self.conflict(insert.on.as_ref(), table.relation, &table.kind)?;
+        }
+        if let (Some(source), Some(relation)) = (
+            insert.source.as_deref(),
+            table.as_ref().and_then(|table| table.relation),
+        ) {
+            self.note_row_parameters(source, relation, &columns);
+        }
+        if let Some(source) = &insert.source {
+            self.query(source, None, ctes)?;
+        }
+        self.subqueries(&insert.on, None, ctes)?;
+        self.subqueries(&insert.returning, None, ctes)
+    }
+
+    /// The columns that values are given for: as listed, or the table's own order.
+    fn insert_columns(
+        &self,
+        insert: &Insert,
+        relation: Option<&Relation>,
+    ) -> Result<Vec<String>, Unread> {
+        if insert.columns.is_empty() {
+            // DEFAULT VALUES gives a value for none
+            if insert.source.is_none() {
+                return Ok(Vec::new());
+            }
+            let own = relation.map_or(&[][..], |relation| &relation.columns);
+            return Ok(own.iter().map(|column| column.name.to_string()).collect());
+        }
+        insert
+            .columns
+            .iter()
+            .map(|column| match object_name(column) {
+                Some(name) if name.schema.is_none() => Ok(name.name),
+                _ => Err(Unread("The planner does not follow a column with fields.")),
+            })
+            .collect()
+    }
+
+    /// Columns that are left to their defaults, and identity columns that ignore what is given.
+    fn check_written_columns(
+        &mut self,
+        kind: &TableKind,
+        relation: Option<&Relation>,
+        columns: &[String],
+    ) {
+        let Some(relation) = relation else {
+            return;
+        };
+        match kind {
+            TableKind::Reference => {
+                let varying = relation.columns.iter().find(|column| {
+                    !columns.iter().any(|given| *given == *column.name)
+                        && !matches!(
+                            column.default,
+                            ColumnDefault::Null
+                                | ColumnDefault::Immutable
+                                | ColumnDefault::Generated
+                        )
+                });
+                if let Some(column) = varying {
+                    self.varying_default.get_or_insert(column.name.to_string());
+                }
+            }
+            TableKind::Sharded(rule) => {
+                let drawn = rule
+                    .key
+                    .iter()
+                    .filter_map(|column| relation.find_column(column))
+                    .find(|column| match column.default {
+                        ColumnDefault::Generated => true,
+                        ColumnDefault::IdentityAlways | ColumnDefault::IdentityByDefault => {
+                            self.overriding_user_value
+                        }
+                        ColumnDefault::Null | ColumnDefault::Immutable | ColumnDefault::Varying => {
+                            false
+                        }
+                    });
+                if let Some(column) = drawn {
+                    let rejection = unproven_row(rule, &column.name, "is made by the server");
+                    self.refuse_row(rejection);
+                }
+            }
+            TableKind::Home | TableKind::System => {}
+        }
+    }
+
+    fn refuse_row(&mut self, rejection: Rejection) {
+        self.unfixed.get_or_insert(rejection.clone());
+        self.uncheckable.get_or_insert(rejection);
+    }
+
+    /// One key for each row of VALUES, or the key of a SELECT's rows.
+    fn insert_keys(
+        &mut self,
+        target: &Target<'_>,
+        source: Option<&Query>,
+        ctes: &Ctes<'_>,
+    ) -> Result<(), Unread> {
+        let mut positions: SmallVec<[(usize, &Column); 1]> = SmallVec::new();
+        for key in &target.rule.key {
+            let position = target.columns.iter().position(|column| **column == **key);
+            match (position, target.relation.find_column(key)) {
+                (Some(position), Some(column)) => positions.push((position, column)),
+                _ => {
+                    let rejection = unproven_row(target.rule, key, "is not among the columns")
+                        .hint(format!("Give {key} a value in the column list."));
+                    self.refuse_row(rejection);
+                    return Ok(());
+                }
+            }
+        }
+        let Some(source) = source else {
+            return Ok(());
+        };
+        match &*source.body {
+            SetExpr::Values(values) => {
+                for row in &values.rows {
+                    self.row_key(target, &row.content, &positions);
+                }
+            }
+            SetExpr::Select(select) => {
+                let plain = source.with.is_none();
+                if !(plain && self.selected_key(target, select, &positions, ctes)?) {
+                    self.refuse_row(selected_rows(target.rule));
+                }
+            }
+            _ => self.refuse_row(selected_rows(target.rule)),
+        }
+        Ok(())
+    }
+
+    fn row_key(&mut self, target: &Target<'_>, row: &[Expr], positions: &[(usize, &Column)]) {
+        let mut columns: SmallVec<[KeySource; 1]> = SmallVec::new();
+        for (position, column) in positions {
+            let usage = KeyUsage::Stored(column.modifier);
+            let found = match row.get(*position) {
+                None => Err("is left to its default".to_owned()),
+                Some(Expr::Identifier(word))
+                    if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default") =>
+                {
+                    Err("is left to its default".to_owned())
+                }
+                Some(expression) => self.value(expression, column, usage),
+            };
+            match found {
+                Ok(source) => columns.push(source),
+                Err(why) => {
+                    let rejection = unproven_row(target.rule, &column.name, &why);
+                    self.refuse_row(rejection);
+                    return;
+                }
+            }
+        }
+        self.add_written_key(target, columns);
+    }
+
+    fn add_written_key(&mut self, target: &Target<'_>, columns: SmallVec<[KeySource; 1]>) {
+        let key = KeySet {
+            rule: Arc::clone(target.rule),
+            columns,
+        };
+        self.written_keys.push(key.clone());
+        self.add_key(key);
+    }
+
+    /// INSERT ... SELECT: the key of every row, where the select list shows it as one value. `false`
+    /// where it does not.
+    fn selected_key(
+        &mut self,
+        target: &Target<'_>,
+        select: &Select,
+        positions: &[(usize, &Column)],
+        ctes: &Ctes<'_>,
+    ) -> Result<bool, Unread> {
+        // the block is read here for its facts only; the walk of the source reads it again
+        let (tables, met) = (self.tables.len(), self.met);
+        let mut block = Block::new();
+        self.from(&mut block, &select.from, None, ctes)?;
+        if let Some(condition) = &select.selection {
+            let visible = 0..block.items.len();
+            self.facts(&mut block, condition, visible, &(0..usize::MAX), None);
+        }
+        self.tables.truncate(tables);
+        self.met = met;
+        let level = block.level(None);
+        let mut columns: SmallVec<[KeySource; 1]> = SmallVec::new();
+        for (position, column) in positions {
+            let before = select.projection.get(..=*position).unwrap_or_default();
+            let starred = before.is_empty()
+                || before.iter().any(|item| {
+                    !matches!(
+                        item,
+                        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+                    )
+                });
+            let Some(
+                SelectItem::UnnamedExpr(expression)
+                | SelectItem::ExprWithAlias {
+                    expr: expression, ..
+                },
+            ) = before.last().filter(|_| !starred)
+            else {
+                return Ok(false);
+            };
+            let Some(found) = level.column(expression) else {
+                let resolved_alone = select.distinct.is_none()
+                    && matches!(&select.group_by, GroupByExpr::Expressions(by, sets) if by.is_empty() && sets.is_empty());
+                let usage = KeyUsage::Stored(column.modifier);
+                match self.value(expression, column, usage) {
+                    Ok(source) if resolved_alone => columns.push(source),
+                    Ok(_) | Err(_) => return Ok(false),
+                }
+                continue;
+            };
+            let Some(source) = found.level.fixed(found.item, &found.column.name) else {
+                return Ok(false);
+            };
+            let families = [found.column, column].map(|column| {
+                self.subject
+                    .names
+                    .catalog
+                    .key_type(column.type_oid)
+                    .map(|key_type| key_type.hash_family())
+            });
+            if families[0].is_none() || families[0] != families[1] {
+                return Ok(false);
+            }
+            columns.push(KeySource {
+                usage: KeyUsage::Stored(column.modifier),
+                ..source
+            });
+        }
+        self.add_written_key(target, columns);
+        Ok(true)
+    }
+
+    /// ON CONFLICT: DO UPDATE must leave the key as it is.
+    fn conflict(
+        &mut self,
+        on: Option<&OnInsert>,
+        relation: Option<&Relation>,
+        kind: &TableKind,
+    ) -> Result<(), Unread> {
+        let OnConflict {
+            conflict_target,
+            action,
+        } = match on {
+            None => return Ok(()),
+            Some(OnInsert::OnConflict(conflict)) => conflict,
+            Some(_) => return Err(EXOTIC),
+        };
+        match conflict_target {
+            None | Some(ConflictTarget::Columns(_) | ConflictTarget::OnConstraint(_)) => {}
+        }
+        let OnConflictAction::DoUpdate(update) = action else {
+            return Ok(());
+        };
+        let targets = update
+            .assignments
+            .iter()
+            .map(|assignment| &assignment.target);
+        self.check_assigned(targets, kind)?;
+        if let Some(relation) = relation {
+            for assignment in &update.assignments {
+                self.note_assignment(assignment, relation);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an assignment to a column of the sharding key.
+    pub(crate) fn check_assigned<'t>(
+        &mut self,
+        targets: impl Iterator<Item = &'t AssignmentTarget>,
+        kind: &TableKind,
+    ) -> Result<(), Unread> {
+        let TableKind::Sharded(rule) = kind else {
+            return Ok(());
+        };
+        for target in targets {
+            let names = match target {
+                AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+                AssignmentTarget::Tuple(names) => names.as_slice(),
+            };
+            for name in names {
+                // `SET a.b = ...` assigns a field of the column a: the first part is the column
+                let column = name
+                    .0
+                    .first()
+                    .and_then(|part| part.as_ident())
+                    .map(crate::parse::fold)
+                    .ok_or(Unread("The planner could not read an assignment."))?;
+                let last = object_name(name).map(|name| name.name);
+                let assigned = rule.key.iter().find(|key| {
+                    ***key == *column || last.as_deref().is_some_and(|last| last == &***key)
+                });
+                if let Some(key) = assigned {
+                    let rejection = Rejection::unsupported(
+                        label::KEY_UPDATE,
+                        "a sharding key cannot be updated",
+                    )
+                    .detail(format!(
+                        "{key} is the sharding key of {}: another value may belong on another shard.",
+                        rule.table
+                    ))
+                    .hint("Delete the row and insert it anew.");
+                    self.refuse_row(rejection);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the types that a table's columns give to parameters in VALUES.
+    fn note_row_parameters(&mut self, source: &Query, relation: &Relation, columns: &[String]) {
+        let SetExpr::Values(values) = &*source.body else {
+            return;
+        };
+        for row in &values.rows {
+            for (expression, name) in row.content.iter().zip(columns) {
+                if let Some(column) = relation.find_column(name) {
+                    self.value_reader().note_beside(expression, column);
+                }
+            }
+        }
+    }
+}
+
+fn unproven_row(rule: &TableRule, column: &str, why: &str) -> Rejection {
+    Rejection::unsupported(
+        label::NO_KEY,
+        "the new row is not proven to belong on one shard",
+    )
+    .detail(format!("The sharding key {}.{column} {why}.", rule.table))
+    .hint(format!(
+        "Give {column} as a literal or a parameter of its own type."
+    ))
+}
+
+fn selected_rows(rule: &TableRule) -> Rejection {
+    Rejection::unsupported(
+        label::NO_KEY,
+        "INSERT ... SELECT into a sharded table is not proven to stay on one shard",
+    )
+    .detail(format!(
+        "The select list does not show the sharding key of {} as a column that is fixed to one value.",
+        rule.table
+    ))
+    .hint("Select the sharding key from a table whose key is compared with a value by =, or insert VALUES.")
+}

@@ -1,0 +1,416 @@
+//! Where a surveyed statement belongs, and whether a replica may serve it.
+//!
+//! Owns the decision, from proven to refused; every plan says its reason here. Main function:
+//! [`place`].
+
+use pgherd_topology::{RelationName, ShardId};
+use smallvec::SmallVec;
+
+use crate::action::Action;
+use crate::plan::{Access, KeySet, KeyedPlacement, NamedCheck, Placement, Residue};
+use crate::rejection::{Rejection, label};
+use crate::scope::{TableKind, TableMode, TableUse};
+use crate::survey::Survey;
+
+/// A plan before the named shard and the unsharded database are considered.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) action: Action,
+    pub(crate) placement: Result<Placement, Rejection>,
+    /// What is to be checked if the client names a shard.
+    pub(crate) check: NamedCheck,
+    pub(crate) access: Access,
+    pub(crate) residue: Residue,
+    pub(crate) reason: String,
+    pub(crate) relations: Vec<RelationName>,
+    pub(crate) checks_clock_words: bool,
+}
+
+impl Draft {
+    /// A statement that writes, without residue.
+    pub(crate) fn new(action: Action, placement: Placement, reason: impl Into<String>) -> Self {
+        Self {
+            action,
+            placement: Ok(placement),
+            check: NamedCheck::Free,
+            access: Access::Write,
+            residue: Residue::NONE,
+            reason: reason.into(),
+            relations: Vec::new(),
+            checks_clock_words: false,
+        }
+    }
+
+    /// A statement that is refused unless a shard is named or there is only one.
+    pub(crate) fn refused(action: Action, rejection: Rejection) -> Self {
+        Self {
+            placement: Err(rejection),
+            ..Self::new(action, Placement::Nowhere, "")
+        }
+    }
+
+    pub(crate) fn access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    pub(crate) fn residue(self, residue: Residue) -> Self {
+        Self { residue, ..self }
+    }
+
+    pub(crate) fn relations(self, relations: Vec<RelationName>) -> Self {
+        Self { relations, ..self }
+    }
+
+    /// Where a shard is named, refused too, unless unchecked.
+    pub(crate) fn uncheckable(self) -> Self {
+        let check = match &self.placement {
+            Err(rejection) => NamedCheck::Impossible(Box::new(rejection.clone())),
+            Ok(_) => NamedCheck::Free,
+        };
+        Self { check, ..self }
+    }
+}
+
+/// Decides a surveyed statement's place.
+pub(crate) fn place(survey: &Survey<'_, '_>) -> Draft {
+    let mut reason = String::new();
+    let decided = decide(survey, &mut reason);
+    let (action, placement) = match decided {
+        Ok((action, placement)) => (action, Ok(placement)),
+        Err(rejection) => (Action::Run, Err(rejection)),
+    };
+    let mut relations: Vec<RelationName> = Vec::new();
+    for table in &survey.tables {
+        if !relations.contains(&table.name) {
+            relations.push(table.name.clone());
+        }
+    }
+    Draft {
+        checks_clock_words: matches!(action, Action::ReferenceWrite { .. }) && reads_clock(survey),
+        check: named_check(survey),
+        access: access(survey),
+        residue: residue(survey),
+        action,
+        placement,
+        reason,
+        relations,
+    }
+}
+
+/// Might a text become a date or a time in this statement?
+fn reads_clock(survey: &Survey<'_, '_>) -> bool {
+    // date, time, timestamp, timestamptz, timetz
+    const CLOCK_TYPES: [u32; 5] = [1082, 1083, 1114, 1184, 1266];
+    survey.census.casts_to_time
+        || survey
+            .tables
+            .iter()
+            .filter_map(|table| table.relation)
+            .flat_map(|relation| &relation.columns)
+            .any(|column| CLOCK_TYPES.contains(&column.type_oid) || column.type_oid >= 16_384)
+}
+
+fn decide(survey: &Survey<'_, '_>, reason: &mut String) -> Result<(Action, Placement), Rejection> {
+    if let Some(rejection) = &survey.unresolved {
+        return Err(rejection.clone());
+    }
+    check_functions(survey)?;
+    for table in &survey.tables {
+        survey.subject.names.check(table)?;
+    }
+    if survey.into {
+        return Err(Rejection::unsupported(
+            label::DDL,
+            "SELECT INTO is not planned on a sharded database",
+        )
+        .hint("CREATE TABLE first, then insert."));
+    }
+    let first =
+        |wanted: fn(&TableKind) -> bool| survey.tables.iter().find(|table| wanted(&table.kind));
+    let sharded = first(|kind| matches!(kind, TableKind::Sharded(_)));
+    let home = first(|kind| matches!(kind, TableKind::Home | TableKind::System));
+    let reference = first(|kind| matches!(kind, TableKind::Reference));
+    let written_reference = survey
+        .tables
+        .iter()
+        .find(|table| table.mode != TableMode::Read && matches!(table.kind, TableKind::Reference));
+    if let Some(written) = written_reference {
+        check_reference_write(survey, written, sharded.or(home))?;
+        *reason = format!(
+            "{} is a reference table: written on every shard, all or none",
+            written.name
+        );
+        let returning = survey.returning;
+        return Ok((Action::ReferenceWrite { returning }, Placement::All));
+    }
+    let placement = match (sharded, home) {
+        (Some(sharded), Some(home)) => return Err(mixed(sharded, home)),
+        (Some(_), None) => keyed(survey, reason)?,
+        (None, Some(home)) => {
+            *reason = match home.kind {
+                TableKind::System => {
+                    format!("{} is a system catalog, read on the home shard", home.name)
+                }
+                _ => format!("{} is not sharded: it lives on the home shard", home.name),
+            };
+            Placement::One(survey.subject.names.home())
+        }
+        (None, None) => unplaced(survey, reference, reason),
+    };
+    Ok((Action::Run, placement))
+}
+
+/// Functions that may not be placed at all.
+fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
+    let functions = &survey.census.functions;
+    if let Some(name) = &functions.unknown {
+        return Err(Rejection::new(
+            pgherd_protocol::SqlState::UNDEFINED_FUNCTION,
+            label::UNKNOWN_FUNCTION,
+            format!("function {name} does not exist"),
+        )
+        .hint(
+            "No function of this name was found on the servers; you might need to name its schema.",
+        ));
+    }
+    if let Some(name) = &functions.user {
+        return Err(Rejection::unsupported(
+            label::NOT_FOLLOWED,
+            "a function may read or write rows that the planner cannot place",
+        )
+        .detail(format!(
+            "{name} did not come with Postgres, and functions are not followed on a sharded database."
+        ))
+        .hint("Name a shard with SET pgherd.shard."));
+    }
+    if survey.census.foreign_operator {
+        return Err(Rejection::unsupported(
+            label::NOT_FOLLOWED,
+            "an operator outside pg_catalog is not followed on a sharded database",
+        ));
+    }
+    if let Some(name) = &functions.runs_text {
+        return Err(Rejection::unsupported(
+            label::NOT_FOLLOWED,
+            "the statement runs SQL that is given as text",
+        )
+        .detail(format!(
+            "What {name} reads is not followed on a sharded database."
+        )));
+    }
+    if let Some(name) = &functions.sets {
+        return Err(Rejection::unsupported(
+            label::STATEMENT,
+            "a setting cannot be changed within a query on a sharded database",
+        )
+        .detail(format!(
+            "{name} would change it on one of the session's servers only."
+        ))
+        .hint("Use SET or SET LOCAL."));
+    }
+    Ok(())
+}
+
+fn mixed(sharded: &TableUse<'_>, home: &TableUse<'_>) -> Rejection {
+    Rejection::unsupported(
+        label::MIXED_TABLES,
+        "the statement needs tables that live on different shards",
+    )
+    .detail(format!(
+        "{} is sharded, and {} lives on the home shard only.",
+        sharded.name, home.name
+    ))
+    .hint(format!(
+        "List {} as a reference table, or query the two one after the other.",
+        home.name
+    ))
+}
+
+/// Sharded tables, each fixed to a key.
+fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Rejection> {
+    if let Some(rejection) = &survey.unfixed {
+        return Err(rejection.clone());
+    }
+    if let Some(name) = &survey.census.functions.home_only {
+        return Err(Rejection::unsupported(
+            label::MIXED_TABLES,
+            "the statement needs tables and a function that belong on different shards",
+        )
+        .detail(format!(
+            "{name} works on the home shard only, and the statement reads sharded tables."
+        ))
+        .hint("Call it in a statement of its own. A serial column draws its value by itself where it is left out."));
+    }
+    let keys: SmallVec<[KeySet; 1]> = survey.keys.iter().cloned().collect();
+    if keys.is_empty() {
+        return Err(Rejection::unsupported(
+            label::NO_KEY,
+            "the statement is not proven to belong on one shard",
+        ));
+    }
+    *reason = match keys.as_slice() {
+        [key] => format!(
+            "the sharding key {} ({}) is fixed to one value",
+            key.rule.table,
+            key.rule.key.join(", ")
+        ),
+        several => format!(
+            "{} sharding keys, which must live on one shard at execution",
+            several.len()
+        ),
+    };
+    Ok(Placement::Keyed(KeyedPlacement { keys }))
+}
+
+/// Reference tables only, or no table.
+fn unplaced(
+    survey: &Survey<'_, '_>,
+    reference: Option<&TableUse<'_>>,
+    reason: &mut String,
+) -> Placement {
+    let home = survey.subject.names.home();
+    if let Some(name) = &survey.census.functions.home_only {
+        *reason = format!("{name} works on the home shard");
+        return Placement::One(home);
+    }
+    if survey.census.casts_to_oid {
+        *reason = "an OID of the home shard is asked for".into();
+        return Placement::One(home);
+    }
+    match reference {
+        Some(table) if survey.locks => {
+            *reason = format!(
+                "{} is a reference table: its rows are locked where its writes begin",
+                table.name
+            );
+            Placement::One(ShardId(0))
+        }
+        Some(table) => {
+            *reason = format!("{} is a reference table: any shard can answer", table.name);
+            Placement::Any
+        }
+        None => {
+            *reason = "no table is named: any shard can answer".into();
+            Placement::Any
+        }
+    }
+}
+
+/// The copies of a reference table must stay equal.
+fn check_reference_write(
+    survey: &Survey<'_, '_>,
+    written: &TableUse<'_>,
+    other: Option<&TableUse<'_>>,
+) -> Result<(), Rejection> {
+    let refuse = |detail: String| {
+        Rejection::unsupported(
+            label::REFERENCE_WRITE,
+            "the copies of a reference table would differ",
+        )
+        .detail(detail)
+    };
+    let name = &written.name;
+    if let Some(other) = other {
+        return Err(refuse(format!(
+            "The write to {name} reads {}, which is not the same on every shard.",
+            other.name
+        ))
+        .hint("Read the values first, and write them as literals or parameters."));
+    }
+    if let Some(function) = &survey.census.functions.changing {
+        return Err(refuse(format!(
+            "{function} is not immutable: each shard would have its own value in {name}."
+        ))
+        .hint("Send the value as a literal or a parameter."));
+    }
+    if let Some(column) = &survey.varying_default {
+        return Err(refuse(format!(
+            "The column {column} of {name} is left to a default that each shard makes for itself."
+        ))
+        .hint(format!("Give {column} a value.")));
+    }
+    if let Some(function) = &survey.census.functions.order_dependent {
+        return Err(refuse(format!(
+            "The result of {function} depends on the order of rows, which each shard has its own of."
+        )));
+    }
+    if survey.census.picks_rows {
+        return Err(refuse(
+            "Which rows LIMIT, OFFSET, FETCH, DISTINCT ON or TABLESAMPLE leave may differ between shards."
+                .into(),
+        ));
+    }
+    if survey.joins_in_write {
+        return Err(refuse(
+            "Which row of FROM or USING a row is joined with may differ between shards.".into(),
+        )
+        .hint("Use a subquery that returns one row."));
+    }
+    Ok(())
+}
+
+/// What a named shard is to be checked for.
+fn named_check(survey: &Survey<'_, '_>) -> NamedCheck {
+    let impossible = |rejection: Rejection| NamedCheck::Impossible(Box::new(rejection));
+    if let Some(rejection) = &survey.uncheckable {
+        return impossible(rejection.clone());
+    }
+    let inserts = |kind: fn(&TableKind) -> bool| {
+        survey
+            .tables
+            .iter()
+            .find(|table| table.mode == TableMode::Insert && kind(&table.kind))
+    };
+    let reference = survey
+        .tables
+        .iter()
+        .find(|table| table.mode != TableMode::Read && matches!(table.kind, TableKind::Reference));
+    if let Some(table) = reference {
+        return impossible(
+            Rejection::unsupported(
+                label::MISPLACED,
+                "a write to a reference table on one shard would make its copies differ",
+            )
+            .detail(format!("{} is a reference table.", table.name))
+            .hint("Name no shard, or SET pgherd.unchecked = on."),
+        );
+    }
+    if !survey.written_keys.is_empty() {
+        return NamedCheck::Keys(KeyedPlacement {
+            keys: survey.written_keys.iter().cloned().collect(),
+        });
+    }
+    if inserts(|kind| matches!(kind, TableKind::Home)).is_some() {
+        return NamedCheck::OnlyOn(survey.subject.names.home());
+    }
+    NamedCheck::Free
+}
+
+/// A read is one that is proven to be.
+fn access(survey: &Survey<'_, '_>) -> Access {
+    let functions = &survey.census.functions;
+    let names = survey.subject.names;
+    let reads = survey.unresolved.is_none()
+        && !survey.writes()
+        && !survey.locks
+        && !survey.into
+        && !survey.census.foreign_operator
+        && functions.volatile.is_none()
+        && functions.user.is_none()
+        && functions.server_local.is_none()
+        && functions.home_only.is_none()
+        && functions.sets.is_none()
+        && survey
+            .tables
+            .iter()
+            .all(|table| names.is_replica_safe(table));
+    if reads { Access::Read } else { Access::Write }
+}
+
+fn residue(survey: &Survey<'_, '_>) -> Residue {
+    let mut residue = survey.census.functions.residue;
+    if survey.census.functions.user_changing {
+        residue |= Residue::OPAQUE;
+    }
+    residue
+}

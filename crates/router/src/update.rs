@@ -1,0 +1,159 @@
+//! UPDATE and DELETE.
+//!
+//! Owns which tables their conditions see: the target first, then FROM or USING, all joined inner.
+
+use sqlparser::ast::{
+    Assignment, AssignmentTarget, Delete, FromTable, TableFactor, TableWithJoins, Update,
+    UpdateTableFromKind,
+};
+
+use crate::from::Block;
+use crate::scope::{TableKind, TableMode};
+use crate::survey::{Ctes, Survey, Unread, object_name};
+
+const EXOTIC: Unread = Unread("The planner does not know a clause of the statement.");
+
+impl<'s> Survey<'s, '_> {
+    pub(crate) fn update(&mut self, update: &Update, ctes: &Ctes<'_>) -> Result<(), Unread> {
+        let Update {
+            update_token: _,
+            optimizer_hints: _,
+            table,
+            assignments,
+            from,
+            selection,
+            returning,
+            output,
+            or,
+            order_by,
+            limit,
+        } = update;
+        if output.is_some() || or.is_some() || !order_by.is_empty() || limit.is_some() {
+            return Err(EXOTIC);
+        }
+        let mut block = Block::new();
+        let kind = self.target(&mut block, table, TableMode::Update)?;
+        let targets = assignments.iter().map(|assignment| &assignment.target);
+        if let Some(kind) = &kind {
+            self.check_assigned(targets, kind)?;
+        }
+        if let Some(relation) = block.items.first().and_then(|item| item.relation) {
+            for assignment in assignments {
+                self.note_assignment(assignment, relation);
+            }
+        }
+        match from {
+            None => {}
+            Some(UpdateTableFromKind::AfterSet(tables)) => {
+                self.joins_in_write = true;
+                self.from(&mut block, tables, None, ctes)?;
+            }
+            Some(UpdateTableFromKind::BeforeSet(_)) => return Err(EXOTIC),
+        }
+        if let Some(condition) = selection {
+            let visible = 0..block.items.len();
+            self.facts(&mut block, condition, visible, &(0..usize::MAX), None);
+        }
+        self.finish_block(&block, None, ctes)?;
+        self.returning |= returning.is_some();
+        let level = block.level(None);
+        self.subqueries(assignments, Some(&level), ctes)?;
+        self.subqueries(selection, Some(&level), ctes)?;
+        self.subqueries(returning, Some(&level), ctes)
+    }
+
+    pub(crate) fn delete(&mut self, delete: &Delete, ctes: &Ctes<'_>) -> Result<(), Unread> {
+        let Delete {
+            delete_token: _,
+            optimizer_hints: _,
+            tables,
+            from,
+            using,
+            selection,
+            returning,
+            output,
+            order_by,
+            limit,
+        } = delete;
+        if !tables.is_empty() || output.is_some() || !order_by.is_empty() || limit.is_some() {
+            return Err(EXOTIC);
+        }
+        let FromTable::WithFromKeyword(from) = from else {
+            return Err(EXOTIC);
+        };
+        let [target] = from.as_slice() else {
+            return Err(EXOTIC);
+        };
+        let mut block = Block::new();
+        self.target(&mut block, target, TableMode::Delete)?;
+        if let Some(using) = using {
+            self.joins_in_write = true;
+            self.from(&mut block, using, None, ctes)?;
+        }
+        if let Some(condition) = selection {
+            let visible = 0..block.items.len();
+            self.facts(&mut block, condition, visible, &(0..usize::MAX), None);
+        }
+        self.finish_block(&block, None, ctes)?;
+        self.returning |= returning.is_some();
+        let level = block.level(None);
+        self.subqueries(selection, Some(&level), ctes)?;
+        self.subqueries(returning, Some(&level), ctes)
+    }
+
+    /// The table that is written, as the block's first.
+    fn target<'b>(
+        &mut self,
+        block: &mut Block<'b>,
+        table: &'b TableWithJoins,
+        mode: TableMode,
+    ) -> Result<Option<TableKind>, Unread>
+    where
+        's: 'b,
+    {
+        if !table.joins.is_empty() {
+            return Err(EXOTIC);
+        }
+        let TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            with_hints,
+            version: None,
+            with_ordinality: false,
+            partitions,
+            json_path: None,
+            sample: None,
+            index_hints,
+        } = &table.relation
+        else {
+            return Err(EXOTIC);
+        };
+        if !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty() {
+            return Err(EXOTIC);
+        }
+        let name = object_name(name).ok_or(EXOTIC)?;
+        self.met += 1;
+        let known = self.tables.len();
+        let item = self.table_item(&name, alias.as_ref(), mode);
+        block.items.push(item);
+        Ok(self.tables.get(known).map(|table| table.kind.clone()))
+    }
+
+    /// Notes the type that a column gives to the parameter assigned to it.
+    pub(crate) fn note_assignment(
+        &mut self,
+        assignment: &Assignment,
+        relation: &pgherd_topology::Relation,
+    ) {
+        let AssignmentTarget::ColumnName(name) = &assignment.target else {
+            return;
+        };
+        let column = object_name(name)
+            .filter(|name| name.schema.is_none())
+            .and_then(|name| relation.find_column(&name.name));
+        if let Some(column) = column {
+            self.value_reader().note_beside(&assignment.value, column);
+        }
+    }
+}
