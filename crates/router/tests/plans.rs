@@ -52,7 +52,10 @@ fn cases(text: &str) -> Vec<Case> {
             statement.push('\n');
         }
     }
-    assert!(statement.is_empty(), "a statement without a plan: {statement}");
+    assert!(
+        statement.is_empty(),
+        "a statement without a plan: {statement}"
+    );
     cases
 }
 
@@ -185,10 +188,16 @@ fn check(case: &Case, databases: &Databases) -> Result<(), String> {
         }
     };
     if std::env::var_os("PGHERD_SHOW_PLANS").is_some() {
-        println!("{}\n-> {actual} | {}\n", case.statement, reasons.replace('\n', " / "));
+        println!(
+            "{}\n-> {actual} | {}\n",
+            case.statement,
+            reasons.replace('\n', " / ")
+        );
     }
     if actual != expected {
-        return Err(format!("expected {expected}\n      got {actual}\n      {reasons}"));
+        return Err(format!(
+            "expected {expected}\n      got {actual}\n      {reasons}"
+        ));
     }
     for part in parts {
         if !reasons.contains(part) {
@@ -199,7 +208,9 @@ fn check(case: &Case, databases: &Databases) -> Result<(), String> {
 }
 
 fn check_file(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/plans")
+        .join(name);
     let text = std::fs::read_to_string(&path).unwrap();
     let databases = Databases {
         catalog: support::catalog(),
@@ -210,7 +221,12 @@ fn check_file(name: &str) {
     let mut failures = String::new();
     for case in cases(&text) {
         if let Err(failure) = check(&case, &databases) {
-            writeln!(failures, "{name}:{}: {}\n      {failure}", case.line, case.statement).unwrap();
+            writeln!(
+                failures,
+                "{name}:{}: {}\n      {failure}",
+                case.line, case.statement
+            )
+            .unwrap();
         }
     }
     assert!(failures.is_empty(), "\n{failures}");

@@ -93,21 +93,36 @@ pub fn catalog() -> Catalog {
     let user_tables = [
         table(
             "users",
-            &[("name", TEXT), ("email", TEXT), ("balance", NUMERIC), ("score", FLOAT8), ("age", INT4), ("country", TEXT)],
+            &[
+                ("name", TEXT),
+                ("email", TEXT),
+                ("balance", NUMERIC),
+                ("score", FLOAT8),
+                ("age", INT4),
+                ("country", TEXT),
+            ],
         ),
-        table("invoices", &[("region", TEXT), ("number", INT8), ("total", NUMERIC)]),
+        table(
+            "invoices",
+            &[("region", TEXT), ("number", INT8), ("total", NUMERIC)],
+        ),
         table("sessions", &[("token", UUID), ("data", TEXT)]),
-        table("metrics", &[("tenant", INT4), ("day", DATE), ("value", FLOAT8)]),
+        table(
+            "metrics",
+            &[("tenant", INT4), ("day", DATE), ("value", FLOAT8)],
+        ),
         table("ledger", &[("amount", NUMERIC), ("note", TEXT)]),
         table("chars", &[("code", BPCHAR), ("note", TEXT)]),
-        table("codes", &[("note", TEXT)])
-            .column(Column::new("code", VARCHAR).modifier(4 + 5)),
+        table("codes", &[("note", TEXT)]).column(Column::new("code", VARCHAR).modifier(4 + 5)),
         table("folded", &[("note", TEXT)])
             .column(Column::new("word", TEXT).collated(Collation::Nondeterministic)),
         table("moments", &[("at", TIMESTAMPTZ), ("note", TEXT)]),
         table("flags", &[("flag", BOOL), ("note", TEXT)]),
-        table("countries", &[("code", TEXT), ("name", TEXT), ("since", TIMESTAMPTZ)])
-            .column(Column::new("seq", INT8).default_of(ColumnDefault::Varying)),
+        table(
+            "countries",
+            &[("code", TEXT), ("name", TEXT), ("since", TIMESTAMPTZ)],
+        )
+        .column(Column::new("seq", INT8).default_of(ColumnDefault::Varying)),
         table("currencies", &[("code", TEXT), ("name", TEXT)])
             .column(Column::new("digits", INT4).default_of(ColumnDefault::Immutable)),
         table("settings", &[("key", TEXT), ("value", TEXT)]),
@@ -135,9 +150,27 @@ pub fn catalog() -> Catalog {
         .column(Column::new("created", TIMESTAMPTZ).default_of(ColumnDefault::Varying))
         .column(Column::new("country", TEXT))
         .primary_key(&["user_id", "id"])
-        .foreign_key(foreign_key("user_id", "users", "id", ReferentialAction::Cascade))
-        .foreign_key(foreign_key("country", "countries", "code", ReferentialAction::Refuse));
-    let items = table("items", &[("user_id", INT8), ("order_id", INT8), ("sku", TEXT), ("n", INT4)]);
+        .foreign_key(foreign_key(
+            "user_id",
+            "users",
+            "id",
+            ReferentialAction::Cascade,
+        ))
+        .foreign_key(foreign_key(
+            "country",
+            "countries",
+            "code",
+            ReferentialAction::Refuse,
+        ));
+    let items = table(
+        "items",
+        &[
+            ("user_id", INT8),
+            ("order_id", INT8),
+            ("sku", TEXT),
+            ("n", INT4),
+        ],
+    );
     let notes = table("notes", &[("id", INT8), ("session", UUID)]).foreign_key(foreign_key(
         "session",
         "sessions",
@@ -150,10 +183,24 @@ pub fn catalog() -> Catalog {
         .functions(functions)
         .relations(system)
         .relations(user_tables)
-        .relations([orders, items, notes, triggered, secured, drifted, ruled, opaque_view, unlogged])
+        .relations([
+            orders,
+            items,
+            notes,
+            triggered,
+            secured,
+            drifted,
+            ruled,
+            opaque_view,
+            unlogged,
+        ])
         .relations([
             Relation::view("public", "user_view", [public("users")]),
-            Relation::view("public", "settings_view", [public("settings"), public("countries")]),
+            Relation::view(
+                "public",
+                "settings_view",
+                [public("settings"), public("countries")],
+            ),
             table("orders_2026", &[("id", INT8), ("user_id", INT8)]).child_of(public("orders")),
             owned("orders_id_seq", RelationKind::Sequence, "orders"),
             owned("orders_pkey", RelationKind::Index, "orders"),
@@ -200,9 +247,10 @@ pub fn sharding_of(shards: &[&str], unlisted: Unlisted) -> Sharding {
         hash("planned_lines", &["planned_id"]).with(public("planned")),
     ]
     .into_iter()
-    .fold(Sharding::builder(shards.iter().copied()), |builder, rule| {
-        builder.table(rule)
-    });
+    .fold(
+        Sharding::builder(shards.iter().copied()),
+        |builder, rule| builder.table(rule),
+    );
     ["countries", "currencies", "planned_reference"]
         .into_iter()
         .fold(builder, |builder, name| builder.reference(public(name)))
