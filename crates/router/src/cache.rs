@@ -47,6 +47,17 @@ impl Weighter<u128, Arc<CachedPlan>> for BytesWeighter {
     }
 }
 
+/// A text as the cache sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Looked<'a> {
+    /// The hash of `key`.
+    pub(crate) hash: u128,
+    /// The context's bytes and the normalised text.
+    pub(crate) key: &'a [u8],
+    pub(crate) sql: &'a [u8],
+    pub(crate) literals: &'a Literals,
+}
+
 /// Plans by the hash of their key. Two texts whose hashes collide displace each other, and neither
 /// is ever given the other's plan.
 #[derive(Debug)]
@@ -62,22 +73,17 @@ impl PlanCache {
         }
     }
 
-    /// The plan of a key, if it is there and holds for these literals.
-    pub(crate) fn find(
-        &self,
-        hash: u128,
-        key: &[u8],
-        sql: &[u8],
-        literals: &Literals,
-    ) -> Option<Arc<CachedPlan>> {
-        let found = self.plans.get(&hash)?;
-        if *found.key != *key {
+    /// The plan of a text, if it is there and holds for its literals.
+    pub(crate) fn find(&self, looked: Looked<'_>) -> Option<Arc<CachedPlan>> {
+        let found = self.plans.get(&looked.hash)?;
+        if *found.key != *looked.key {
             return None;
         }
         let holds = found.guards.iter().all(|guard| {
-            literals
+            looked
+                .literals
                 .slot(guard.slot)
-                .is_some_and(|literal| *literal.text(sql) == *guard.text)
+                .is_some_and(|literal| *literal.text(looked.sql) == *guard.text)
         });
         if !holds {
             return None;
@@ -89,32 +95,29 @@ impl PlanCache {
     /// Keeps a plan that depends on the literals in `guards`.
     pub(crate) fn keep(
         &self,
-        hash: u128,
-        key: &[u8],
-        sql: &[u8],
-        literals: &Literals,
+        looked: Looked<'_>,
         guards: impl IntoIterator<Item = u32>,
         plan: &Arc<QueryPlan>,
         sample: Box<str>,
     ) {
-        if key.len() > MAX_KEY_BYTES {
+        if looked.key.len() > MAX_KEY_BYTES {
             return;
         }
         let guards = guards
             .into_iter()
             .filter_map(|slot| {
-                let text = literals.slot(slot)?.text(sql).into();
+                let text = looked.literals.slot(slot)?.text(looked.sql).into();
                 Some(Guard { slot, text })
             })
             .collect();
         let entry = CachedPlan {
-            key: key.into(),
+            key: looked.key.into(),
             guards,
             plan: Arc::clone(plan),
             sample,
             hits: AtomicU64::new(0),
         };
-        self.plans.insert(hash, Arc::new(entry));
+        self.plans.insert(looked.hash, Arc::new(entry));
     }
 
     /// Every plan held now.

@@ -60,7 +60,7 @@ impl<'s> Survey<'s, '_> {
         let columns =
             self.insert_columns(insert, table.as_ref().and_then(|table| table.relation))?;
         if let Some(table) = &table {
-            self.check_written_columns(&table.kind, table.relation, &columns);
+            self.check_written_columns(&table.kind, table.relation, insert, &columns);
             if let (TableKind::Sharded(rule), Some(relation)) = (&table.kind, table.relation) {
                 let target = Target {
                     rule,
@@ -113,6 +113,7 @@ impl<'s> Survey<'s, '_> {
         &mut self,
         kind: &TableKind,
         relation: Option<&Relation>,
+        insert: &Insert,
         columns: &[String],
     ) {
         let Some(relation) = relation else {
@@ -120,14 +121,11 @@ impl<'s> Survey<'s, '_> {
         };
         match kind {
             TableKind::Reference => {
+                let given = given_values(insert.source.as_deref(), columns);
+                let ignores_given = self.overriding_user_value;
                 let varying = relation.columns.iter().find(|column| {
-                    !columns.iter().any(|given| *given == *column.name)
-                        && !matches!(
-                            column.default,
-                            ColumnDefault::Null
-                                | ColumnDefault::Immutable
-                                | ColumnDefault::Generated
-                        )
+                    let is_given = given.iter().any(|given| **given == *column.name);
+                    is_drawn(column) && (!is_given || (ignores_given && is_identity(column)))
                 });
                 if let Some(column) = varying {
                     self.varying_default.get_or_insert(column.name.to_string());
@@ -138,14 +136,9 @@ impl<'s> Survey<'s, '_> {
                     .key
                     .iter()
                     .filter_map(|column| relation.find_column(column))
-                    .find(|column| match column.default {
-                        ColumnDefault::Generated => true,
-                        ColumnDefault::IdentityAlways | ColumnDefault::IdentityByDefault => {
-                            self.overriding_user_value
-                        }
-                        ColumnDefault::Null | ColumnDefault::Immutable | ColumnDefault::Varying => {
-                            false
-                        }
+                    .find(|column| {
+                        column.default == ColumnDefault::Generated
+                            || (self.overriding_user_value && is_identity(column))
                     });
                 if let Some(column) = drawn {
                     let rejection = unproven_row(rule, &column.name, "is made by the server");
@@ -207,9 +200,7 @@ impl<'s> Survey<'s, '_> {
             let usage = KeyUsage::Stored(column.modifier);
             let found = match row.get(*position) {
                 None => Err("is left to its default".to_owned()),
-                Some(Expr::Identifier(word))
-                    if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default") =>
-                {
+                Some(expression) if is_default(expression) => {
                     Err("is left to its default".to_owned())
                 }
                 Some(expression) => self.value(expression, column, usage),
@@ -333,9 +324,7 @@ impl<'s> Survey<'s, '_> {
             .map(|assignment| &assignment.target);
         self.check_assigned(targets, kind)?;
         if let Some(relation) = relation {
-            for assignment in &update.assignments {
-                self.note_assignment(assignment, relation);
-            }
+            self.note_assignments(&update.assignments, relation, kind);
         }
         Ok(())
     }
@@ -396,6 +385,60 @@ impl<'s> Survey<'s, '_> {
             }
         }
     }
+}
+
+/// The columns that every row gives a value other than DEFAULT.
+fn given_values<'c>(source: Option<&Query>, columns: &'c [String]) -> Vec<&'c String> {
+    let Some(source) = source else {
+        return Vec::new();
+    };
+    match &*source.body {
+        SetExpr::Values(values) => columns
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| {
+                values.rows.iter().all(|row| {
+                    row.content
+                        .get(*position)
+                        .is_some_and(|value| !is_default(value))
+                })
+            })
+            .map(|(_, column)| column)
+            .collect(),
+        SetExpr::Select(select) => {
+            let plain = select.projection.iter().take_while(|item| {
+                matches!(
+                    item,
+                    SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+                )
+            });
+            columns.iter().take(plain.count()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Is the expression the key word DEFAULT?
+pub(crate) fn is_default(expression: &Expr) -> bool {
+    matches!(expression, Expr::Identifier(word)
+        if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
+}
+
+/// Does each server make the column's default for itself?
+pub(crate) fn is_drawn(column: &Column) -> bool {
+    match column.default {
+        ColumnDefault::Varying
+        | ColumnDefault::IdentityAlways
+        | ColumnDefault::IdentityByDefault => true,
+        ColumnDefault::Null | ColumnDefault::Immutable | ColumnDefault::Generated => false,
+    }
+}
+
+fn is_identity(column: &Column) -> bool {
+    matches!(
+        column.default,
+        ColumnDefault::IdentityAlways | ColumnDefault::IdentityByDefault
+    )
 }
 
 fn unproven_row(rule: &TableRule, column: &str, why: &str) -> Rejection {

@@ -194,7 +194,7 @@ impl<'t, 'a> Translation<'t, 'a> {
     /// The phrases that sqlparser does not read, or reads as something else.
     fn phrase(&mut self, at: usize, spelled: &str) -> Result<Option<usize>, &'static str> {
         let next = match spelled.to_ascii_lowercase().as_str() {
-            "only" if !self.ends_fetch(at) => at + 1,
+            "only" if !self.ends_fetch(at) => self.only(at)?,
             "for" => return Ok(self.locking_clause(at)),
             "between"
                 if self.is_word(at + 1, "symmetric") || self.is_word(at + 1, "asymmetric") =>
@@ -219,6 +219,26 @@ impl<'t, 'a> Translation<'t, 'a> {
             _ => return Ok(None),
         };
         Ok(Some(next))
+    }
+
+    /// ONLY name, or ONLY (name): the index after the word and what it is in parentheses.
+    fn only(&mut self, at: usize) -> Result<usize, &'static str> {
+        if self.text.kind(at + 1) != Some(TokenKind::LeftParen) {
+            return Ok(at + 1);
+        }
+        let mut next = at + 2;
+        while next < self.to && self.text.kind(next) != Some(TokenKind::RightParen) {
+            let part =
+                self.text.name(next).is_some() || self.text.kind(next) == Some(TokenKind::Dot);
+            if !part {
+                return Err("The planner could not read ONLY (...).");
+            }
+            next = match self.text.kind(next) {
+                Some(TokenKind::Word) => self.word(next)?,
+                _ => self.other(next)?,
+            };
+        }
+        Ok(next + 1)
     }
 
     /// Is this ONLY the end of FETCH FIRST n ROWS ONLY?

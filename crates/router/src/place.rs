@@ -10,7 +10,7 @@ use crate::action::Action;
 use crate::plan::{Access, KeySet, KeyedPlacement, NamedCheck, Placement, Residue};
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, TableMode, TableUse};
-use crate::survey::Survey;
+use crate::survey::{Survey, rule_of};
 
 /// A plan before the named shard and the unsharded database are considered.
 #[derive(Debug)]
@@ -231,6 +231,7 @@ fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Reje
     if let Some(rejection) = &survey.unfixed {
         return Err(rejection.clone());
     }
+    check_equality(survey)?;
     if let Some(name) = &survey.census.functions.home_only {
         return Err(Rejection::unsupported(
             label::MIXED_TABLES,
@@ -260,6 +261,48 @@ fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Reje
         ),
     };
     Ok(Placement::Keyed(KeyedPlacement { keys }))
+}
+
+/// The `=` that Postgres chooses must be the key type's own: that of pg_catalog.
+fn check_equality(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
+    let names = survey.subject.names;
+    let position = names
+        .search_path
+        .iter()
+        .position(|schema| &**schema == "pg_catalog");
+    let hidden = position.is_some_and(|position| position > 0);
+    let types: Vec<u32> = survey
+        .tables
+        .iter()
+        .filter_map(|table| Some((rule_of(table)?, table.relation?)))
+        .flat_map(|(rule, relation)| {
+            rule.key
+                .iter()
+                .filter_map(|key| relation.find_column(key))
+                .map(|column| column.type_oid)
+        })
+        .collect();
+    let another = names
+        .catalog
+        .operators(None, "=", names.search_path)
+        .any(|operator| {
+            !operator.is_builtin()
+                && (types.contains(&operator.left) || types.contains(&operator.right))
+        });
+    if !hidden && !another {
+        return Ok(());
+    }
+    let detail = if hidden {
+        "pg_catalog is not first in search_path, so another operator could stand for =."
+    } else {
+        "An = of a user or an extension compares the sharding key's type."
+    };
+    Err(Rejection::unsupported(
+        label::NO_KEY,
+        "the statement is not proven to belong on one shard",
+    )
+    .detail(detail)
+    .hint("Leave pg_catalog out of search_path, or name a shard with SET pgherd.shard."))
 }
 
 /// Reference tables only, or no table.

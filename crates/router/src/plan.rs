@@ -155,6 +155,15 @@ pub struct KeySource {
     pub usage: KeyUsage,
 }
 
+impl KeySource {
+    /// Is `other` the same value, held to no more than this one?
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.origin == other.origin
+            && self.key_type == other.key_type
+            && (self.usage == other.usage || other.usage == KeyUsage::Compared)
+    }
+}
+
 /// What a key's value is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyOrigin {

@@ -13,7 +13,7 @@ use smallvec::smallvec;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::action::Action;
-use crate::cache::PlanCache;
+use crate::cache::{Looked, PlanCache};
 use crate::fingerprint::{KeyBuffer, Scan, ScanError, scan};
 use crate::lexer::BackslashReading;
 use crate::literal::Literals;
@@ -96,8 +96,13 @@ impl Planner {
         let named =
             context.named_shard || found.hint.as_ref().is_some_and(|hint| hint.names_shard());
         key.push(u8::from(named));
-        let hash = xxh3_128(&key);
-        if let Some(cached) = self.cache.find(hash, &key, sql, &found.literals) {
+        let looked = Looked {
+            hash: xxh3_128(&key),
+            key: &key,
+            sql,
+            literals: &found.literals,
+        };
+        if let Some(cached) = self.cache.find(looked) {
             return Ok(planned(Arc::clone(&cached.plan), found, true));
         }
         let guards = RefCell::new(BTreeSet::new());
@@ -124,8 +129,7 @@ impl Planner {
         if cacheable {
             let guards = guards.into_inner();
             let sample = sample(normalised);
-            self.cache
-                .keep(hash, &key, sql, &found.literals, guards, &plan, sample);
+            self.cache.keep(looked, guards, &plan, sample);
         }
         Ok(planned(plan, found, false))
     }

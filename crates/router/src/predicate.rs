@@ -429,10 +429,10 @@ impl ValueReader<'_, '_> {
 
     /// Notes the type that a cast gives to a parameter under it.
     pub(crate) fn note_cast(&mut self, inner: &Expr, data_type: &DataType) {
-        if let (Expr::Value(value), Some(cast)) = (inner, key_type_of(data_type)) {
-            if let Some(index) = parameter_index(&value.value) {
-                self.uses.note(index, inner, inferred_oid(cast));
-            }
+        if let (Expr::Value(value), Some(cast)) = (inner, key_type_of(data_type))
+            && let Some(index) = parameter_index(&value.value)
+        {
+            self.uses.note(index, inner, inferred_oid(cast));
         }
     }
 }

@@ -170,16 +170,29 @@ impl<'s, 'a> Survey<'s, 'a> {
         }
     }
 
-    /// Adds a key, unless an equal one of the same placement is there.
+    /// Adds a key, unless one of the same values and placement is there. A value that is stored is
+    /// held to more than one that is compared, so that use is kept.
     pub(crate) fn add_key(&mut self, key: KeySet) {
         let names = self.subject.names;
-        let known = self.keys.iter().any(|other| {
-            other.columns == key.columns
-                && (other.rule.table == key.rule.table
-                    || names.sharding.colocated(&other.rule.table, &key.rule.table))
+        let same = self.keys.iter_mut().find(|other| {
+            let placed_alike = other.rule.table == key.rule.table
+                || names.sharding.colocated(&other.rule.table, &key.rule.table);
+            placed_alike
+                && other.columns.len() == key.columns.len()
+                && other
+                    .columns
+                    .iter()
+                    .zip(&key.columns)
+                    .all(|(one, other)| one.covers(other) || other.covers(one))
         });
-        if !known {
+        let Some(known) = same else {
             self.keys.push(key);
+            return;
+        };
+        for (known, new) in known.columns.iter_mut().zip(&key.columns) {
+            if new.covers(known) {
+                *known = *new;
+            }
         }
     }
 
@@ -269,10 +282,10 @@ impl Visitor for SubqueryWalk<'_, '_, '_> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Unread> {
         self.depth += 1;
-        if self.depth == 1 {
-            if let Err(unread) = self.survey.query(query, self.level, self.ctes) {
-                return ControlFlow::Break(unread);
-            }
+        if self.depth == 1
+            && let Err(unread) = self.survey.query(query, self.level, self.ctes)
+        {
+            return ControlFlow::Break(unread);
         }
         ControlFlow::Continue(())
     }

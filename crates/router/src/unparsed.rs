@@ -120,6 +120,7 @@ const BEFORE_PARENTHESIS: &[&str] = &[
     "having",
     "in",
     "inner",
+    "insert",
     "intersect",
     "interval",
     "into",

@@ -2,12 +2,14 @@
 //!
 //! Owns which tables their conditions see: the target first, then FROM or USING, all joined inner.
 
+use pgherd_topology::Relation;
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, FromTable, TableFactor, TableWithJoins, Update,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, TableFactor, TableWithJoins, Update,
     UpdateTableFromKind,
 };
 
 use crate::from::Block;
+use crate::insert::{is_default, is_drawn};
 use crate::scope::{TableKind, TableMode};
 use crate::survey::{Ctes, Survey, Unread, object_name};
 
@@ -37,10 +39,10 @@ impl<'s> Survey<'s, '_> {
         if let Some(kind) = &kind {
             self.check_assigned(targets, kind)?;
         }
-        if let Some(relation) = block.items.first().and_then(|item| item.relation) {
-            for assignment in assignments {
-                self.note_assignment(assignment, relation);
-            }
+        if let Some(relation) = block.items.first().and_then(|item| item.relation)
+            && let Some(kind) = &kind
+        {
+            self.note_assignments(assignments, relation, kind);
         }
         match from {
             None => {}
@@ -140,20 +142,39 @@ impl<'s> Survey<'s, '_> {
         Ok(self.tables.get(known).map(|table| table.kind.clone()))
     }
 
-    /// Notes the type that a column gives to the parameter assigned to it.
-    pub(crate) fn note_assignment(
+    /// Notes the types that columns give to the parameters assigned to them, and columns of a
+    /// reference table that are set to a default of each server's own.
+    pub(crate) fn note_assignments(
         &mut self,
-        assignment: &Assignment,
-        relation: &pgherd_topology::Relation,
+        assignments: &[Assignment],
+        relation: &Relation,
+        kind: &TableKind,
     ) {
-        let AssignmentTarget::ColumnName(name) = &assignment.target else {
-            return;
-        };
-        let column = object_name(name)
-            .filter(|name| name.schema.is_none())
-            .and_then(|name| relation.find_column(&name.name));
-        if let Some(column) = column {
-            self.value_reader().note_beside(&assignment.value, column);
+        for assignment in assignments {
+            let names = match &assignment.target {
+                AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+                AssignmentTarget::Tuple(names) => names.as_slice(),
+            };
+            let mut columns = names
+                .iter()
+                .filter_map(object_name)
+                .filter(|name| name.schema.is_none())
+                .filter_map(|name| relation.find_column(&name.name));
+            let sets_default = match &assignment.value {
+                Expr::Tuple(values) => values.iter().any(is_default),
+                value => is_default(value),
+            };
+            if matches!(kind, TableKind::Reference)
+                && sets_default
+                && let Some(drawn) = columns.clone().find(|column| is_drawn(column))
+            {
+                self.varying_default.get_or_insert(drawn.name.to_string());
+            }
+            if let (AssignmentTarget::ColumnName(_), Some(column)) =
+                (&assignment.target, columns.next())
+            {
+                self.value_reader().note_beside(&assignment.value, column);
+            }
         }
     }
 }
