@@ -163,7 +163,7 @@ async fn plaintext_sent_along_with_an_ssl_request_is_refused() {
 async fn half_open_clients_cost_the_others_nothing_and_are_sent_away() {
     let mut cluster = TestCluster::new()
         .shop()
-        .configure(|configuration| configuration.listen = "login_timeout: 1s".into())
+        .configure(|configuration| configuration.listen = "authentication_timeout: 1s".into())
         .start()
         .await;
     let mut silent = Vec::new();

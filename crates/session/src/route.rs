@@ -127,9 +127,11 @@ impl Session {
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, Failure> {
+        self.look_for_user_schema();
         match self.plan_now(sql, parameter_types) {
             Err(rejection) if rejection.catalog_may_help() => {
                 self.reload_catalog().await;
+                self.look_for_user_schema();
                 self.plan_now(sql, parameter_types).map_err(Failure::from)
             }
             planned => planned.map_err(Failure::from),
@@ -176,21 +178,34 @@ impl Session {
         }
     }
 
-    /// The schemas in which an unqualified name is looked for.
+    /// The schemas in which an unqualified name is looked for. `"$user"` counts only where there is such a schema, as in Postgres:
+    /// a table is created in the first one.
     fn search_path(&self) -> Vec<Box<str>> {
+        let own = self.user_schema.1.then(|| self.user_name.clone());
         match self.settings.value("search_path") {
-            None => vec![self.user_name.clone(), "public".into()],
+            None => own.into_iter().chain(["public".into()]).collect(),
             Some(path) => path
                 .split('\u{0}')
                 .filter(|schema| !schema.is_empty())
-                .map(|schema| {
+                .filter_map(|schema| {
                     if schema == "$user" {
-                        self.user_name.clone()
+                        own.clone()
                     } else {
-                        schema.into()
+                        Some(schema.into())
                     }
                 })
                 .collect(),
+        }
+    }
+
+    /// Finds out, once for each catalog, whether the user has a schema of its own name with anything in it.
+    fn look_for_user_schema(&mut self) {
+        let catalog = self.catalog();
+        if self.user_schema.0 != Some(catalog.version()) {
+            let found = catalog
+                .relations()
+                .any(|relation| *relation.name.schema == *self.user_name);
+            self.user_schema = (Some(catalog.version()), found);
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Session {
     pub(crate) turn: usize,
     /// Reads in a row that went to the primary because no replica was known to show enough.
     pub(crate) reads_on_primary: u32,
+    /// Whether the user has a schema of its own name, as of which catalog.
+    pub(crate) user_schema: (Option<u64>, bool),
     startup_settings: Vec<(Box<str>, Box<str>)>,
     requests: RequestReader,
     generations: u64,
@@ -108,6 +110,7 @@ impl Session {
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,
+            user_schema: (None, false),
             startup_settings: login
                 .settings
                 .into_iter()
