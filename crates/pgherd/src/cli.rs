@@ -10,11 +10,29 @@ use clap_complete::Shell;
 const EXAMPLES: &str = "\
 Examples:
   pgherd demo                                  a herd to play with, on this machine
-  pgherd serve --config pgherd.yaml            serve
+  pgherd serve --config pgherd.yaml            serve clients
   pgherd check --config pgherd.yaml            is the configuration right?
   pgherd hash-password                         make a SCRAM verifier for `password:`
   pgherd schema > pgherd.schema.json           let an editor complete the configuration
   pgherd completions bash > /etc/bash_completion.d/pgherd";
+
+const SERVE_HELP: &str = "\
+A minimal configuration:
+  databases:
+    shop:
+      users: [{ name: app, password: \"${SHOP_PASSWORD}\" }]
+      shards:
+        - name: s0
+          servers: [{ name: s0a, address: 127.0.0.1:5432 }]
+
+Signals:
+  SIGHUP           read the configuration again; a wrong one leaves the running one in force
+  SIGTERM, SIGINT  stop accepting, let transactions end, then exit; a second one exits at once
+
+Exit codes:
+  0  ended as asked
+  1  could not start, or failed
+  2  the configuration is wrong";
 
 /// One Postgres endpoint over a herd of Postgres servers.
 #[derive(Debug, Parser)]
@@ -28,8 +46,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve until a signal ends it: SIGHUP reloads the configuration, SIGTERM and SIGINT drain.
-    #[command(after_help = "Example:\n  pgherd serve --config pgherd.yaml")]
+    /// Serve clients until a signal ends it.
+    #[command(after_help = SERVE_HELP)]
     Serve {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", env = "PGHERD_CONFIG")]
@@ -46,10 +64,7 @@ pub enum Command {
         config: PathBuf,
     },
     /// Print the JSON Schema of the configuration.
-    #[command(
-        after_help = "Example:\n  pgherd hash-password                         make a SCRAM verifier for `password:`
-  pgherd schema > pgherd.schema.json"
-    )]
+    #[command(after_help = "Example:\n  pgherd schema > pgherd.schema.json")]
     Schema,
     /// Read a password without echo and print its SCRAM-SHA-256 verifier, for `password:` or CREATE ROLE.
     #[command(

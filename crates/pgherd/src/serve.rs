@@ -1,12 +1,17 @@
 //! `pgherd serve`: the assembled proxy from start to end.
 //!
-//! Owns the listeners, the signals, reloading and draining. What a configuration becomes is [`assemble`]'s. Knows no SQL and
-//! no protocol. Main type: [`Server`].
+//! Owns the order of things: what is bound, started, reloaded, drained and ended when. What a configuration becomes is
+//! `assemble`'s business, who is let in the listeners'. Knows no SQL and no protocol. Main type: [`Server`].
 
 mod assemble;
 mod listeners;
+mod open_files;
+pub(crate) mod placement;
 mod reload;
+mod signals;
+pub(crate) mod translate;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +23,17 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::settings::LogFormat;
-use crate::config::{Config, ConfigError, Loaded};
+use crate::config::{Config, ConfigError, Loaded, Report, Severity};
 pub use assemble::AssembleError;
 use assemble::Assembled;
+use listeners::Doors;
+use signals::{Request, Signals};
 
 /// How long the start waits for every shard to have a primary before clients are let in all the same.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often histograms are folded: until then they keep every value they were given.
+const UPKEEP_PACE: Duration = Duration::from_secs(5);
 
 /// Why pgherd cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +65,7 @@ pub enum ServeError {
     Log(#[from] pgherd_telemetry::LoggingError),
 }
 
-/// Serves until a signal ends it. Blocks; makes the runtime that the configuration asks for.
+/// Serves until a signal ends it. Blocks; makes the runtime that the configuration asks for, and the process's log.
 ///
 /// # Errors
 /// [`ServeError`], each one line for a terminal except a configuration's report.
@@ -73,9 +83,15 @@ pub fn run(path: &Path) -> Result<(), ServeError> {
             source,
         })?;
     runtime.block_on(async {
+        let mut signals = Signals::listen()?;
         let log = start_log(&loaded.config)?;
-        let server = Server::start(path, loaded).await?;
-        server.until_signalled(&log).await
+        open_files::raise(&loaded.config);
+        tokio::select! {
+            started = Server::start(path, loaded) => started?.until_signalled(signals, &log).await,
+            // nobody was let in yet
+            () = signals.end() => {}
+        }
+        Ok(())
     })
 }
 
@@ -91,139 +107,172 @@ fn start_log(config: &Config) -> Result<LogHandle, ServeError> {
     Ok(pgherd_telemetry::logging::start(&settings)?)
 }
 
-/// A proxy that serves.
+/// A proxy that serves. Dropping it cuts off its clients; [`Server::drain`] lets their transactions end.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
     config: Config,
     assembled: Assembled,
-    tasks: JoinSet<()>,
-    stop: watch::Sender<bool>,
-    _sockets: Vec<listeners::UnixSocket>,
+    addresses: Vec<SocketAddr>,
+    /// Those who let clients in, each with its clients.
+    accepting: JoinSet<()>,
+    stop_accepting: watch::Sender<bool>,
+    /// HTTP and upkeep, which go on while clients drain.
+    background: JoinSet<()>,
+    _socket: Option<listeners::UnixSocket>,
 }
 
 impl Server {
-    /// Binds every address, starts what the configuration describes, and lets clients in.
+    /// Binds every address, starts what the configuration describes, waits for its servers (10 s at most), and lets
+    /// clients in. `path` is the file that a reload reads again. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`ServeError`]: nothing is left running then.
     pub async fn start(path: &Path, loaded: Loaded) -> Result<Self, ServeError> {
         let Loaded { config, warnings } = loaded;
-        log_report(&warnings.to_string());
+        log_report(&warnings);
         let bound = listeners::bind(&config.listen).await?;
         let http = match &config.http {
             Some(address) => Some(listeners::bind_tcp(address).await?),
             None => None,
         };
-        let assembled = Assembled::new(&config).await?;
-        assembled.wait_ready(READY_PATIENCE).await;
-        let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let mut sockets = Vec::new();
-        for listener in bound.tcp {
-            tasks.spawn(listeners::accept_tcp(
-                listener,
-                Arc::clone(&assembled.herd),
-                stopped.clone(),
-            ));
-        }
-        if let Some((listener, socket)) = bound.unix {
-            tasks.spawn(listeners::accept_unix(
-                listener,
-                Arc::clone(&assembled.herd),
-                stopped.clone(),
-            ));
-            sockets.push(socket);
-        }
+        let assembled = Assembled::new(&config)?;
+        let mut background = JoinSet::new();
+        background.spawn(keep_up(Arc::clone(&assembled.herd)));
         if let Some(listener) = http {
-            tasks.spawn(serve_http(listener, Arc::clone(&assembled.herd), stopped));
+            tracing::info!(
+                "metrics and health are served on {}",
+                listeners::shown(&listener)
+            );
+            background.spawn(serve_http(listener, Arc::clone(&assembled.herd)));
         }
+        assembled.wait_ready(READY_PATIENCE).await;
+
+        let doors = Doors::new(Arc::clone(&assembled.herd));
+        let (stop_accepting, stopped) = watch::channel(false);
+        let mut accepting = JoinSet::new();
+        let mut addresses = Vec::new();
+        for listener in bound.tcp {
+            tracing::info!("listening on {}", listeners::shown(&listener));
+            addresses.extend(listener.local_addr());
+            accepting.spawn(listeners::accept_tcp(
+                listener,
+                Arc::clone(&doors),
+                stopped.clone(),
+            ));
+        }
+        let socket = bound.unix.map(|(listener, socket)| {
+            tracing::info!("listening on {}", socket.path().display());
+            accepting.spawn(listeners::accept_unix(listener, doors, stopped));
+            socket
+        });
         Ok(Self {
             path: path.to_owned(),
             config,
             assembled,
-            tasks,
-            stop,
-            _sockets: sockets,
+            addresses,
+            accepting,
+            stop_accepting,
+            background,
+            _socket: socket,
         })
     }
 
-    /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
-    async fn until_signalled(mut self, log: &LogHandle) -> Result<(), ServeError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let watch = |kind| {
-            signal(kind).map_err(|source| ServeError::Process {
-                what: "cannot watch for signals",
-                source,
-            })
-        };
-        let mut hang_up = watch(SignalKind::hangup())?;
-        let mut terminate = watch(SignalKind::terminate())?;
-        let mut interrupt = watch(SignalKind::interrupt())?;
-        loop {
-            tokio::select! {
-                _ = hang_up.recv() => self.reload(log),
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-            }
+    /// The TCP addresses that are listened to, with the ports that the system chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What all its sessions share.
+    pub fn herd(&self) -> &Arc<Herd> {
+        &self.assembled.herd
+    }
+
+    /// Serves until SIGTERM or SIGINT; SIGHUP reloads. A second SIGTERM or SIGINT ends a drain at once.
+    async fn until_signalled(mut self, mut signals: Signals, log: &LogHandle) {
+        while let Request::Reload = signals.next().await {
+            self.reload(Some(log));
         }
         tokio::select! {
             () = self.drain() => {}
-            _ = terminate.recv() => tracing::warn!("a second signal: ending at once"),
-            _ = interrupt.recv() => tracing::warn!("a second signal: ending at once"),
+            () = signals.end() => tracing::warn!("a second signal: ending at once"),
         }
-        self.assembled.shutdown().await;
-        Ok(())
+        self.shutdown().await;
+        tracing::info!("ended");
     }
 
-    /// Lets nobody in any more, and waits until the sessions have ended with their transactions, at most for the drain timeout.
-    async fn drain(&mut self) {
+    /// Lets nobody in any more, and waits until the sessions have ended with their transactions; those that have not
+    /// after the configured `drain_timeout` are cut off.
+    pub async fn drain(&mut self) {
         let herd = &self.assembled.herd;
         let patience = self.config.listen.drain_timeout;
         tracing::info!(clients = herd.clients().len(), ?patience, "draining");
         herd.drain();
-        self.stop.send_replace(true);
-        let emptied = async {
-            while !herd.clients().is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
+        self.stop_accepting.send_replace(true);
+        let emptied = async { while self.accepting.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, emptied).await.is_err() {
             tracing::warn!(
                 clients = herd.clients().len(),
                 "the drain timeout is over: the rest is cut off"
             );
         }
-        self.tasks.shutdown().await;
     }
 
-    fn reload(&mut self, log: &LogHandle) {
+    /// Cuts off whoever is left, and ends.
+    pub async fn shutdown(mut self) {
+        self.accepting.shutdown().await;
+        self.assembled.shutdown().await;
+        self.background.shutdown().await;
+    }
+
+    /// Reads the configuration again and puts in force what can be without dropping a client. A wrong file changes
+    /// nothing. Everything is said in the log; `log` is whose level may change.
+    pub fn reload(&mut self, log: Option<&LogHandle>) {
         match crate::config::load(&self.path) {
             Ok(Loaded { config, warnings }) => {
-                log_report(&warnings.to_string());
-                reload::apply(&mut self.config, config, &self.assembled, log);
+                log_report(&warnings);
+                reload::apply(&mut self.config, config, &mut self.assembled, log);
             }
             Err(error) => {
+                if let ConfigError::Invalid(report) = &error {
+                    log_report(report);
+                }
+                let why = match &error {
+                    ConfigError::Invalid(_) => "it is wrong".to_owned(),
+                    ConfigError::Unreadable { .. } | ConfigError::TooLarge { .. } => {
+                        error.to_string()
+                    }
+                };
                 tracing::error!(
-                    "the configuration was not reloaded, the running one stays in force:\n{error}"
+                    file = %self.path.display(),
+                    "the configuration was not reloaded, the running one stays in force: {why}"
                 );
             }
         }
     }
 }
 
-fn log_report(report: &str) {
-    if !report.trim().is_empty() {
-        tracing::warn!("{}", report.trim_end());
+/// One event for each problem.
+fn log_report(report: &Report) {
+    for (severity, line) in report.log_lines() {
+        match severity {
+            Severity::Error => tracing::error!("{line}"),
+            Severity::Warning => tracing::warn!("{line}"),
+        }
     }
 }
 
-async fn serve_http(listener: TcpListener, herd: Arc<Herd>, mut stopped: watch::Receiver<bool>) {
-    let ended = async move {
-        // a sender that is gone says stop as well
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = pgherd_admin::serve_http(listener, herd, ended).await {
+async fn serve_http(listener: TcpListener, herd: Arc<Herd>) {
+    // it is ended from without
+    if let Err(error) = pgherd_admin::serve_http(listener, herd, std::future::pending()).await {
         tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+async fn keep_up(herd: Arc<Herd>) {
+    let mut pace = tokio::time::interval(UPKEEP_PACE);
+    loop {
+        pace.tick().await;
+        herd.metrics().upkeep();
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_pool::Stream;
-use pgherd_session::{Accepted, Herd};
+use pgherd_session::{Accepted, Herd, Phase};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,6 +19,9 @@ use crate::config::settings::{Listen, ListenAddress};
 
 /// After a failed accept (too many open files, as a rule) so long a pause, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The port in the Unix socket's name where there is no TCP address.
+const DEFAULT_PORT: u16 = 6432;
 
 /// What is listened to.
 pub(super) struct Bound {
@@ -30,6 +33,13 @@ pub(super) struct Bound {
 #[derive(Debug)]
 pub(super) struct UnixSocket(PathBuf);
 
+impl UnixSocket {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         // someone may have removed it already
@@ -40,24 +50,29 @@ impl Drop for UnixSocket {
 pub(super) async fn bind(listen: &Listen) -> Result<Bound, ServeError> {
     let mut tcp = Vec::with_capacity(listen.addresses.len());
     for address in &listen.addresses {
-        let listener = bind_tcp(address).await?;
-        tracing::info!("listening on {address}");
-        tcp.push(listener);
+        tcp.push(bind_tcp(address).await?);
     }
     let unix = match &listen.unix {
         Some(directory) => {
-            let port = listen
-                .addresses
+            // named after the port that the system chose, where it was to choose
+            let port = tcp
                 .first()
-                .map_or(6432, |address| address.port);
+                .and_then(|listener| listener.local_addr().ok())
+                .map_or(DEFAULT_PORT, |address| address.port());
             let path = directory.join(format!(".s.PGSQL.{port}"));
-            let listener = bind_unix(&path).await?;
-            tracing::info!("listening on {}", path.display());
-            Some((listener, UnixSocket(path)))
+            Some((bind_unix(&path).await?, UnixSocket(path)))
         }
         None => None,
     };
     Ok(Bound { tcp, unix })
+}
+
+/// The address of a listener for the log, with the port that the system chose.
+pub(super) fn shown(listener: &TcpListener) -> String {
+    match listener.local_addr() {
+        Ok(address) => address.to_string(),
+        Err(error) => format!("an address that is not known ({error})"),
+    }
 }
 
 pub(super) async fn bind_tcp(address: &ListenAddress) -> Result<TcpListener, ServeError> {
@@ -98,7 +113,7 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
 
 pub(super) async fn accept_tcp(
     listener: TcpListener,
-    herd: Arc<Herd>,
+    doors: Arc<Doors>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut clients = JoinSet::new();
@@ -106,10 +121,13 @@ pub(super) async fn accept_tcp(
         tokio::select! {
             () = stop_requested(&mut stopped) => break,
             Some(_) = clients.join_next() => {}
-            accepted = listener.accept() => match accepted.and_then(|(socket, _)| Stream::tcp(socket)) {
-                Ok(stream) => {
-                    clients.spawn(serve_client(stream, Arc::clone(&herd)));
-                }
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => match Stream::tcp(socket) {
+                    Ok(stream) => {
+                        clients.spawn(serve_client(stream, Arc::clone(&doors)));
+                    }
+                    Err(error) => tracing::debug!(%error, "a client was gone at once"),
+                },
                 Err(error) => pause(&error).await,
             },
         }
@@ -120,7 +138,7 @@ pub(super) async fn accept_tcp(
 
 pub(super) async fn accept_unix(
     listener: UnixListener,
-    herd: Arc<Herd>,
+    doors: Arc<Doors>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut clients = JoinSet::new();
@@ -130,7 +148,7 @@ pub(super) async fn accept_unix(
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    clients.spawn(serve_client(Stream::unix(socket), Arc::clone(&herd)));
+                    clients.spawn(serve_client(Stream::unix(socket), Arc::clone(&doors)));
                 }
                 Err(error) => pause(&error).await,
             },
@@ -151,15 +169,65 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn serve_client(stream: Stream, herd: Arc<Herd>) {
-    match pgherd_session::accept(stream, &herd).await {
+async fn serve_client(stream: Stream, doors: Arc<Doors>) {
+    let busy = doors.busy();
+    match pgherd_session::accept(stream, &doors.herd).await {
         Accepted::Application(login) => pgherd_session::run(*login).await,
         Accepted::Console(login) => {
-            if let Err(error) = pgherd_admin::serve_console(*login).await {
-                tracing::debug!(%error, "a console connection broke");
+            // an operator may watch a drain, and does not hold it up
+            drop(busy);
+            tokio::select! {
+                served = pgherd_admin::serve_console(*login) => {
+                    if let Err(error) = served {
+                        tracing::debug!(%error, "a console connection broke");
+                    }
+                }
+                () = doors.drained() => {}
             }
         }
         Accepted::Cancelled => {}
         Accepted::Closed(refusal) => tracing::debug!(%refusal, "a client was not let in"),
+    }
+}
+
+/// What all listeners share.
+#[derive(Debug)]
+pub(super) struct Doors {
+    herd: Arc<Herd>,
+    /// How many connections are not the console's, those that have not said yet among them.
+    busy: watch::Sender<usize>,
+}
+
+impl Doors {
+    pub(super) fn new(herd: Arc<Herd>) -> Arc<Self> {
+        Arc::new(Self {
+            herd,
+            busy: watch::Sender::new(0),
+        })
+    }
+
+    fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.send_modify(|count| *count += 1);
+        Busy(Arc::clone(self))
+    }
+
+    /// Returns once pgherd drains and nobody but operators is left. Cancel-safe.
+    async fn drained(&self) {
+        // a sender that is gone says so as well
+        let _ = self
+            .herd
+            .phase()
+            .wait_for(|phase| *phase == Phase::Draining)
+            .await;
+        let _ = self.busy.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Busy(Arc<Doors>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.send_modify(|count| *count -= 1);
     }
 }

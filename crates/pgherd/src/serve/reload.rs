@@ -6,82 +6,151 @@ use std::sync::Arc;
 
 use pgherd_telemetry::LogHandle;
 
-use super::assemble::{self, AssembleError, Assembled};
+use super::assemble::{AssembleError, Assembled};
+use super::translate;
 use crate::config::Config;
 use crate::config::settings::Database;
 
-/// Puts `wanted` in force as far as a running process can; `running` is then what is in force.
-pub(super) fn apply(running: &mut Config, wanted: Config, assembled: &Assembled, log: &LogHandle) {
+/// Puts `wanted` in force as far as a running process can; `running` is then what is in force. Nothing is, if any of it
+/// cannot be made: a certificate that cannot be read, say.
+pub(super) fn apply(
+    running: &mut Config,
+    mut wanted: Config,
+    assembled: &mut Assembled,
+    log: Option<&LogHandle>,
+) {
+    let kept = keep_what_needs_a_restart(running, &mut wanted);
     if let Err(error) = try_apply(running, &wanted, assembled, log) {
-        tracing::error!(%error, "the configuration was applied in part only");
+        tracing::error!(%error, "the configuration was not reloaded, the running one stays in force");
         return;
     }
-    let mut in_force = wanted;
-    for what in keep_what_needs_a_restart(running, &mut in_force) {
-        tracing::warn!("{what} changed: it takes effect with a restart");
+    for what in kept {
+        tracing::warn!("{what} changed: that takes effect with a restart");
     }
-    *running = in_force;
+    *running = wanted;
     tracing::info!("the configuration was reloaded");
+}
+
+/// What is made of one database before anything is put in force.
+struct Prepared<'a> {
+    wanted: &'a Database,
+    before: &'a Database,
+    serving: Arc<pgherd_session::Database>,
+    users: pgherd_session::Users,
+    pool: pgherd_pool::PoolSettings,
+    login: Option<Arc<pgherd_pool::UserLogin>>,
+    sharding: Option<Arc<pgherd_topology::Sharding>>,
 }
 
 fn try_apply(
     running: &Config,
     wanted: &Config,
-    assembled: &Assembled,
-    log: &LogHandle,
+    assembled: &mut Assembled,
+    log: Option<&LogHandle>,
 ) -> Result<(), AssembleError> {
-    // everything that can fail is made before anything is put in force
-    let listen = assemble::listen_settings(&wanted.listen)?;
-    let console = assemble::console_settings(wanted.admin.as_ref())?;
+    let listen = translate::listen_settings(&wanted.listen)?;
+    let console = translate::console_settings(wanted.admin.as_ref())?;
     let mut prepared = Vec::new();
+    let mut new = Vec::new();
     for database in &wanted.databases {
-        let Some(serving) = assembled.herd.database(&database.name) else {
-            continue;
-        };
-        let users = assemble::users(&database.users)?;
-        let pool = assemble::pool_settings(database)?;
-        let login = assemble::server_login(database)?;
-        prepared.push((serving, database, users, pool, login));
-    }
-    assembled.herd.set_settings(listen);
-    assembled.herd.set_console(console);
-    for (serving, database, users, pool, login) in prepared {
         let before = running
             .databases
             .iter()
             .find(|before| before.name == database.name);
-        if before.is_none_or(|before| before.users != database.users) {
-            serving.set_users(users);
+        match (before, assembled.herd.database(&database.name)) {
+            (Some(before), Some(serving)) => {
+                prepared.push(prepare(database, before, serving, assembled)?);
+            }
+            _ => new.push(database),
         }
-        if before.is_none_or(|before| before.server_login != database.server_login) {
-            serving.set_server_login(login);
-        }
-        serving.set_max_clients(database.max_clients);
-        serving.set_reads(assemble::read_settings(&database.reads));
-        serving.pools().reload(pool);
     }
-    if let Err(error) = log.set_level(&wanted.log.level) {
+    let mut databases: Vec<_> = prepared
+        .iter()
+        .map(|prepared| Arc::clone(&prepared.serving))
+        .collect();
+    // the last thing that can fail; what was started by then ends with nobody having found it
+    for (count, database) in new.iter().enumerate() {
+        match assembled.start_database(database) {
+            Ok(started) => databases.push(started),
+            Err(error) => {
+                let started = databases.split_off(databases.len() - count);
+                started
+                    .into_iter()
+                    .for_each(|database| assembled.retire_database(database));
+                return Err(error);
+            }
+        }
+    }
+    let served = assembled.herd.databases();
+    assembled.herd.set_settings(listen);
+    assembled.herd.set_console(console);
+    assembled.herd.set_databases(databases);
+    for prepared in prepared {
+        put_in_force(prepared, assembled);
+    }
+    for (name, database) in served.iter() {
+        if !wanted.databases.iter().any(|wanted| wanted.name == *name) {
+            tracing::info!(
+                database = &**name,
+                "the database takes no new clients: it is gone from the configuration"
+            );
+            assembled.retire_database(Arc::clone(database));
+        }
+    }
+    for database in new {
+        tracing::info!(database = &*database.name, "the database is new");
+    }
+    if let Some(log) = log
+        && let Err(error) = log.set_level(&wanted.log.level)
+    {
         tracing::error!(%error, "the log's level was not changed");
     }
-    remove_databases(wanted, assembled);
     Ok(())
 }
 
-/// A database that is gone from the file takes no new clients; those connected stay.
-fn remove_databases(wanted: &Config, assembled: &Assembled) {
-    let kept: Vec<_> = assembled
-        .herd
-        .databases()
-        .values()
-        .filter(|serving| {
-            wanted
-                .databases
-                .iter()
-                .any(|database| &*database.name == serving.name())
-        })
-        .map(Arc::clone)
-        .collect();
-    assembled.herd.set_databases(kept);
+fn prepare<'a>(
+    wanted: &'a Database,
+    before: &'a Database,
+    serving: Arc<pgherd_session::Database>,
+    assembled: &Assembled,
+) -> Result<Prepared<'a>, AssembleError> {
+    let sharding = match before.sharding == wanted.sharding {
+        true => None,
+        false => Some(assembled.sharding(wanted)?),
+    };
+    Ok(Prepared {
+        users: translate::users(&wanted.users)?,
+        pool: translate::pool_settings(wanted)?,
+        login: translate::server_login(wanted)?,
+        sharding,
+        wanted,
+        before,
+        serving,
+    })
+}
+
+fn put_in_force(prepared: Prepared<'_>, assembled: &Assembled) {
+    let Prepared {
+        wanted,
+        before,
+        serving,
+        users,
+        pool,
+        login,
+        sharding,
+    } = prepared;
+    if before.users != wanted.users {
+        serving.set_users(users);
+    }
+    if before.server_login != wanted.server_login {
+        serving.set_server_login(login);
+    }
+    serving.set_max_clients(wanted.max_clients);
+    serving.set_reads(translate::read_settings(&wanted.reads));
+    serving.pools().reload(pool);
+    if let Some(sharding) = sharding {
+        assembled.replace_sharding(&serving, sharding);
+    }
 }
 
 /// Puts the running values back where a change cannot be applied, and names each.
@@ -117,35 +186,39 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
     ) {
         wanted.log.format = running.log.format;
     }
-    wanted.databases.retain(|database| {
-        let known = running
-            .databases
-            .iter()
-            .any(|before| before.name == database.name);
-        !keep(!known, format!("database \"{}\" is new: it", database.name))
-    });
     for database in &mut wanted.databases {
-        if let Some(before) = running
+        let Some(before) = running
             .databases
             .iter()
             .find(|before| before.name == database.name)
-            && keep(
-                layout_differs(before, database),
-                format!("the shards or sharding of database \"{}\"", database.name),
-            )
-        {
+        else {
+            continue;
+        };
+        let of = |what: &str| format!("{what} of database \"{}\"", database.name);
+        if keep(
+            before.shards != database.shards,
+            of("shards, and with them sharding,"),
+        ) {
             database.shards.clone_from(&before.shards);
+            // its rules name shards by their place
             database.sharding.clone_from(&before.sharding);
+        }
+        let buckets = before.sharding.buckets != database.sharding.buckets;
+        if keep(buckets, of("sharding.buckets")) {
+            database.sharding.buckets = before.sharding.buckets;
+        }
+        if keep(
+            before.control_login != database.control_login,
+            of("control_login"),
+        ) {
             database.control_login.clone_from(&before.control_login);
+        }
+        if keep(
+            before.server_database != database.server_database,
+            of("server_database"),
+        ) {
             database.server_database.clone_from(&before.server_database);
         }
     }
     kept
-}
-
-fn layout_differs(before: &Database, now: &Database) -> bool {
-    before.shards != now.shards
-        || before.sharding != now.sharding
-        || before.control_login != now.control_login
-        || before.server_database != now.server_database
 }

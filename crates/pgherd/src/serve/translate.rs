@@ -1,0 +1,216 @@
+//! The configuration's types as the other crates have them.
+//!
+//! Owns the translation and nothing else; reads certificates and keys, for TLS is made here.
+
+use std::sync::Arc;
+
+use pgherd_control::{ControlLogin, ControlTls, ServerSettings, ShardSettings};
+use pgherd_pool::{ClientTls, PoolSettings, Roots, SslMode, TlsSettings, UserLogin};
+use pgherd_protocol::{Credential, Secret, Verifier};
+use pgherd_session::{
+    ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange, ReadSettings,
+    TrustedOrigin, User, Users,
+};
+
+use super::AssembleError;
+use crate::config::settings;
+
+/// A shard as the control plane knows it.
+pub(crate) fn shard_settings(
+    database: &settings::Database,
+    shard: &settings::Shard,
+) -> ShardSettings {
+    ShardSettings {
+        name: shard.name.clone(),
+        server_database: database.server_database.clone(),
+        servers: shard
+            .servers
+            .iter()
+            .map(|server| ServerSettings {
+                name: server.name.clone(),
+                address: server.address.clone(),
+                zone: server.zone.clone(),
+                priority: server.priority,
+            })
+            .collect(),
+    }
+}
+
+/// The login of the control plane.
+pub(crate) fn control_login(login: &settings::Login) -> ControlLogin {
+    ControlLogin {
+        user: login.user.clone(),
+        password: login.password.as_ref().map(secret),
+        tls: control_tls(&login.tls),
+    }
+}
+
+fn control_tls(tls: &TlsSettings) -> ControlTls {
+    ControlTls {
+        mode: match tls.mode {
+            SslMode::Disable => pgherd_control::SslMode::Disable,
+            SslMode::Allow => pgherd_control::SslMode::Allow,
+            SslMode::Prefer => pgherd_control::SslMode::Prefer,
+            SslMode::Require => pgherd_control::SslMode::Require,
+            SslMode::VerifyCa => pgherd_control::SslMode::VerifyCa,
+            SslMode::VerifyFull => pgherd_control::SslMode::VerifyFull,
+        },
+        authorities: match &tls.roots {
+            Roots::File(path) => Some(path.clone()),
+            // without a file the control plane takes the system's where it verifies at all
+            Roots::None | Roots::System => None,
+        },
+        client_certificate: tls
+            .certificate
+            .as_ref()
+            .map(|own| (own.certificate.clone(), own.key.clone())),
+    }
+}
+
+fn secret(password: &settings::Password) -> Secret {
+    Secret::from(password.reveal().to_owned())
+}
+
+/// Who may connect.
+pub(crate) fn users(configured: &[settings::User]) -> Result<Users, AssembleError> {
+    configured.iter().map(user).collect()
+}
+
+fn user(configured: &settings::User) -> Result<User, AssembleError> {
+    let mut user = match &configured.password {
+        Some(password) => {
+            let verifier: Verifier =
+                password
+                    .reveal()
+                    .parse()
+                    .map_err(|source| AssembleError::Password {
+                        user: configured.name.clone(),
+                        source,
+                    })?;
+            User::with_password(&configured.name, &verifier)
+        }
+        None => User::without_password(&configured.name),
+    };
+    user.exchange = match configured.exchange {
+        settings::Exchange::Challenge => PasswordExchange::Challenge,
+        settings::Exchange::Cleartext => PasswordExchange::Cleartext,
+    };
+    user.trust = configured
+        .trust
+        .iter()
+        .map(|trusted| match *trusted {
+            settings::Trusted::Unix => TrustedOrigin::Unix,
+            settings::Trusted::Network { address, prefix } => {
+                TrustedOrigin::Network { address, prefix }
+            }
+        })
+        .collect();
+    user.certificate.clone_from(&configured.certificate);
+    user.max_clients = configured.max_clients;
+    Ok(user)
+}
+
+/// The one login for all users, if there is one.
+pub(crate) fn server_login(
+    database: &settings::Database,
+) -> Result<Option<Arc<UserLogin>>, AssembleError> {
+    let Some(login) = &database.server_login else {
+        return Ok(None);
+    };
+    let credential = match &login.password {
+        None => Credential::Nothing,
+        Some(password) => match password.reveal().parse::<Verifier>() {
+            Ok(Verifier::Md5(hash)) => Credential::Md5Hash(hash),
+            Ok(Verifier::Plain(_) | Verifier::Scram(_)) => Credential::Password(secret(password)),
+            Err(source) => {
+                return Err(AssembleError::Password {
+                    user: login.user.clone(),
+                    source,
+                });
+            }
+        },
+    };
+    Ok(Some(Arc::new(UserLogin {
+        name: login.user.clone(),
+        credential,
+    })))
+}
+
+/// Where reads go.
+pub(crate) fn read_settings(reads: &settings::Reads) -> ReadSettings {
+    ReadSettings {
+        from: match reads.from {
+            settings::ReadsFrom::Replicas => pgherd_session::ReadsFrom::Replicas,
+            settings::ReadsFrom::Any => pgherd_session::ReadsFrom::Any,
+            settings::ReadsFrom::Primary => pgherd_session::ReadsFrom::Primary,
+        },
+        consistency: match reads.consistency {
+            settings::Consistency::Session => pgherd_session::Consistency::Session,
+            settings::Consistency::Eventual => pgherd_session::Consistency::Eventual,
+        },
+        max_lag: reads.max_lag,
+        zone: reads.zone.clone(),
+    }
+}
+
+/// The bounds of a database's pools.
+pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSettings, AssembleError> {
+    let tls = database
+        .server_login
+        .as_ref()
+        .map_or(&database.server_tls, |login| &login.tls);
+    let made = ClientTls::new(tls).map_err(|source| AssembleError::Tls {
+        database: database.name.clone(),
+        source,
+    })?;
+    let pool = &database.pool;
+    Ok(PoolSettings {
+        size: pool.size,
+        min: pool.min,
+        checkout_timeout: pool.checkout_timeout,
+        connect_timeout: pool.connect_timeout,
+        idle_timeout: pool.idle_timeout,
+        lifetime: pool.lifetime,
+        cleartext_password: match pool.cleartext_password {
+            settings::CleartextPassword::Protected => pgherd_pool::CleartextPassword::Protected,
+            settings::CleartextPassword::Anywhere => pgherd_pool::CleartextPassword::Anywhere,
+        },
+        application_name: Some("pgherd".into()),
+        tls_settings: tls.clone(),
+        tls: Arc::new(made),
+        ..PoolSettings::new(database.server_database.clone())
+    })
+}
+
+/// How clients are listened to.
+pub(crate) fn listen_settings(listen: &settings::Listen) -> Result<ListenSettings, AssembleError> {
+    let tls = match &listen.tls {
+        None => ListenTls::disabled(),
+        Some(tls) => ListenTls::new(&ListenTlsSettings {
+            mode: tls.mode,
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            root_certificate: tls.root_certificate.clone(),
+        })?,
+    };
+    Ok(ListenSettings {
+        tls,
+        max_clients: listen.max_clients,
+        authentication_timeout: listen.authentication_timeout,
+        max_message: listen.max_message,
+        drain_timeout: listen.drain_timeout,
+    })
+}
+
+/// The console.
+pub(crate) fn console_settings(
+    admin: Option<&settings::Admin>,
+) -> Result<ConsoleSettings, AssembleError> {
+    Ok(match admin {
+        None => ConsoleSettings::default(),
+        Some(admin) => ConsoleSettings {
+            database: Some(admin.database.clone()),
+            users: Arc::new(users(&admin.users)?),
+        },
+    })
+}
