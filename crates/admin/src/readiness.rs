@@ -4,6 +4,7 @@
 //! Main functions: [`unreadiness`], [`troubles`].
 
 use pgherd_session::{Database, Herd, Phase};
+use pgherd_topology::Health;
 
 use crate::commands::sorted_databases;
 
@@ -13,8 +14,12 @@ pub fn unreadiness(database: &Database) -> Vec<String> {
     let mut missing: Vec<String> = topology
         .shards
         .iter()
-        .filter(|shard| shard.primary().is_none())
-        .map(|shard| format!("shard {} has no primary", shard.name))
+        .filter(|shard| {
+            !shard
+                .primary()
+                .is_some_and(|primary| primary.health == Health::Up)
+        })
+        .map(|shard| format!("shard {} has no primary that answers", shard.name))
         .collect();
     let shards = database.sharding().shards().len();
     if topology.shards.len() < shards {

@@ -11,11 +11,16 @@ use pgherd_router::{
 };
 use pgherd_topology::{Epoch, Lsn};
 
+use tokio::time::{Duration, Instant, sleep};
+
 use crate::block::{complete, is_control};
 use crate::failure::{Failure, block_failed};
 use crate::route::unknown_shard;
 use crate::session::Session;
 use crate::settings::{Overrides, WantedRole};
+
+/// How long SHOW pgherd.token waits for samples.
+const SAMPLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether no server is ever sent this.
 pub fn is_local(action: &Action) -> bool {
@@ -67,7 +72,7 @@ impl Session {
                 );
             }
             Action::ShowOverride(name) => {
-                let value = self.shown(*name);
+                let value = self.shown(*name).await;
                 let mut rows = ResultSet::new(&[(name.as_str(), oid::TEXT)]);
                 rows.row(&[Some(&value)]);
                 rows.encode(&mut out, "SHOW")?;
@@ -179,7 +184,7 @@ impl Session {
         Ok(())
     }
 
-    fn shown(&mut self, name: OverrideName) -> String {
+    async fn shown(&mut self, name: OverrideName) -> String {
         let overrides = self.settings.overrides();
         match name {
             OverrideName::Shard => {
@@ -200,22 +205,29 @@ impl Session {
                 Some(WantedRole::Replica) => "replica".to_owned(),
             },
             OverrideName::Unchecked => if overrides.unchecked { "on" } else { "off" }.to_owned(),
-            OverrideName::Token => self.token_text(),
+            OverrideName::Token => self.token_text().await,
         }
     }
 
-    /// `shard=epoch/LSN` for each shard that something was seen of: what another connection must not fall behind.
-    fn token_text(&mut self) -> String {
-        let topology = self.topology();
-        let mut parts = Vec::new();
-        for shard in &topology.shards {
-            // a state whose LSN no sample has told yet is covered by the newest sample there is of any server, which
-            // may lie before it: the token then says so by a LSN that only the primary has, the latest known of it
-            if let Some((epoch, lsn)) = self.tokens.settle(shard) {
-                parts.push(format!("{}={}@{lsn}", shard.name, epoch.0));
+    /// `shard=epoch@LSN` for each shard that something was seen of: what another connection must not fall behind. Waits for the
+    /// samples that tell the LSN of what was seen last; where none comes (the server is gone) that part is left out.
+    async fn token_text(&mut self) -> String {
+        let begun = Instant::now();
+        loop {
+            let topology = self.topology();
+            let mut settled = true;
+            let mut parts = Vec::new();
+            for shard in &topology.shards {
+                settled &= self.tokens.is_settled(shard);
+                if let Some((epoch, lsn)) = self.tokens.settle(shard) {
+                    parts.push(format!("{}={}@{lsn}", shard.name, epoch.0));
+                }
             }
+            if settled || begun.elapsed() >= SAMPLE_PATIENCE {
+                return parts.join(",");
+            }
+            sleep(Duration::from_millis(5)).await;
         }
-        parts.join(",")
     }
 
     fn raise_token(&mut self, token: &str) -> Result<(), Failure> {
