@@ -34,6 +34,17 @@ Exit codes:
   1  could not start, or failed
   2  the configuration is wrong";
 
+const CHECK_HELP: &str = "\
+Examples:
+  pgherd check --config pgherd.yaml                     the file alone
+  pgherd check --config pgherd.yaml --servers           and what it says of the servers
+  pgherd check --config pgherd.yaml --rows              and where every row lies
+
+Exit codes:
+  0  all is right; warnings may have been shown
+  1  the configuration is right, and a server or a row is not
+  2  the configuration is wrong";
+
 /// One Postgres endpoint over a herd of Postgres servers.
 #[derive(Debug, Parser)]
 #[command(name = "pgherd", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -56,12 +67,18 @@ pub enum Command {
     /// Start a herd of real Postgres servers with a shop in it, serve it, and show where queries go.
     #[command(after_help = "Example:\n  pgherd demo --shards 3 --replicas 1 --once")]
     Demo(crate::demo::Arguments),
-    /// Check a configuration: exit code 0, or 2 and what is wrong, where, and what would be right.
-    #[command(after_help = "Example:\n  pgherd check --config pgherd.yaml")]
+    /// Check a configuration: what is wrong, where, and what would be right.
+    #[command(after_help = CHECK_HELP)]
     Check {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", env = "PGHERD_CONFIG")]
         config: PathBuf,
+        /// Also connect to every server and check that pgherd can work with it.
+        #[arg(long)]
+        servers: bool,
+        /// Also read every sharded table and list the rows that lie on a shard that does not own them.
+        #[arg(long)]
+        rows: bool,
     },
     /// Print the JSON Schema of the configuration.
     #[command(after_help = "Example:\n  pgherd schema > pgherd.schema.json")]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use pgherd::check::{self, Scope};
 use pgherd::cli::{Cli, Command};
 use pgherd::serve::ServeError;
 
@@ -29,17 +30,11 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Check { config } => match pgherd::check::check_file(&config) {
-            Ok(loaded) => {
-                eprint!("{}", loaded.warnings);
-                print!("{}", pgherd::check::summary(&config, &loaded));
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("{}", error.to_string().trim_end());
-                ExitCode::from(EXIT_CONFIGURATION)
-            }
-        },
+        Command::Check {
+            config,
+            servers,
+            rows,
+        } => check::run(&config, Scope { servers, rows }),
         Command::Schema => {
             print!("{}", pgherd::schema::schema());
             ExitCode::SUCCESS
