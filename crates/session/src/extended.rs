@@ -388,6 +388,14 @@ impl Session {
 
     async fn run_on_one(&mut self, run: &Run, end: RunEnd) -> Result<(), Failure> {
         let route = self.route_of_run(run)?;
+        if let Place::Shard(shard) = route.place {
+            for (step, _) in &run.steps {
+                if let Step::Execute { bound } = step {
+                    let statements = &bound.statement.planned.plan.statements;
+                    self.check_writer(shard, route.access, statements)?;
+                }
+            }
+        }
         let local = self.answers_in_run(run).await?;
         let open_before = self.open_run.take();
         // nothing executed and no transaction open: the server need not be kept until the client's Sync

@@ -152,6 +152,9 @@ impl Session {
                 Ok(())
             }
             Place::Shard(_) | Place::Any | Place::Nowhere => {
+                if let Place::Shard(shard) = route.place {
+                    self.check_writer(shard, route.access, statements)?;
+                }
                 let outcome = self.on_one_leg(route, queue).await?;
                 for (index, statement) in statements
                     .iter()
