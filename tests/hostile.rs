@@ -22,7 +22,7 @@ async fn cluster() -> Cluster {
 }
 
 /// Waits for the other side to hang up.
-async fn hangs_up(client: &mut RawClient) {
+async fn hangs_up(client: &mut RawClient, after: &str) {
     let reading = async {
         let mut rest = Vec::new();
         // a reset is a hang-up too
@@ -30,7 +30,7 @@ async fn hangs_up(client: &mut RawClient) {
     };
     tokio::time::timeout(Duration::from_secs(10), reading)
         .await
-        .expect("it hangs up");
+        .unwrap_or_else(|_| panic!("no hang-up after {after}"));
 }
 
 async fn still_serves(cluster: &mut Cluster) {
@@ -59,7 +59,7 @@ async fn garbage_instead_of_a_startup_ends_that_connection_alone() {
         let mut client = RawClient::connect(&cluster.endpoint()).await;
         client.send(&garbage).await;
         client.stream().shutdown().await.unwrap_or_default();
-        hangs_up(&mut client).await;
+        hangs_up(&mut client, &format!("{length} bytes of garbage")).await;
     }
     bystander.simple_query("SELECT 1").await.unwrap();
     still_serves(&mut cluster).await;
@@ -69,13 +69,13 @@ async fn garbage_instead_of_a_startup_ends_that_connection_alone() {
 async fn lengths_that_cannot_be_are_refused_before_anything_is_allocated() {
     let mut cluster = cluster().await;
     // as the first packet
-    for length in [0_u32, 3, 7, 10_001, 0x7fff_ffff, 0xffff_ffff] {
+    for length in [0_u32, 3, 7, 10_005, 0x7fff_ffff, 0xffff_ffff] {
         let mut client = RawClient::connect(&cluster.endpoint()).await;
         let mut packet = BytesMut::new();
         packet.put_u32(length);
         packet.put_u32(PROTOCOL_3);
         client.send(&packet).await;
-        hangs_up(&mut client).await;
+        hangs_up(&mut client, &format!("a first packet of {length}")).await;
     }
     // as a message after the login
     for length in [0_u32, 3, 0x7fff_ffff, 0xffff_ffff] {
@@ -85,7 +85,7 @@ async fn lengths_that_cannot_be_are_refused_before_anything_is_allocated() {
         message.put_u32(length);
         message.put_slice(b"SELECT 1\0");
         client.send(&message).await;
-        hangs_up(&mut client).await;
+        hangs_up(&mut client, &format!("a message of {length}")).await;
     }
     let memory = resident_mebibytes(cluster.product().pid());
     assert!(memory < 300, "{memory} MiB");
@@ -131,7 +131,7 @@ async fn before_the_login_little_is_read() {
     client.send(&startup(PROTOCOL_3, "app", "shop")).await;
     // an answer to the authentication request of more than 64 KiB
     client.send(&frame(b'p', &vec![b'x'; 1_000_000])).await;
-    hangs_up(&mut client).await;
+    hangs_up(&mut client, "a megabyte for a password").await;
     still_serves(&mut cluster).await;
 }
 
@@ -178,7 +178,7 @@ async fn half_open_clients_cost_the_others_nothing_and_are_sent_away() {
     }
     still_serves(&mut cluster).await;
     for mut client in silent {
-        hangs_up(&mut client).await;
+        hangs_up(&mut client, "silence").await;
     }
     still_serves(&mut cluster).await;
 }

@@ -72,11 +72,6 @@ async fn parameters_route_as_literals_do_in_text_and_in_binary() {
             "{id}"
         );
     }
-    // psql \bind is of a later psql: a cast text parameter through PREPARE stands for text here
-    client
-        .batch_execute("PREPARE one (bigint) AS SELECT name FROM users WHERE id = $1")
-        .await
-        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

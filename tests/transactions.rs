@@ -185,7 +185,11 @@ async fn a_pipeline_under_one_sync_is_one_transaction() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_session_sets_stays_with_it_alone() {
-    let cluster = TestCluster::new().shop().start().await;
+    let cluster = TestCluster::new()
+        .shards(1)
+        .configure(|configuration| configuration.sharding.clear())
+        .start()
+        .await;
     let first = cluster.connect("app").await;
     first
         .batch_execute("SET statement_timeout = '77s'")
