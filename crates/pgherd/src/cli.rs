@@ -17,6 +17,9 @@ Examples:
   pgherd completions bash > /etc/bash_completion.d/pgherd";
 
 const SERVE_HELP: &str = "\
+Example:
+  pgherd serve --config pgherd.yaml
+
 A minimal configuration:
   databases:
     shop:

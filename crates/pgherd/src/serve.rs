@@ -86,13 +86,38 @@ pub fn run(path: &Path) -> Result<(), ServeError> {
         let mut signals = Signals::listen()?;
         let log = start_log(&loaded.config)?;
         open_files::raise(&loaded.config);
-        tokio::select! {
-            started = Server::start(path, loaded) => started?.until_signalled(signals, &log).await,
-            // nobody was let in yet
-            () = signals.end() => {}
-        }
+        let Some(server) = start_unless_signalled(path, loaded, &mut signals, &log).await? else {
+            return Ok(());
+        };
+        server.until_signalled(signals, &log).await;
         Ok(())
     })
+}
+
+/// `None` where a signal asked for the end before anybody was let in.
+async fn start_unless_signalled(
+    path: &Path,
+    loaded: Loaded,
+    signals: &mut Signals,
+    log: &LogHandle,
+) -> Result<Option<Server>, ServeError> {
+    let mut starting = std::pin::pin!(Server::start(path, loaded));
+    let mut reload_asked = false;
+    loop {
+        tokio::select! {
+            started = &mut starting => {
+                let mut server = started?;
+                if reload_asked {
+                    server.reload(Some(log));
+                }
+                return Ok(Some(server));
+            }
+            request = signals.next() => match request {
+                Request::Reload => reload_asked = true,
+                Request::End => return Ok(None),
+            },
+        }
+    }
 }
 
 fn start_log(config: &Config) -> Result<LogHandle, ServeError> {

@@ -62,6 +62,19 @@ fn the_examples_are_right_and_say_nothing_that_is_not_in_force() {
     }
 }
 
+#[test]
+fn the_readmes_configuration_is_right() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (source, _) = rest.split_once("```").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("control.password"), "secret\n").unwrap();
+    let variable = |name: &str| name.ends_with("_PASSWORD").then(|| "secret".to_owned());
+    let path = directory.path().join("pgherd.yaml");
+    let loaded = pgherd::config::parse(&path, source, &variable, false);
+    loaded.unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Every mapping of the configuration as a section, every key as a row.
 fn documentation() -> String {
     let schema: Value = serde_json::from_str(&pgherd::schema::schema()).unwrap();

@@ -194,7 +194,7 @@ pub struct Otlp {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
-    /// Its name on the servers. Default: the name that clients connect to.
+    /// Its name on the servers. Default: the name that clients connect to. A change needs a restart.
     pub server_database: Option<At<Text>>,
     /// Who may connect.
     pub users: At<Vec<At<User>>>,
@@ -202,7 +202,7 @@ pub struct Database {
     pub max_clients: Option<At<Number>>,
     /// One login on the servers for all users. Without it each user logs in to the servers as itself.
     pub server_login: Option<At<ServerLogin>>,
-    /// The login for health checks, the schema and the recovery of prepared transactions. Default: `server_login`, else the first user.
+    /// The login for health checks, the schema and the recovery of prepared transactions. Default: `server_login`, else the first user with a password. A change needs a restart.
     pub control_login: Option<At<ServerLogin>>,
     /// TLS towards the servers for users that log in as themselves. Default: mode prefer.
     pub server_tls: Option<At<ServerTls>>,
@@ -212,7 +212,7 @@ pub struct Database {
     pub reads: Option<At<Reads>>,
     /// What happens when a primary fails.
     pub failover: Option<At<Failover>>,
-    /// The shards. One shard alone is an unsharded database.
+    /// The shards. One shard alone is an unsharded database. A change needs a restart.
     pub shards: At<Vec<At<Shard>>>,
     /// What lies on which shard. Needed where there is more than one.
     pub sharding: Option<At<Sharding>>,

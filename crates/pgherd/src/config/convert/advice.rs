@@ -34,12 +34,16 @@ pub fn advise(file: &raw::File, config: &Config, reader: &mut Reader<'_>) {
             NOT_IN_FORCE,
         );
     }
+    if let (Some(raw), Some(admin)) = (&file.admin, &config.admin) {
+        weak_passwords(&raw.users, &admin.users, reader);
+    }
     listen(file, config, reader);
     for ((_, raw), database) in file.databases.value.0.iter().zip(&config.databases) {
         not_in_force(raw, reader);
         shared_login(raw, database, reader);
         plain_text_to_servers(raw, database, reader);
-        weak_passwords(raw, database, reader);
+        weak_passwords(&raw.users, &database.users, reader);
+        without_password(raw, database, reader);
     }
 }
 
@@ -232,13 +236,13 @@ fn plain_text_to_servers(raw: &raw::Database, database: &Database, reader: &mut 
     }
 }
 
-fn weak_passwords(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>) {
-    let as_itself = database.server_login.is_none();
-    for (written, user) in raw.users.iter().zip(&database.users) {
-        let Some(password) = &user.password else {
-            continue;
-        };
-        if is_md5(password.reveal()) {
+fn weak_passwords(raw: &[At<raw::User>], users: &[User], reader: &mut Reader<'_>) {
+    for (written, user) in raw.iter().zip(users) {
+        if user
+            .password
+            .as_ref()
+            .is_some_and(|password| is_md5(password.reveal()))
+        {
             reader.warning(
                 written.name.place,
                 format!(
@@ -249,7 +253,13 @@ fn weak_passwords(raw: &raw::Database, database: &Database, reader: &mut Reader<
             );
         }
     }
-    if as_itself && let Some(user) = database.users.iter().find(|user| cannot_log_in(user)) {
+}
+
+/// A user that logs in to the servers as itself, with nothing to show them.
+fn without_password(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>) {
+    if database.server_login.is_none()
+        && let Some(user) = database.users.iter().find(|user| user.password.is_none())
+    {
         reader.warning(
             raw.users.place,
             format!(
@@ -265,8 +275,4 @@ fn is_md5(password: &str) -> bool {
     password
         .strip_prefix("md5")
         .is_some_and(|hash| hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-fn cannot_log_in(user: &User) -> bool {
-    user.password.is_none()
 }
