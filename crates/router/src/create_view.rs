@@ -6,7 +6,7 @@
 use crate::action::DdlPlan;
 use crate::ddl::{at_home, ddl_rejection, everywhere, is_listed, refused};
 use crate::lexer::TokenKind;
-use crate::parse::parse;
+use crate::parse::with_parsed;
 use crate::place::Draft;
 use crate::scope::TableKind;
 use crate::statement::begins_query;
@@ -78,24 +78,24 @@ fn definition(
         return None;
     }
     let end = definition_end(at);
-    let below = parse(subject.text, at.at, end)
-        .ok()
-        .and_then(|parsed| Survey::of(subject, &parsed).ok())
-        .filter(|survey| survey.unresolved.is_none())
-        .map(|survey| {
-            let mut below = Below {
-                sharded: false,
-                home: false,
-            };
-            for table in &survey.tables {
-                match table.kind {
-                    TableKind::Sharded(_) => below.sharded = true,
-                    TableKind::Home => below.home = true,
-                    TableKind::Reference | TableKind::System => {}
-                }
+    let below = with_parsed(subject.text, at.at, end, |parsed| {
+        let survey = Survey::of(subject, parsed.ok()?).ok()?;
+        if survey.unresolved.is_some() {
+            return None;
+        }
+        let mut below = Below {
+            sharded: false,
+            home: false,
+        };
+        for table in &survey.tables {
+            match table.kind {
+                TableKind::Sharded(_) => below.sharded = true,
+                TableKind::Home => below.home = true,
+                TableKind::Reference | TableKind::System => {}
             }
-            below
-        });
+        }
+        Some(below)
+    });
     Some((name, below))
 }
 

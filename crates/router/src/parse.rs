@@ -4,7 +4,7 @@
 //! Postgres' reading. A literal becomes its slot's number, so that no plan can depend on a value
 //! unseen.
 //! Words that sqlparser would misread (`ONLY`, `FOR NO KEY UPDATE`) are replaced by ones that mean
-//! the same for placement. Nothing is ever printed back. Main function: [`parse`].
+//! the same for placement. Nothing is ever printed back. Main function: [`with_parsed`].
 
 use sqlparser::ast::{Ident, Statement, Value};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -20,7 +20,13 @@ const MAX_DEPTH: usize = 200;
 
 /// How many operators may stand above each other: the tree leans to the left by one for each, and
 /// whoever walks or drops it recurses as deep.
-const MAX_CHAIN: usize = 1_500;
+const MAX_CHAIN: usize = 4_000;
+
+/// Up to here the stack of a worker thread will do.
+const ORDINARY_CHAIN: usize = 100;
+
+/// The stack for deeper trees: 16 KiB for each operator, which an unoptimised build comes near.
+const DEEP_STACK_BYTES: usize = MAX_CHAIN * (16 << 10);
 
 /// Slots become characters of the private use planes, one for each.
 const FIRST_SLOT_CHARACTER: u32 = 0xF_0000;
@@ -36,38 +42,30 @@ pub(crate) struct Parsed {
     pub(crate) foreign_operator: bool,
 }
 
-/// Reads a SELECT, VALUES, INSERT, UPDATE, DELETE, MERGE or WITH from the tokens `from..to`.
+/// Reads a SELECT, VALUES, INSERT, UPDATE, DELETE, MERGE or WITH from the tokens `from..to`, and hands
+/// it to `then`; or a sentence for the detail of a rejection.
 ///
-/// # Errors
-/// A sentence for the detail of a rejection.
-pub(crate) fn parse(
+/// The tree lives within the call only: whoever walks or drops a deep one needs a stack of its own.
+pub(crate) fn with_parsed<T>(
     text: &StatementText<'_>,
     from: usize,
     to: usize,
-) -> Result<Parsed, &'static str> {
+    then: impl FnOnce(Result<&Parsed, &'static str>) -> T,
+) -> T {
     let mut translation = Translation::new(text, to);
-    translation.run(from)?;
-    let Translation {
-        tokens,
-        overriding_user_value,
-        foreign_operator,
-        ..
-    } = translation;
-    let dialect = PostgreSqlDialect {};
-    let mut parser = Parser::new(&dialect)
-        .with_recursion_limit(MAX_DEPTH)
-        .with_tokens_with_locations(tokens);
-    let statement = parser
-        .parse_statement()
-        .map_err(|_| "The planner could not read the statement.")?;
-    if parser.peek_token_ref().token != SqlToken::EOF {
-        return Err("The planner could not read the statement to its end.");
+    if let Err(why) = translation.run(from) {
+        return then(Err(why));
     }
-    Ok(Parsed {
-        statement,
-        overriding_user_value,
-        foreign_operator,
-    })
+    let deep = translation.deepest > ORDINARY_CHAIN;
+    let work = || match translation.parse() {
+        Ok(parsed) => then(Ok(&parsed)),
+        Err(why) => then(Err(why)),
+    };
+    if deep {
+        stacker::grow(DEEP_STACK_BYTES, work)
+    } else {
+        work()
+    }
 }
 
 /// The slot that a literal of the tree stands for.
@@ -100,6 +98,8 @@ struct Translation<'t, 'a> {
     /// Operators pending at each depth of parentheses.
     chain: Vec<usize>,
     chained: usize,
+    /// The most that were pending, parentheses counted too.
+    deepest: usize,
     overriding_user_value: bool,
     foreign_operator: bool,
 }
@@ -112,6 +112,7 @@ impl<'t, 'a> Translation<'t, 'a> {
             tokens: Vec::with_capacity(to),
             chain: vec![0],
             chained: 0,
+            deepest: 0,
             overriding_user_value: false,
             foreign_operator: false,
         }
@@ -125,11 +126,30 @@ impl<'t, 'a> Translation<'t, 'a> {
                 Some(_) => self.other(at)?,
                 None => break,
             };
+            self.deepest = self.deepest.max(self.chained + self.chain.len());
             if self.chain.len() > MAX_DEPTH || self.chained > MAX_CHAIN {
                 return Err("The statement nests too deep to be read.");
             }
         }
         Ok(())
+    }
+
+    fn parse(self) -> Result<Parsed, &'static str> {
+        let dialect = PostgreSqlDialect {};
+        let mut parser = Parser::new(&dialect)
+            .with_recursion_limit(MAX_DEPTH)
+            .with_tokens_with_locations(self.tokens);
+        let statement = parser
+            .parse_statement()
+            .map_err(|_| "The planner could not read the statement.")?;
+        if parser.peek_token_ref().token != SqlToken::EOF {
+            return Err("The planner could not read the statement to its end.");
+        }
+        Ok(Parsed {
+            statement,
+            overriding_user_value: self.overriding_user_value,
+            foreign_operator: self.foreign_operator,
+        })
     }
 
     fn is_word(&self, at: usize, word: &str) -> bool {
@@ -169,24 +189,7 @@ impl<'t, 'a> Translation<'t, 'a> {
         if let Some(next) = self.phrase(at, spelled)? {
             return Ok(next);
         }
-        if [
-            "and",
-            "or",
-            "not",
-            "union",
-            "except",
-            "intersect",
-            "is",
-            "collate",
-            "like",
-            "at",
-            "in",
-        ]
-        .iter()
-        .any(|word| spelled.eq_ignore_ascii_case(word))
-        {
-            self.count_operator();
-        }
+        self.count(weight_of(spelled));
         self.emit(at, SqlToken::make_word(spelled, None));
         Ok(at + 1)
     }
@@ -314,9 +317,14 @@ impl<'t, 'a> Translation<'t, 'a> {
     }
 
     fn count_operator(&mut self) {
+        self.count(1);
+    }
+
+    /// Notes that the tree may get deeper by so much.
+    fn count(&mut self, weight: usize) {
         if let Some(pending) = self.chain.last_mut() {
-            *pending += 1;
-            self.chained += 1;
+            *pending += weight;
+            self.chained += weight;
         }
     }
 
@@ -380,6 +388,40 @@ impl<'t, 'a> Translation<'t, 'a> {
         };
         self.emit(at, token);
         Ok(at + 1)
+    }
+}
+
+/// By how much a word deepens the tree. Joins without conditions nest to the right, through many more
+/// frames than an operator.
+fn weight_of(word: &str) -> usize {
+    const OPERATORS: &[&str] = &[
+        "and",
+        "or",
+        "not",
+        "union",
+        "except",
+        "intersect",
+        "is",
+        "isnull",
+        "notnull",
+        "collate",
+        "like",
+        "ilike",
+        "similar",
+        "between",
+        "at",
+        "in",
+        "case",
+    ];
+    const JOIN_WEIGHT: usize = 20;
+    if word.eq_ignore_ascii_case("join") {
+        JOIN_WEIGHT
+    } else {
+        usize::from(
+            OPERATORS
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known)),
+        )
     }
 }
 

@@ -94,15 +94,34 @@ impl<'c> Names<'c> {
         }
     }
 
-    /// The full name of a relation that a statement creates: in the first schema of the path.
+    /// The full name of a relation that a statement creates: in the first schema of the path that
+    /// exists.
     pub(crate) fn name_to_create(&self, name: &Name) -> RelationName {
         let schema = name.schema.as_deref().unwrap_or_else(|| {
             self.search_path
                 .iter()
-                .find(|schema| !is_system_schema(schema))
+                .find(|schema| !is_system_schema(schema) && self.schema_exists(schema))
                 .map_or("public", |schema| schema)
         });
         RelationName::new(schema, name.name.as_str())
+    }
+
+    /// Is anything known to be in the schema? An empty one beside `public` is not seen.
+    fn schema_exists(&self, schema: &str) -> bool {
+        let catalog = self.catalog;
+        schema == "public"
+            || catalog
+                .relations()
+                .any(|relation| *relation.name.schema == *schema)
+            || catalog.types().any(|found| *found.name.schema == *schema)
+            || self
+                .sharding
+                .tables()
+                .any(|rule| *rule.table.schema == *schema)
+            || self
+                .sharding
+                .reference_tables()
+                .any(|name| *name.schema == *schema)
     }
 
     /// The mention of a relation, or 42P01.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::action::Action;
 use crate::lexer::TokenKind;
 use crate::literal::Literals;
-use crate::parse::parse;
+use crate::parse::with_parsed;
 use crate::place::{Draft, place};
 use crate::plan::{Access, NamedCheck, Placement, Span, StatementPlan};
 use crate::planner::PlanContext;
@@ -101,14 +101,15 @@ pub(crate) fn begins_query(mut at: Cursor<'_, '_>) -> bool {
 
 /// Plans the query in the tokens `from..to`.
 pub(crate) fn read_query(subject: Subject<'_, '_>, from: usize, to: usize) -> Draft {
-    let parsed = match parse(subject.text, from, to) {
-        Ok(parsed) => parsed,
-        Err(why) => return unparsed::draft(subject, Unread(why)),
-    };
-    match Survey::of(subject, &parsed) {
-        Ok(survey) => place(&survey),
-        Err(unread) => unparsed::draft(subject, unread),
-    }
+    with_parsed(subject.text, from, to, |parsed| {
+        let surveyed = parsed
+            .map_err(Unread)
+            .and_then(|parsed| Survey::of(subject, parsed));
+        match surveyed {
+            Ok(survey) => place(&survey),
+            Err(unread) => unparsed::draft(subject, unread),
+        }
+    })
 }
 
 /// Applies what holds for every kind of statement.
