@@ -195,6 +195,11 @@ async fn what_a_session_sets_stays_with_it_alone() {
         .batch_execute("SET statement_timeout = '77s'")
         .await
         .unwrap();
+    // temporary tables want a shard named on a sharded database
+    first
+        .batch_execute("SET pgherd.shard = 's0'")
+        .await
+        .unwrap();
     first
         .batch_execute("CREATE TEMP TABLE mine (id int)")
         .await
