@@ -61,7 +61,7 @@ async fn tables_and_buckets_show_what_lies_where() {
         "{databases}"
     );
     assert!(databases.contains(
-        "|f|shard s0 has no primary; shard s1 has no primary; the catalog was not read yet"
+        "|f|shard s0 has no primary that answers; shard s1 has no primary that answers; the catalog was not read yet"
     ));
 }
 

@@ -39,7 +39,7 @@ async fn health_readiness_and_metrics_are_served_until_the_end() {
     let (status, body) = get(address, "/readyz").await;
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     assert!(
-        body.contains("database shop: shard s0 has no primary\n"),
+        body.contains("database shop: shard s0 has no primary that answers\n"),
         "{body}"
     );
 
