@@ -114,7 +114,7 @@ impl Assembled {
             translate::listen_settings(&config.listen)?,
             translate::console_settings(config.admin.as_ref())?,
             Metrics::new(),
-            MockSecret::random(DEFAULT_ITERATIONS),
+            MockSecret::new(state.mock_key(), DEFAULT_ITERATIONS),
         );
         let mut assembled = Self {
             herd: Arc::new(herd),
