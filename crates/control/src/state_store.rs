@@ -132,11 +132,10 @@ impl State {
                 (new, Origin::Created)
             }
         };
-        let (herd, mock_key) =
-            identity(&kept).map_err(|detail| ControlError::StateDamaged {
-                path: PathBuf::new(),
-                detail,
-            })?;
+        let (herd, mock_key) = identity(&kept).map_err(|detail| ControlError::StateDamaged {
+            path: PathBuf::new(),
+            detail,
+        })?;
         Ok((
             Self {
                 store,

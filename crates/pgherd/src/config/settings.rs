@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgherd_topology::{Address, RelationName, TableRule, Unlisted};
 
 pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
-pub use pgherd_pool::{SslMode, TlsSettings};
+pub use pgherd_tls::{SslMode, TlsSettings};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]

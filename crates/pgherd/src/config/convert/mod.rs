@@ -13,7 +13,7 @@ mod user;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_pool::{ClientCertificate, ClientTls, Negotiation, Roots};
+use pgherd_tls::{ClientCertificate, ClientTls, Negotiation, Roots};
 
 use super::located::{At, Number, Place, Size, Text};
 use super::raw;
