@@ -57,10 +57,7 @@ impl Walk<'_, '_, '_> {
             window,
         };
         let names = self.survey.subject.names;
-        self.survey
-            .census
-            .functions
-            .add(&call, names.catalog, names.search_path);
+        self.survey.census.functions.add(&call, &names);
     }
 
     fn cast(&mut self, data_type: &DataType) {

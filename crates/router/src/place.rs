@@ -130,6 +130,7 @@ fn decide(survey: &Survey<'_, '_>, reason: &mut String) -> Result<(Action, Place
     let sharded = first(|kind| matches!(kind, TableKind::Sharded(_)));
     let home = first(|kind| matches!(kind, TableKind::Home | TableKind::System));
     let reference = first(|kind| matches!(kind, TableKind::Reference));
+    let touched_home = check_touched(survey, sharded)?;
     let written_reference = survey
         .tables
         .iter()
@@ -146,6 +147,10 @@ fn decide(survey: &Survey<'_, '_>, reason: &mut String) -> Result<(Action, Place
     let placement = match (sharded, home) {
         (Some(sharded), Some(home)) => return Err(mixed(sharded, home)),
         (Some(_), None) => keyed(survey, reason)?,
+        (None, _) if touched_home.is_some() => {
+            *reason = "a declared function touches tables of the home shard".into();
+            Placement::One(survey.subject.names.home())
+        }
         (None, Some(home)) => {
             *reason = match home.kind {
                 TableKind::System => {
@@ -181,7 +186,7 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
         .detail(format!(
             "{name} did not come with Postgres, and functions are not followed on a sharded database."
         ))
-        .hint("Name a shard with SET pgherd.shard."));
+        .hint("If its tables are known, declare them under sharding.functions; or name a shard with SET pgherd.shard."));
     }
     if survey.census.foreign_operator {
         return Err(Rejection::unsupported(
@@ -209,6 +214,40 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
         .hint("Use SET or SET LOCAL."));
     }
     Ok(())
+}
+
+/// Tables that declared functions touch must be where the statement is. Returns one of the home shard, if any.
+fn check_touched<'s>(
+    survey: &'s Survey<'_, '_>,
+    sharded: Option<&TableUse<'_>>,
+) -> Result<Option<&'s RelationName>, Rejection> {
+    let names = survey.subject.names;
+    let mut home = None;
+    for (function, table) in &survey.census.functions.touches {
+        let elsewhere = match (names.kind_of(table)?, sharded) {
+            (TableKind::Reference, _) => false,
+            (TableKind::Sharded(_), Some(sharded)) => {
+                !names.sharding.colocated(table, &sharded.name)
+            }
+            (TableKind::Sharded(_), None) => true,
+            (TableKind::Home | TableKind::System, Some(_)) => true,
+            (TableKind::Home | TableKind::System, None) => {
+                home = Some(table);
+                false
+            }
+        };
+        if elsewhere {
+            return Err(Rejection::unsupported(
+                label::MIXED_TABLES,
+                "a function touches rows that may lie on another shard",
+            )
+            .detail(format!(
+                "{function} is declared to touch {table}, and the statement fixes no key of a table that lies with it."
+            ))
+            .hint("Call it in a statement that fixes such a key, or name a shard with SET pgherd.shard."));
+        }
+    }
+    Ok(home)
 }
 
 fn mixed(sharded: &TableUse<'_>, home: &TableUse<'_>) -> Rejection {
@@ -439,7 +478,7 @@ fn access(survey: &Survey<'_, '_>) -> Access {
         && !survey.into
         && !survey.census.foreign_operator
         && functions.volatile.is_none()
-        && functions.user.is_none()
+        && functions.may_write.is_none()
         && functions.server_local.is_none()
         && functions.home_only.is_none()
         && functions.sets.is_none()

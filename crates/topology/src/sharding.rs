@@ -5,6 +5,7 @@
 
 mod builder;
 mod catalog_check;
+mod declarations;
 mod error;
 mod functions;
 
@@ -18,6 +19,7 @@ use crate::names::RelationName;
 use crate::shard_map::ShardMap;
 
 pub use builder::{MAX_KEY_COLUMNS, ShardingBuilder};
+pub use declarations::Declarations;
 pub use error::ShardingError;
 pub use functions::{ListFunction, RangeFunction, RangeRule};
 
@@ -120,6 +122,7 @@ pub struct Sharding {
     tables: NameIndex<Arc<TableRule>>,
     reference: NameIndex<RelationName>,
     unlisted: Unlisted,
+    declarations: Declarations,
 }
 
 impl Named for Arc<TableRule> {
@@ -157,6 +160,7 @@ impl Sharding {
             tables: NameIndex::default(),
             reference: NameIndex::default(),
             unlisted: Unlisted::Shard(ShardId(0)),
+            declarations: Declarations::default(),
         }
     }
 
@@ -204,6 +208,11 @@ impl Sharding {
     /// What happens to tables that no rule names.
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
+    }
+
+    /// What the configuration vouches for.
+    pub fn declarations(&self) -> &Declarations {
+        &self.declarations
     }
 
     /// The shard whose system catalogs clients see: that of the unlisted tables, or the first.

@@ -6,6 +6,7 @@
 
 mod advice;
 mod database;
+mod declarations;
 mod function;
 mod sharding;
 mod user;
