@@ -34,7 +34,7 @@ pub fn declarations(database: &raw::Database, reader: &mut Reader<'_>) -> Option
 }
 
 fn functions(
-    written: Option<&At<Named<At<Vec<At<Text>>>>>>,
+    written: Option<&At<Named<raw::Names>>>,
     reader: &mut Reader<'_>,
 ) -> Option<HashMap<RelationName, Box<[RelationName]>>> {
     let written = written.map_or(&[][..], |functions| &functions.value.0);
@@ -59,7 +59,7 @@ fn functions(
 }
 
 fn names(
-    written: Option<&At<Vec<At<Text>>>>,
+    written: Option<&raw::Names>,
     kind: &str,
     reader: &mut Reader<'_>,
 ) -> Option<HashSet<RelationName>> {
