@@ -140,9 +140,11 @@ impl Session {
         if run.route.place == Place::Nowhere {
             run.route = parsed_for;
         } else {
-            // what is parsed here without being bound must be known to the same server
+            // what is parsed here without being bound must be known to the same server; what any server can parse, all can
             let access = run.route.access;
-            run.route.join(&parsed_for, &self.sharding())?;
+            if (run.route.place, parsed_for.place) != (Place::All, Place::Any) {
+                run.route.join(&parsed_for, &self.sharding())?;
+            }
             run.route.access = access;
         }
         Ok(run)
