@@ -75,6 +75,7 @@ async fn a_migration_in_a_block_commits_everywhere_or_nowhere() {
         "CREATE TABLE documents (id uuid PRIMARY KEY, body text)",
         "ALTER TABLE users ADD COLUMN email text",
         "CREATE TABLE migrations (name text)",
+        "INSERT INTO migrations VALUES ('0001_initial')",
     ];
     for (end, expected) in [("ROLLBACK", "f"), ("COMMIT", "t")] {
         for statement in migration {
@@ -93,8 +94,179 @@ async fn a_migration_in_a_block_commits_everywhere_or_nowhere() {
         .query("SELECT name FROM migrations", &[])
         .await
         .unwrap();
-    assert!(applied.is_empty());
+    let applied: Vec<&str> = applied.iter().map(|row| row.get(0)).collect();
+    assert_eq!(applied, ["0001_initial"]);
     assert_eq!(prepared(&cluster).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_sees_the_tables_keys_and_types_that_it_has_made() {
+    let cluster = TestCluster::new().shards(3).start().await;
+    let client = cluster.connect("app").await;
+    let migration = [
+        "BEGIN",
+        "CREATE TYPE mood AS ENUM ('sad', 'happy')",
+        "CREATE TABLE countries (code text PRIMARY KEY, name text NOT NULL)",
+        "INSERT INTO countries VALUES ('ch', 'Switzerland'), ('jp', 'Japan')",
+        "CREATE TABLE users (id bigint PRIMARY KEY, country text REFERENCES countries (code))",
+        "CREATE TABLE orders (user_id bigint REFERENCES users (id), id bigint, PRIMARY KEY (user_id, id))",
+        "CREATE INDEX users_by_country ON users (country)",
+        "CREATE TABLE articles (id int PRIMARY KEY, body text)",
+        "CREATE TABLE tags (article int REFERENCES articles (id), word text)",
+        "ALTER TABLE users ADD COLUMN mood mood",
+        "INSERT INTO articles VALUES (1, 'first')",
+        "INSERT INTO tags VALUES (1, 'new')",
+    ];
+    for statement in migration {
+        client.batch_execute(statement).await.expect(statement);
+    }
+    let insert = client
+        .prepare("INSERT INTO users (id, country, mood) VALUES ($1, $2, $3)")
+        .await
+        .unwrap();
+    assert_eq!(insert.params()[2].name(), "mood");
+    let select = client
+        .prepare("SELECT mood::text, ARRAY[mood]::mood[] AS moods FROM users WHERE id = $1")
+        .await
+        .unwrap();
+    assert_eq!(select.columns()[1].type_().name(), "_mood");
+    for id in 0..8_i64 {
+        let text = format!("INSERT INTO users (id, country, mood) VALUES ({id}, 'ch', 'happy')");
+        client.batch_execute(&text).await.unwrap();
+        let order = format!("INSERT INTO orders VALUES ({id}, 1)");
+        client.batch_execute(&order).await.unwrap();
+        let found = client.query_one(&select, &[&id]).await.unwrap();
+        assert_eq!(found.get::<_, &str>(0), "happy");
+    }
+    let orphan = client
+        .batch_execute("INSERT INTO orders VALUES (99, 1)")
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&orphan), "23503");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(exists(&cluster, "users").await, ["f"; 3]);
+
+    for statement in migration {
+        client.batch_execute(statement).await.expect(statement);
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(exists(&cluster, "users").await, ["t"; 3]);
+    assert_eq!(exists(&cluster, "articles").await, ["t", "f", "f"]);
+    assert_eq!(prepared(&cluster).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_savepoint_takes_back_is_unknown_again() {
+    let cluster = TestCluster::new().shards(3).shop().start().await;
+    let client = cluster.connect("app").await;
+    for statement in [
+        "BEGIN",
+        "CREATE TABLE documents (id uuid PRIMARY KEY)",
+        "SAVEPOINT before",
+        "ALTER TABLE documents ADD COLUMN body text",
+        "INSERT INTO documents VALUES ('00000000-0000-0000-0000-000000000001', 'kept?')",
+        "CREATE TABLE migrations (name text)",
+        "SAVEPOINT inner_one",
+        "INSERT INTO migrations VALUES ('one')",
+        "RELEASE SAVEPOINT inner_one",
+        "ROLLBACK TO SAVEPOINT before",
+        "INSERT INTO documents VALUES ('00000000-0000-0000-0000-000000000002')",
+        "SAVEPOINT wrong",
+    ] {
+        client.batch_execute(statement).await.expect(statement);
+    }
+    let gone = client
+        .batch_execute("INSERT INTO migrations VALUES ('two')")
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&gone), "42P01");
+    client
+        .batch_execute("ROLLBACK TO SAVEPOINT wrong")
+        .await
+        .unwrap();
+    let gone = client
+        .batch_execute(
+            "INSERT INTO documents (id, body) VALUES ('00000000-0000-0000-0000-000000000003', '')",
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&gone), "42703");
+    for statement in [
+        "ROLLBACK TO SAVEPOINT wrong",
+        "CREATE TABLE migrations (name text, at int)",
+        "INSERT INTO migrations (name, at) VALUES ('two', 2)",
+        "COMMIT",
+    ] {
+        client.batch_execute(statement).await.expect(statement);
+    }
+    let counts = cluster
+        .on_each_primary("SELECT count(*) FROM documents")
+        .await;
+    let kept: u32 = counts.iter().map(|n| n.parse::<u32>().unwrap()).sum();
+    assert_eq!(kept, 1);
+    assert_eq!(prepared(&cluster).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_prepared_before_ddl_are_planned_anew_in_its_block() {
+    let cluster = TestCluster::new().shards(3).shop().start().await;
+    let mut client = cluster.connect("app").await;
+    let read = client
+        .prepare("SELECT name FROM users WHERE id = $1")
+        .await
+        .unwrap();
+    client
+        .batch_execute("INSERT INTO users (id, name) VALUES (7, 'seven')")
+        .await
+        .unwrap();
+    let block = client.transaction().await.unwrap();
+    block
+        .execute("CREATE TABLE migrations (name text)", &[])
+        .await
+        .unwrap();
+    block
+        .execute("INSERT INTO migrations VALUES ($1)", &[&"0001"])
+        .await
+        .unwrap();
+    block
+        .execute("ALTER TABLE users ADD COLUMN email text", &[])
+        .await
+        .unwrap();
+    let found = block.query_one(&read, &[&7_i64]).await.unwrap();
+    assert_eq!(found.get::<_, &str>(0), "seven");
+    block
+        .execute("UPDATE users SET email = $1 WHERE id = 7", &[&"7@b"])
+        .await
+        .unwrap();
+    block.commit().await.unwrap();
+    let found = client
+        .query_one("SELECT email FROM users WHERE id = $1", &[&7_i64])
+        .await
+        .unwrap();
+    assert_eq!(found.get::<_, &str>(0), "7@b");
+    let applied = client
+        .query("SELECT name FROM migrations", &[])
+        .await
+        .unwrap();
+    assert_eq!(applied.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_a_function_makes_are_seen_by_its_block() {
+    let cluster = TestCluster::new().shards(2).shop().start().await;
+    let client = cluster.connect("app").await;
+    for statement in [
+        "BEGIN",
+        "SET LOCAL pgherd.shard = 's0'",
+        "DO $$ BEGIN CREATE TABLE made (id int); END $$",
+        "SET LOCAL pgherd.shard = ''",
+        "INSERT INTO made VALUES (1)",
+        "COMMIT",
+    ] {
+        client.batch_execute(statement).await.expect(statement);
+    }
+    let rows = client.query("SELECT id FROM made", &[]).await.unwrap();
+    assert_eq!(rows.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

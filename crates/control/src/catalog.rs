@@ -6,16 +6,14 @@
 //!
 //! DDL that did not come through this proxy is noticed by a digest of the system catalogs, asked once a second.
 
-mod assemble;
 mod digest;
-mod expression;
 mod read;
-mod texts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pgherd_topology::catalog::reading::{Assembly, Reading, compared};
 use pgherd_topology::{Catalog, Relation, ShardId, Sharding, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -25,7 +23,6 @@ use crate::error::ControlError;
 use crate::servers::Servers;
 use crate::settings::Pace;
 use digest::{Digest, Seen};
-use read::Reading;
 
 /// How long a reload may take before the one who waits is told that it failed.
 const RELOAD_BOUND: Duration = Duration::from_secs(5);
@@ -100,7 +97,7 @@ pub(crate) struct CatalogKeeper {
 /// What is known of one shard.
 #[derive(Debug, Default)]
 struct Kept {
-    reading: Option<Reading>,
+    reading: Option<Arc<Reading>>,
     digest: Option<Digest>,
 }
 
@@ -214,7 +211,6 @@ impl CatalogKeeper {
     async fn read_all(&mut self) -> Result<(), String> {
         let topology = Arc::clone(&self.topology.borrow());
         let sharding = self.sharding.load_full();
-        let home = sharding.home();
         // A set, so that the readings end with this task.
         let mut readings = JoinSet::new();
         for shard in crate::control::shard_ids(&topology) {
@@ -231,8 +227,8 @@ impl CatalogKeeper {
                 Ok((shard, Ok((reading, digest)))) => {
                     if let Some(kept) = self.shards.get_mut(shard.index()) {
                         kept.digest = Some(digest);
-                        if kept.reading.as_ref() != Some(&reading) {
-                            kept.reading = Some(reading);
+                        if kept.reading.as_deref() != Some(&reading) {
+                            kept.reading = Some(Arc::new(reading));
                             news = true;
                         }
                     }
@@ -243,7 +239,7 @@ impl CatalogKeeper {
         }
         // The same catalog under another version would only make every plan be made anew.
         if news {
-            self.publish(&sharding, home);
+            self.publish(&sharding);
             self.assembled_under = sharding;
         }
         match failures.is_empty() {
@@ -256,15 +252,19 @@ impl CatalogKeeper {
         }
     }
 
-    fn publish(&self, sharding: &Sharding, home: ShardId) {
-        let readings: Vec<Option<&Reading>> = self
-            .shards
-            .iter()
-            .map(|kept| kept.reading.as_ref())
-            .collect();
+    fn publish(&self, sharding: &Sharding) {
         let last = Arc::clone(&self.catalog.borrow());
         let version = last.version() + 1;
-        let Some(catalog) = assemble::catalog(&readings, sharding, home, version) else {
+        let assembly = Assembly {
+            readings: self
+                .shards
+                .iter()
+                .map(|kept| kept.reading.clone())
+                .collect(),
+            sharding,
+            version,
+        };
+        let Some(catalog) = assembly.catalog() else {
             return;
         };
         let new_drift = |relation: &&Relation| {
@@ -293,6 +293,6 @@ async fn read_one(
         Seen::Now(digest) => digest,
         Seen::Still => Digest::default(),
     };
-    let reading = read::read(server, &assemble::compared(sharding), READ_BOUND).await?;
+    let reading = read::read(server, &compared(sharding), READ_BOUND).await?;
     Ok((reading, digest))
 }

@@ -50,6 +50,80 @@ pub(crate) fn read(
     set(at)
 }
 
+/// Reads `SELECT set_config('name', 'value', false)`, alone: SET by another name, which drivers and ORMs send as they connect.
+/// `None` where it is anything more; the planner of queries then says why that cannot be.
+pub(crate) fn call(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<Draft> {
+    if !at.takes("select") {
+        return None;
+    }
+    let function = at.qualified_name()?;
+    let path = subject.names.search_path;
+    let builtin = match function.schema.as_deref() {
+        Some(schema) => schema == "pg_catalog",
+        // before any schema of the path, unless the path says otherwise
+        None => path.iter().all(|schema| &**schema != "pg_catalog"),
+    };
+    if !builtin || function.name != "set_config" {
+        return None;
+    }
+    let arguments = at.parenthesised()?;
+    if at.takes("as") {
+        at.name()?;
+    }
+    let [name, value, is_local] = arguments.split_at_commas().try_into().ok()?;
+    let scope = match (is_local.peeks("true"), is_local.peeks("false")) {
+        (true, _) => SettingScope::Local,
+        (_, true) => SettingScope::Session,
+        (false, false) => return None,
+    };
+    if !at.at_end() || is_local.end != is_local.at + 1 {
+        return None;
+    }
+    let name = string(name)?.to_ascii_lowercase();
+    if name.starts_with("pgherd.") {
+        return None;
+    }
+    let value = string(value)?;
+    let texts = match name.as_str() {
+        "search_path" => members(&value),
+        _ => [value.into()].into(),
+    };
+    Some(change(name, scope, SettingValue::Texts(texts)))
+}
+
+/// A string literal and nothing else.
+fn string(at: Cursor<'_, '_>) -> Option<String> {
+    match at.kind()? {
+        TokenKind::Literal(LiteralKind::Integer | LiteralKind::Numeric) => None,
+        TokenKind::Literal(_) => value(at).map(String::from),
+        _ => None,
+    }
+}
+
+/// The members of a list of names in one text, as Postgres' `SplitIdentifierString` reads it.
+fn members(list: &str) -> Box<[Box<str>]> {
+    let mut found = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = list.chars().peekable();
+    while let Some(character) = characters.next() {
+        let Some(current) = found.last_mut() else {
+            break;
+        };
+        match (character, quoted) {
+            ('"', true) if characters.peek() == Some(&'"') => {
+                characters.next();
+                current.push('"');
+            }
+            ('"', _) => quoted = !quoted,
+            (',', false) => found.push(String::new()),
+            (blank, false) if blank.is_whitespace() => {}
+            (letter, false) => current.push(letter.to_ascii_lowercase()),
+            (letter, true) => current.push(letter),
+        }
+    }
+    found.into_iter().map(Into::into).collect()
+}
+
 fn is_transaction(at: Cursor<'_, '_>) -> bool {
     at.peeks_all(&["set", "transaction"])
         || at.peeks_all(&["set", "local", "transaction"])

@@ -68,6 +68,9 @@ pub(crate) fn plan(
 /// Only what is refused whatever the database is like: a `SET pgherd.*` that makes no sense.
 pub(crate) fn read(subject: Subject<'_, '_>) -> Result<Draft, Rejection> {
     let start = subject.text.cursor();
+    if let Some(draft) = setting::call(start, subject) {
+        return Ok(draft);
+    }
     if begins_query(start) {
         return Ok(read_query(subject, start.at, start.end));
     }

@@ -182,7 +182,7 @@ impl Session {
         let mut seen = Vec::new();
         if committed {
             self.settings.commit(block.start(), &block.local_names);
-            self.catalog_changed |= block.changes_catalog;
+            self.catalog_changed |= block.definitions.are_changed();
         } else {
             self.settings.undo_to(block.start());
         }
@@ -206,6 +206,7 @@ impl Session {
         }
         if chain {
             self.block = Some(block.chained(self.settings.mark()));
+            self.rules = self.database.rules();
         }
         self.statements.end_transaction();
     }

@@ -134,7 +134,7 @@ impl Session {
 
     /// Every shard, lowest first.
     pub(crate) fn shards(&self) -> Vec<ShardId> {
-        let count = self.database.sharding().shards().len();
+        let count = self.sharding().shards().len();
         (0..u16::try_from(count).unwrap_or(u16::MAX))
             .map(ShardId)
             .collect()

@@ -45,7 +45,7 @@ impl Session {
         };
         lines.push(self.shards_line(&shards, route.place));
         lines.push(format!("Role: {}", self.role_line(&route, &shards)));
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         let keys = {
             let values = Values {
                 sql: sql.as_bytes(),
@@ -75,7 +75,7 @@ impl Session {
     }
 
     fn shards_line(&self, shards: &[ShardId], place: Place) -> String {
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         let names: Vec<&str> = shards
             .iter()
             .map(|&shard| sharding.shard_name(shard))
@@ -141,7 +141,7 @@ impl Session {
             self.note_effects(statement, sql, node);
         }
         self.tokens.observe(shard, node, Instant::now());
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         let server = self.legs.at(node).connection.server().name.to_owned();
         lines.push(format!(
             "Leg: {} on {server}, {} rows, {:.3} ms",

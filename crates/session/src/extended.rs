@@ -17,6 +17,7 @@ use pgherd_router::{
 use pgherd_topology::NodeId;
 
 use crate::block::is_control;
+use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
 use crate::local::{description, is_local};
@@ -139,9 +140,11 @@ impl Session {
         if run.route.place == Place::Nowhere {
             run.route = parsed_for;
         } else {
-            // what is parsed here without being bound must be known to the same server
+            // what is parsed here without being bound must be known to the same server; what any server can parse, all can
             let access = run.route.access;
-            run.route.join(&parsed_for, &self.database.sharding())?;
+            if (run.route.place, parsed_for.place) != (Place::All, Place::Any) {
+                run.route.join(&parsed_for, &self.sharding())?;
+            }
             run.route.access = access;
         }
         Ok(run)
@@ -160,10 +163,10 @@ impl Session {
                     && is_for_server(plan)
                 {
                     run.needs_server = true;
-                    parsed_for.join(&where_parsed(plan), &self.database.sharding())?;
+                    parsed_for.join(&where_parsed(plan), &self.sharding())?;
                 } else if statement.planned.plan.statements.is_empty() {
                     run.needs_server = true;
-                    parsed_for.join(&ANYWHERE, &self.database.sharding())?;
+                    parsed_for.join(&ANYWHERE, &self.sharding())?;
                 }
                 Step::Parse(statement)
             }
@@ -183,7 +186,7 @@ impl Session {
                         }
                     }
                 };
-                run.route.join(&place, &self.database.sharding())?;
+                run.route.join(&place, &self.sharding())?;
                 let bound = Portal {
                     statement,
                     bind: frame.clone(),
@@ -201,7 +204,7 @@ impl Session {
                 if single_plan(&statement).is_none_or(is_for_server) {
                     run.needs_server = true;
                     let there = single_plan(&statement).map_or(ANYWHERE, where_parsed);
-                    parsed_for.join(&there, &self.database.sharding())?;
+                    parsed_for.join(&there, &self.sharding())?;
                 }
                 Step::DescribeStatement(statement)
             }
@@ -300,8 +303,8 @@ impl Session {
             };
             return Err(PgError::error(SqlState::INVALID_SQL_STATEMENT_NAME, message).into());
         };
-        let stamp = self.plan_stamp();
-        if statement.planned_under == stamp {
+        let needs_no_reading = !self.definitions_are_stale() || only_controls(&statement.planned);
+        if statement.planned_under == self.plan_stamp() && needs_no_reading {
             return Ok(statement);
         }
         let planned = self
@@ -466,7 +469,7 @@ impl Session {
                     place: Place::Shard(leg.shard),
                     access: Access::Read,
                 };
-                route.join(&there, &self.database.sharding())?;
+                route.join(&there, &self.sharding())?;
             }
         }
         Ok(route)

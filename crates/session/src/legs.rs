@@ -108,6 +108,7 @@ pub struct Leg {
     pub pinned: Option<&'static str>,
     /// Translates object ids where this shard's differ from the home shard's.
     pub translation: Option<Translation>,
+    catalog_version: u64,
     settings_version: u64,
     _load: Load,
     client: Arc<Client>,
@@ -303,7 +304,20 @@ impl Session {
         };
         self.apply_settings(node).await?;
         self.join_block(node)?;
+        self.follow_catalog(node);
         Ok(node)
+    }
+
+    /// A connection that was kept translates ids as the newest catalog has them.
+    fn follow_catalog(&mut self, node: NodeId) {
+        let version = self.catalog_version();
+        if self.legs.at(node).catalog_version == version {
+            return;
+        }
+        let catalog = self.catalog();
+        let leg = self.legs.at(node);
+        leg.translation = Translation::for_shard(&catalog, leg.shard);
+        leg.catalog_version = version;
     }
 
     /// The leg that must serve this shard, whatever the access: the block's, or one that holds what only it can hold.
@@ -421,7 +435,8 @@ impl Session {
             .find(|server| server.id == node)
             .ok_or_else(|| no_server(state, "server"))?;
         let connection = self.lend(state, server).await?;
-        let translation = Translation::for_shard(&self.catalog(), shard);
+        let catalog = self.catalog();
+        let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
             shard,
             node,
@@ -438,6 +453,7 @@ impl Session {
             sticky: false,
             pinned: None,
             translation,
+            catalog_version: catalog.version(),
             settings_version: 0,
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),

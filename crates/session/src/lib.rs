@@ -8,7 +8,7 @@
 //! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
 //! - `simple`, `extended`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
 //! - `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them.
-//! - `transaction`, `block`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `transaction`, `block`, `definitions`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //!
 //! # The straight line
@@ -34,6 +34,7 @@ mod authentication;
 mod block;
 mod choose;
 mod copy;
+mod definitions;
 mod everywhere;
 mod explain;
 mod extended;

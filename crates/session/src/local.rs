@@ -137,7 +137,7 @@ impl Session {
         let local = setting.scope == SettingScope::Local;
         let change: Box<dyn Fn(&mut Overrides)> = match name {
             OverrideName::Shard => {
-                let sharding = self.database.sharding();
+                let sharding = self.sharding();
                 let shard = match value {
                     None => None,
                     Some(shard) => Some(
@@ -188,7 +188,7 @@ impl Session {
         let overrides = self.settings.overrides();
         match name {
             OverrideName::Shard => {
-                let sharding = self.database.sharding();
+                let sharding = self.sharding();
                 overrides
                     .shard
                     .map(|shard| sharding.shard_name(shard).to_owned())

@@ -2,6 +2,8 @@
 //!
 //! Owns: running one to its end and reading its answer. Never does: relaying. Main types: [`Answer`], [`Trouble`].
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{BackendMessage, FrontendMessage, PgError, SqlState, Target, split_frame};
@@ -58,6 +60,40 @@ impl Session {
         self.legs.at(node).queue_query(sql)?;
         script.expect(Reply::Query, Audience::Client);
         self.read_reply(node, &mut script).await
+    }
+
+    /// Runs a text (one or several statements) to its end, and hands over each row of its results, as text.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(crate) async fn execute_for_rows(
+        &mut self,
+        node: NodeId,
+        sql: &str,
+        mut each: impl FnMut(&[Option<&str>]),
+    ) -> Result<(), Trouble> {
+        let mut script = Script::default();
+        self.legs.at(node).queue_query(sql)?;
+        script.expect(Reply::Query, Audience::Client);
+        let mut sink = BytesMut::new();
+        let outcome = self
+            .collect(node, &mut script, &mut sink)
+            .await
+            .map_err(Trouble::Lost)?;
+        if let Some(error) = outcome.error {
+            return Err(Trouble::Refused(Box::new(error)));
+        }
+        while let Ok(Some(frame)) = split_frame(&mut sink, usize::MAX) {
+            if let Ok(BackendMessage::DataRow(row)) = BackendMessage::parse(&frame) {
+                let texts: Vec<Option<Cow<'_, str>>> = row
+                    .values()
+                    .map(|value| value.map(String::from_utf8_lossy))
+                    .collect();
+                let columns: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
+                each(&columns);
+            }
+        }
+        Ok(())
     }
 
     /// Runs one statement with parameters in text format, which appear in no log of the server's.

@@ -14,6 +14,7 @@ use pgherd_router::{
 };
 use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
+use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
 use crate::session::Session;
 use crate::statements::PlanStamp;
@@ -104,33 +105,72 @@ impl Session {
         self.database.topology()
     }
 
-    /// The catalog as of now.
+    /// The catalog as of now: the open block's, where it ran DDL.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        self.database.catalog()
+        match self.block_catalog() {
+            Some(catalog) => Arc::clone(catalog),
+            None => self.database.catalog(),
+        }
+    }
+
+    /// The version of that.
+    pub(crate) fn catalog_version(&self) -> u64 {
+        match self.block_catalog() {
+            Some(catalog) => catalog.version(),
+            None => self.database.catalog_version(),
+        }
+    }
+
+    fn block_catalog(&self) -> Option<&Arc<Catalog>> {
+        self.block.as_ref()?.definitions.catalog()
+    }
+
+    /// What lies on which shard, for the open transaction or the request at hand.
+    pub(crate) fn sharding(&self) -> Arc<Sharding> {
+        Arc::clone(&self.rules.sharding)
+    }
+
+    /// Takes the rules as they are now, unless a transaction goes on.
+    pub(crate) fn take_rules(&mut self) {
+        if self.block.is_none()
+            && self.open_run.is_none()
+            && self.rules.version != self.database.rules_version()
+        {
+            self.rules = self.database.rules();
+        }
     }
 
     /// What a plan made now depends on.
     pub(crate) fn plan_stamp(&self) -> PlanStamp {
         PlanStamp {
-            catalog: self.database.catalog().version(),
-            map: self.database.sharding().map().version(),
+            catalog: self.catalog_version(),
+            rules: self.rules.version,
             settings: self.settings.version(),
         }
     }
 
-    /// Plans a text. A name that the catalog does not know makes it be read again, once.
+    /// Plans a text. A name that the catalog does not know makes it be read again, once; DDL of the open block makes the block read its
+    /// own catalog first.
     ///
     /// # Errors
-    /// The router's rejection.
+    /// The router's rejection; what a server says to the reading.
     pub(crate) async fn plan(
         &mut self,
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, Failure> {
         self.look_for_user_schema();
-        match self.plan_now(sql, parameter_types) {
+        let mut planned = self.plan_now(sql, parameter_types);
+        if self.definitions_are_stale() && !planned.as_ref().is_ok_and(only_controls) {
+            self.read_definitions().await?;
+            planned = self.plan_now(sql, parameter_types);
+        }
+        match planned {
             Err(rejection) if rejection.catalog_may_help() => {
                 self.reload_catalog().await;
+                if self.may_have_defined() {
+                    self.read_definitions().await?;
+                }
                 self.look_for_user_schema();
                 self.plan_now(sql, parameter_types).map_err(Failure::from)
             }
@@ -138,17 +178,25 @@ impl Session {
         }
     }
 
+    /// Whether the open block may have made what nobody else can see, though no statement of it says so (a function, a DO).
+    fn may_have_defined(&self) -> bool {
+        self.block
+            .as_ref()
+            .is_some_and(|block| !block.failed && !block.read_only)
+            && self.legs.iter().any(|leg| leg.in_block)
+    }
+
     fn plan_now(
         &self,
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, pgherd_router::Rejection> {
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         let catalog = self.catalog();
         let overrides = self.settings.overrides();
         let context = PlanContext {
             sharding: &sharding,
-            rules_version: self.database.rules_version(),
+            rules_version: self.rules.version,
             catalog: &catalog,
             database: self.database.name(),
             search_path: &self.search_path(),
@@ -200,8 +248,8 @@ impl Session {
 
     /// Finds out, once for each catalog, whether the user has a schema of its own name with anything in it.
     fn look_for_user_schema(&mut self) {
-        let catalog = self.catalog();
-        if self.user_schema.0 != Some(catalog.version()) {
+        if self.user_schema.0 != Some(self.catalog_version()) {
+            let catalog = self.catalog();
             let found = catalog
                 .relations()
                 .any(|relation| *relation.name.schema == *self.user_name);
@@ -227,7 +275,7 @@ impl Session {
         sql: &str,
         parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<Resolved, Failure> {
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         let overrides = self.plan_overrides(planned, &sharding)?;
         let values = Values {
             sql: sql.as_bytes(),
@@ -325,7 +373,7 @@ impl Session {
         if let Some(leg) = held {
             return leg.shard;
         }
-        let count = self.database.sharding().shards().len().max(1);
+        let count = self.sharding().shards().len().max(1);
         self.turn = self.turn.wrapping_add(1);
         ShardId(u16::try_from(self.turn % count).unwrap_or_default())
     }

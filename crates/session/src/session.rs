@@ -25,7 +25,7 @@ use crate::copy::copy_in;
 use crate::extended::OpenRun;
 use crate::failure::{Failure, not_supported};
 use crate::handshake::Login;
-use crate::herd::{Database, Herd, Phase};
+use crate::herd::{Database, Herd, Phase, Rules};
 use crate::legs::{Legs, shard_state};
 use crate::registry::{ClientState, Registration};
 use crate::relay::{Outcome, Pause, Relay, RelayError};
@@ -44,6 +44,8 @@ const READ_TRIES: u32 = 3;
 pub struct Session {
     pub(crate) herd: Arc<Herd>,
     pub(crate) database: Arc<Database>,
+    /// What lies on which shard: one snapshot for each transaction, so that a reload never splits one.
+    pub(crate) rules: Arc<Rules>,
     pub(crate) user: Arc<UserLogin>,
     pub(crate) user_name: Box<str>,
     pub(crate) client: Transport,
@@ -93,6 +95,7 @@ impl Session {
         let mut session = Self {
             phase: login.herd.phase(),
             herd: login.herd,
+            rules: login.database.rules(),
             database: login.database,
             user: login.server_login,
             user_name: login.user.name.clone(),
@@ -128,6 +131,7 @@ impl Session {
             let ended = match self.next_request().await {
                 Ok(Request::Terminate) => return,
                 Ok(request) => {
+                    self.take_rules();
                     self.registration.begin_request(Instant::now());
                     self.answer(request).await
                 }
@@ -483,7 +487,7 @@ impl Session {
 
     /// A function call by the fast path: opaque, so it needs one shard and its primary.
     async fn function_call(&mut self, frame: &pgherd_protocol::Frame) -> Result<(), Failure> {
-        if !self.database.sharding().is_unsharded() {
+        if !self.sharding().is_unsharded() {
             return Err(not_supported(
                 "function calls of the fast-path protocol are not supported on a sharded database",
                 "The call names a function by its object id, and what it does cannot be known.",
@@ -558,7 +562,7 @@ impl Session {
     pub(crate) fn note_catalog(&mut self, statement: &StatementPlan) {
         if matches!(statement.action, Action::Ddl(_)) {
             match &mut self.block {
-                Some(block) => block.changes_catalog = true,
+                Some(block) => block.definitions.change(),
                 None => self.catalog_changed = true,
             }
         }
@@ -596,7 +600,7 @@ impl Session {
         {
             return Ok(());
         }
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         Err(not_supported(
             "a transaction block cannot write on two shards yet",
             &format!(

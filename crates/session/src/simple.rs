@@ -74,7 +74,7 @@ impl Session {
         sql: &str,
     ) -> Result<Route, Failure> {
         let mut route = Route::NOWHERE;
-        let sharding = self.database.sharding();
+        let sharding = self.sharding();
         for statement in statements {
             if statements.len() > 1 {
                 self.check_in_company(statement)?;
@@ -221,7 +221,7 @@ impl Session {
     /// # Errors
     /// 22021 on a sharded database.
     pub(crate) fn text<'a>(&self, bytes: &'a [u8]) -> Result<std::borrow::Cow<'a, str>, Failure> {
-        if self.database.sharding().is_unsharded() {
+        if self.sharding().is_unsharded() {
             return Ok(String::from_utf8_lossy(bytes));
         }
         std::str::from_utf8(bytes)

@@ -47,8 +47,8 @@ impl Statement {
 pub struct PlanStamp {
     /// The catalog's version.
     pub catalog: u64,
-    /// The map's version.
-    pub map: u64,
+    /// The version of the rules.
+    pub rules: u64,
     /// The version of the client's settings.
     pub settings: u64,
 }

@@ -8,6 +8,7 @@ use pgherd_protocol::PgError;
 use pgherd_topology::{NodeId, ShardId};
 use smallvec::SmallVec;
 
+use crate::definitions::Definitions;
 use crate::settings::Mark;
 
 /// Something that a late joiner is told after BEGIN.
@@ -30,8 +31,8 @@ pub struct Block {
     pub writer: Option<ShardId>,
     /// DDL or a write to reference tables reached every shard: COMMIT takes two phases.
     pub two_phase: bool,
-    /// DDL ran: the catalog is read again once it is committed.
-    pub changes_catalog: bool,
+    /// What DDL in this block makes of the catalog.
+    pub definitions: Definitions,
     /// A server that took part is gone, and the client has not heard of it yet.
     pub lost: Option<Box<PgError>>,
     /// Settings that SET LOCAL changed.
@@ -51,7 +52,7 @@ impl Block {
             failed: false,
             writer: None,
             two_phase: false,
-            changes_catalog: false,
+            definitions: Definitions::default(),
             lost: None,
             took_part: SmallVec::new(),
             local_names: Vec::new(),
@@ -127,6 +128,7 @@ impl Block {
         let position = self.position(name)?;
         self.told.truncate(position + 1);
         self.failed = false;
+        self.definitions.roll_back();
         match &self.told[position] {
             Told::Savepoint { mark, .. } => Some(mark.clone()),
             Told::Setting(_) => None,

@@ -1,17 +1,19 @@
 //! What the servers' system catalogs say, as far as planning needs it.
 //!
 //! Owns relations, functions, operators and types of one database, as its home shard has them, and
-//! how the other shards' OIDs translate; never reads a server (control fills it through
-//! [`CatalogBuilder`]) and never sees what one session alone has: temporary tables, an open
-//! transaction's DDL. Lookups take `&str` and allocate nothing. Main type: [`Catalog`].
+//! how the other shards' OIDs translate; never reads a server ([`reading`] makes one of what others
+//! have read) and never sees temporary tables. What control publishes holds what is committed; a session whose open
+//! block ran DDL has a catalog of its own until the block's end. Lookups take `&str` and allocate nothing. Main type: [`Catalog`].
 
 mod builder;
 mod function;
 mod oid_map;
+pub mod reading;
 mod relation;
 mod types;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::ids::ShardId;
 use crate::key::KeyType;
@@ -21,6 +23,7 @@ use crate::names::RelationName;
 pub use builder::CatalogBuilder;
 pub use function::{Function, FunctionKind, Operator, Volatility};
 pub use oid_map::OidMap;
+use reading::Reading;
 pub use relation::{
     Collation, Column, ColumnDefault, ForeignKey, Persistence, ReferentialAction, Relation,
     RelationKind, UniqueKey,
@@ -50,6 +53,7 @@ pub struct Catalog {
     relation_oids: HashMap<u32, RelationName>,
     type_oids: HashMap<u32, RelationName>,
     oid_maps: Vec<OidMap>,
+    readings: Arc<[Option<Arc<Reading>>]>,
 }
 
 /// What the home shard's server says of itself.
@@ -89,9 +93,16 @@ impl Catalog {
         Self::builder().build()
     }
 
-    /// Rises with every change that control sees.
+    /// Rises with every change that control sees. No two catalogs of a database have the same one: a catalog of an open block
+    /// has one that control never gives.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// What it was made of, by shard; empty where it was made by hand. With some of them replaced, another
+    /// catalog can be made of them.
+    pub fn readings(&self) -> &[Option<Arc<Reading>>] {
+        &self.readings
     }
 
     /// What the home shard's server says of itself.

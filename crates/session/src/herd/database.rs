@@ -4,7 +4,7 @@
 //! Never does: I/O of its own. Main type: [`Database`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,6 +22,9 @@ use crate::users::{User, Users};
 
 /// How long a catalog reload may take before its caller goes on without.
 const CATALOG_RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Versions of open blocks' catalogs begin here: control counts from 1.
+const FIRST_BLOCK_CATALOG: u64 = 1 << 63;
 
 /// Which servers answer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -166,6 +169,7 @@ pub struct Database {
     two_phase: TwoPhase,
     metrics: Arc<DatabaseMetrics>,
     parameters: ParameterCache,
+    block_catalogs: AtomicU64,
 }
 
 impl Database {
@@ -189,6 +193,7 @@ impl Database {
             two_phase: parts.two_phase,
             metrics: parts.metrics,
             parameters: ParameterCache::default(),
+            block_catalogs: AtomicU64::new(FIRST_BLOCK_CATALOG),
         }
     }
 
@@ -290,6 +295,16 @@ impl Database {
     /// What the catalogs say now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.borrow())
+    }
+
+    /// The version of that.
+    pub fn catalog_version(&self) -> u64 {
+        self.catalog.borrow().version()
+    }
+
+    /// A version for a catalog of an open block, which no other catalog has.
+    pub(crate) fn next_block_catalog(&self) -> u64 {
+        self.block_catalogs.fetch_add(1, Ordering::Relaxed)
     }
 
     /// To wait for another catalog with.

@@ -1,5 +1,8 @@
-//! Fills a [`Catalog`]: control from the system catalogs, tests by hand.
+//! Fills a [`Catalog`]: from readings of the system catalogs, or by hand in tests.
 
+use std::sync::Arc;
+
+use super::reading::Reading;
 use super::{
     Catalog, Column, Function, FunctionKind, OidMap, Operator, ReferentialAction, Relation,
     ServerSettings, TypeInfo, TypeKind, Volatility,
@@ -19,6 +22,7 @@ pub struct CatalogBuilder {
     operators: NameIndex<Operator>,
     types: NameIndex<TypeInfo>,
     oid_maps: Vec<OidMap>,
+    readings: Arc<[Option<Arc<Reading>>]>,
 }
 
 impl CatalogBuilder {
@@ -89,6 +93,12 @@ impl CatalogBuilder {
             self.oid_maps.resize(shard.index() + 1, OidMap::default());
         }
         self.oid_maps[shard.index()] = map;
+        self
+    }
+
+    /// See [`Catalog::readings`].
+    pub fn readings(mut self, readings: Arc<[Option<Arc<Reading>>]>) -> Self {
+        self.readings = readings;
         self
     }
 
@@ -177,6 +187,7 @@ impl CatalogBuilder {
             operators: self.operators,
             types: self.types,
             oid_maps: self.oid_maps,
+            readings: self.readings,
         }
     }
 }

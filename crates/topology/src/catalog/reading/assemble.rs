@@ -1,84 +1,97 @@
-//! From the readings of all shards to the one catalog that is published.
+//! From the readings of all shards to the one catalog that is planned with.
 //!
 //! Owns the home shard's view, the translation of OIDs by qualified names and the comparison of tables that must be
-//! alike. Pure. Main function: [`catalog`].
+//! alike. Pure. Main type: [`Assembly`].
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use pgherd_topology::catalog::FIRST_USER_OID;
-use pgherd_topology::{
-    Catalog, Collation, Column, ColumnDefault, CompositeField, ForeignKey, Function, FunctionKind,
-    OidMap, Operator, Persistence, ReferentialAction, Relation, RelationKind, RelationName,
-    ShardId, Sharding, TypeInfo, TypeKind, UniqueKey, Volatility,
-};
-
+use super::Reading;
 use super::expression::{self, Purity};
-use super::read::{CollationKind, ColumnRow, ForeignKeyRow, Reading, RelationRow, TypeRow};
+use super::rows::{CollationKind, ColumnRow, ForeignKeyRow, RelationRow, TypeRow};
+use crate::catalog::{
+    Catalog, Collation, Column, ColumnDefault, CompositeField, FIRST_USER_OID, ForeignKey,
+    Function, FunctionKind, OidMap, Operator, Persistence, ReferentialAction, Relation,
+    RelationKind, TypeInfo, TypeKind, UniqueKey, Volatility,
+};
+use crate::ids::ShardId;
+use crate::names::RelationName;
+use crate::sharding::Sharding;
 
 /// The tables that must be alike on every shard.
-pub(super) fn compared(sharding: &Sharding) -> Vec<RelationName> {
+pub fn compared(sharding: &Sharding) -> Vec<RelationName> {
     let sharded = sharding.tables().map(|rule| rule.table.clone());
     sharded
         .chain(sharding.reference_tables().cloned())
         .collect()
 }
 
-/// The catalog as `home` has it; `None` until that shard was read. A shard that was never read has no OIDs yet and is
-/// left out of the comparison.
-pub(super) fn catalog(
-    readings: &[Option<&Reading>],
-    sharding: &Sharding,
-    home: ShardId,
-    version: u64,
-) -> Option<Catalog> {
-    let own = (*readings.get(home.index())?)?;
-    let drifted = drifted(readings, sharding);
-    let view = HomeView::new(own);
-    let mut builder = Catalog::builder()
-        .version(version)
-        .settings(own.settings.clone())
-        .relations(view.relations(&drifted))
-        .relations(missing_at_home(readings, own, &drifted))
-        .functions(own.functions.iter().filter_map(|row| {
-            Some(Function {
-                schema: row.name.schema.clone(),
-                name: row.name.name.clone(),
-                oid: row.oid,
-                kind: FunctionKind::from_prokind(row.kind)?,
-                volatility: Volatility::from_provolatile(row.volatility)?,
-                returns_set: row.returns_set,
-                arguments: row.arguments.as_slice().into(),
-                result: row.result,
-            })
-        }))
-        .operators(own.operators.iter().filter_map(|row| {
-            Some(Operator {
-                schema: row.name.schema.clone(),
-                name: row.name.name.clone(),
-                oid: row.oid,
-                left: row.left,
-                right: row.right,
-                result: row.result,
-                volatility: Volatility::from_provolatile(row.volatility)?,
-            })
-        }))
-        .types(own.types.iter().map(|row| view.type_info(row)));
-    for (index, reading) in readings.iter().enumerate() {
-        let Ok(number) = u16::try_from(index) else {
-            continue;
-        };
-        let map = match reading {
-            _ if number == home.0 => OidMap::identity(),
-            Some(reading) => oid_map(reading, own),
-            None => OidMap::default(),
-        };
-        builder = builder.oid_map(ShardId(number), map);
+/// What a catalog is made of: one reading for each shard, in their order; `None` where a shard was never read. Such a shard
+/// has no OIDs yet and is left out of the comparison.
+#[derive(Debug)]
+pub struct Assembly<'a> {
+    /// The shards' readings.
+    pub readings: Vec<Option<Arc<Reading>>>,
+    /// Which tables must be alike, and which shard is home.
+    pub sharding: &'a Sharding,
+    /// The version that the catalog gets.
+    pub version: u64,
+}
+
+impl Assembly<'_> {
+    /// The catalog as the home shard has it; `None` until that shard was read.
+    pub fn catalog(self) -> Option<Catalog> {
+        let home = self.sharding.home();
+        let readings = &self.readings;
+        let own = readings.get(home.index())?.as_deref()?;
+        let drifted = drifted(readings, self.sharding);
+        let view = HomeView::new(own);
+        let mut builder = Catalog::builder()
+            .version(self.version)
+            .settings(own.settings.clone())
+            .relations(view.relations(&drifted))
+            .relations(missing_at_home(readings, own, &drifted))
+            .functions(own.functions.iter().filter_map(|row| {
+                Some(Function {
+                    schema: row.name.schema.clone(),
+                    name: row.name.name.clone(),
+                    oid: row.oid,
+                    kind: FunctionKind::from_prokind(row.kind)?,
+                    volatility: Volatility::from_provolatile(row.volatility)?,
+                    returns_set: row.returns_set,
+                    arguments: row.arguments.as_slice().into(),
+                    result: row.result,
+                })
+            }))
+            .operators(own.operators.iter().filter_map(|row| {
+                Some(Operator {
+                    schema: row.name.schema.clone(),
+                    name: row.name.name.clone(),
+                    oid: row.oid,
+                    left: row.left,
+                    right: row.right,
+                    result: row.result,
+                    volatility: Volatility::from_provolatile(row.volatility)?,
+                })
+            }))
+            .types(own.types.iter().map(|row| view.type_info(row)));
+        for (index, reading) in readings.iter().enumerate() {
+            let Ok(number) = u16::try_from(index) else {
+                continue;
+            };
+            let map = match reading {
+                _ if number == home.0 => OidMap::identity(),
+                Some(reading) => oid_map(reading, own),
+                None => OidMap::default(),
+            };
+            builder = builder.oid_map(ShardId(number), map);
+        }
+        Some(builder.readings(self.readings.into()).build())
     }
-    Some(builder.build())
 }
 
 /// Tables that the shards which were read disagree on.
-fn drifted(readings: &[Option<&Reading>], sharding: &Sharding) -> HashSet<RelationName> {
+fn drifted(readings: &[Option<Arc<Reading>>], sharding: &Sharding) -> HashSet<RelationName> {
     let differs = |table: &RelationName| {
         let signatures: BTreeSet<Option<&String>> = readings
             .iter()
@@ -92,7 +105,7 @@ fn drifted(readings: &[Option<&Reading>], sharding: &Sharding) -> HashSet<Relati
 
 /// Drifted tables that the home shard does not have: they must be known, to be refused.
 fn missing_at_home(
-    readings: &[Option<&Reading>],
+    readings: &[Option<Arc<Reading>>],
     home: &Reading,
     drifted: &HashSet<RelationName>,
 ) -> Vec<Relation> {
@@ -196,7 +209,7 @@ impl<'a> HomeView<'a> {
         for row in &self.reading.unique_keys {
             if let Some(relation) = relations.get_mut(&row.relation) {
                 relation.unique_keys.push(UniqueKey {
-                    columns: boxed(&row.columns),
+                    columns: self.column_names(row.relation, &row.columns),
                     is_primary: row.is_primary,
                 });
             }
@@ -310,9 +323,9 @@ impl<'a> HomeView<'a> {
 
     fn foreign_key(&self, row: &ForeignKeyRow) -> Option<ForeignKey> {
         Some(ForeignKey {
-            columns: boxed(&row.columns),
+            columns: self.column_names(row.relation, &row.columns),
             target: self.name(row.target)?,
-            target_columns: boxed(&row.target_columns),
+            target_columns: self.column_names(row.target, &row.target_columns),
             on_delete: ReferentialAction::from_code(row.on_delete)?,
             on_update: ReferentialAction::from_code(row.on_update)?,
         })
@@ -360,11 +373,21 @@ impl<'a> HomeView<'a> {
             .collect()
     }
 
+    /// The columns of these numbers, in the order of the numbers. A system column has no row here.
+    fn column_names(&self, relation: u32, numbers: &[i32]) -> Vec<Box<str>> {
+        let columns = self
+            .reading
+            .columns
+            .get(&relation)
+            .map_or(&[][..], Vec::as_slice);
+        numbers
+            .iter()
+            .filter_map(|number| columns.iter().find(|column| column.number == *number))
+            .map(|column| column.name.clone())
+            .collect()
+    }
+
     fn name(&self, oid: u32) -> Option<RelationName> {
         self.names.get(&oid).map(|name| (*name).clone())
     }
-}
-
-fn boxed(names: &[String]) -> Vec<Box<str>> {
-    names.iter().map(|name| name.as_str().into()).collect()
 }
