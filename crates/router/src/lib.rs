@@ -22,8 +22,11 @@
 //! ```
 
 mod action;
+mod array;
 mod cache;
 mod census;
+mod condition;
+mod constant;
 mod copy;
 mod create_index;
 mod create_view;
@@ -35,9 +38,13 @@ mod from;
 mod functions;
 mod hint;
 mod insert;
+mod key_value;
 pub mod lexer;
+mod list;
 pub mod literal;
 mod maintenance;
+mod merge;
+mod output;
 mod parse;
 mod place;
 mod plan;
@@ -57,6 +64,7 @@ mod transaction;
 mod unparsed;
 mod update;
 mod utility;
+mod value;
 
 pub use action::{
     Action, CopyDirection, CursorTarget, DdlPlan, IsolationLevel, OverrideName, SerialColumn,
