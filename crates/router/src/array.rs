@@ -129,7 +129,12 @@ mod tests {
     }
 
     fn some(elements: &[&str]) -> Option<Vec<Option<String>>> {
-        Some(elements.iter().map(|text| Some((*text).to_owned())).collect())
+        Some(
+            elements
+                .iter()
+                .map(|text| Some((*text).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
@@ -137,13 +142,25 @@ mod tests {
         assert_eq!(texts("{1,2,3}"), some(&["1", "2", "3"]));
         assert_eq!(texts(" { 1 , -2 } "), some(&["1", "-2"]));
         assert_eq!(texts("{}"), some(&[]));
-        assert_eq!(texts(r#"{"a b","c\"d","",e f}"#), some(&["a b", "c\"d", "", "e f"]));
+        assert_eq!(
+            texts(r#"{"a b","c\"d","",e f}"#),
+            some(&["a b", "c\"d", "", "e f"])
+        );
         assert_eq!(
             texts(r#"{null,"NULL",NULL}"#),
             Some(vec![None, Some("NULL".to_owned()), None])
         );
         for unread in [
-            "", "1", "{1", "{1,}", "{,1}", "{{1},{2}}", "[1:1]={1}", r"{a\b}", "{\"a\"b}", "{\"a}",
+            "",
+            "1",
+            "{1",
+            "{1,}",
+            "{,1}",
+            "{{1},{2}}",
+            "[1:1]={1}",
+            r"{a\b}",
+            "{\"a\"b}",
+            "{\"a}",
         ] {
             assert_eq!(texts(unread), None, "{unread}");
         }
@@ -170,7 +187,10 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(binary_elements(&bytes[..end]), None);
         }
-        let empty: Vec<u8> = [0, 0, 23].iter().flat_map(|n: &i32| n.to_be_bytes()).collect();
+        let empty: Vec<u8> = [0, 0, 23]
+            .iter()
+            .flat_map(|n: &i32| n.to_be_bytes())
+            .collect();
         assert_eq!(binary_elements(&empty), Some((23, Vec::new())));
     }
 }

@@ -87,7 +87,12 @@ impl<'s> Survey<'s, '_> {
                 key_type: KeyType::Boolean,
                 usage: KeyUsage::Compared,
             };
-            fix(block, found.node, Alternatives::from_slice(&[source]), sight);
+            fix(
+                block,
+                found.node,
+                Alternatives::from_slice(&[source]),
+                sight,
+            );
         }
     }
 
@@ -129,7 +134,12 @@ impl<'s> Survey<'s, '_> {
                 self.value_reader().note_beside(beside, &found.column);
                 match self.value(beside, &found.column, KeyUsage::Compared) {
                     Ok(source) => {
-                        fix(block, found.node, Alternatives::from_slice(&[source]), sight);
+                        fix(
+                            block,
+                            found.node,
+                            Alternatives::from_slice(&[source]),
+                            sight,
+                        );
                     }
                     Err(why) => block.notes.push((found.node, why)),
                 }
@@ -252,7 +262,12 @@ impl<'s> Survey<'s, '_> {
                 };
                 match self.array(array, &found.column) {
                     Ok(source) => {
-                        fix(block, found.node, Alternatives::from_slice(&[source]), sight);
+                        fix(
+                            block,
+                            found.node,
+                            Alternatives::from_slice(&[source]),
+                            sight,
+                        );
                     }
                     Err(why) => block.notes.push((found.node, why)),
                 }
@@ -325,9 +340,9 @@ impl<'s> Survey<'s, '_> {
         let slot = slot_of(&value.value).ok_or(NOT_A_VALUE)?;
         let kind = self.subject.text.literal(slot).map(|literal| literal.kind);
         match kind {
-            Some(
-                LiteralKind::String | LiteralKind::EscapeString | LiteralKind::DollarString,
-            ) if element.hash_family() != HashFamily::Bpchar => {
+            Some(LiteralKind::String | LiteralKind::EscapeString | LiteralKind::DollarString)
+                if element.hash_family() != HashFamily::Bpchar =>
+            {
                 Ok(source(KeyOrigin::ArrayLiteral(slot), element))
             }
             _ => Err(NOT_A_VALUE.into()),
@@ -336,7 +351,13 @@ impl<'s> Survey<'s, '_> {
 
     /// `column IN (SELECT ...)`, `column = (SELECT ...)`: the column has a value that the subquery
     /// gives, and only what the column may be matters of the subquery.
-    fn in_subquery(&mut self, block: &mut Block<'_>, left: &Expr, query: &Query, sight: &Sight<'_>) {
+    fn in_subquery(
+        &mut self,
+        block: &mut Block<'_>,
+        left: &Expr,
+        query: &Query,
+        sight: &Sight<'_>,
+    ) {
         let Some(output) = self.outputs(query, sight.ctes) else {
             return;
         };

@@ -68,7 +68,11 @@ impl<'b> Block<'b> {
         self.level_of(0..self.items.len(), parent)
     }
 
-    pub(crate) fn level_of<'l>(&'l self, visible: Range<usize>, parent: Option<&'l Level<'l>>) -> Level<'l> {
+    pub(crate) fn level_of<'l>(
+        &'l self,
+        visible: Range<usize>,
+        parent: Option<&'l Level<'l>>,
+    ) -> Level<'l> {
         Level {
             items: &self.items,
             visible,
@@ -140,7 +144,13 @@ impl<'s> Survey<'s, '_> {
                 parent,
                 ctes,
             });
-            self.constraint(block, constraint, [start, middle, end], side, sight.as_ref())?;
+            self.constraint(
+                block,
+                constraint,
+                [start, middle, end],
+                side,
+                sight.as_ref(),
+            )?;
         }
         Ok(())
     }

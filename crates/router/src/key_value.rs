@@ -7,9 +7,7 @@
 use std::borrow::Cow;
 
 use pgherd_protocol::SqlState;
-use pgherd_topology::{
-    HashFamily, KeyError, KeyInput, KeyType, KeyValue, Location, Sharding,
-};
+use pgherd_topology::{HashFamily, KeyError, KeyInput, KeyType, KeyValue, Location, Sharding};
 use smallvec::SmallVec;
 
 use crate::array::{binary_elements, text_elements};
@@ -190,9 +188,11 @@ impl KeySource {
             return Some(());
         };
         match array.format {
-            ParameterFormat::Text => texts.extend(text_elements(bytes)?.into_iter().map(
-                |element| element.map_or(SourceText::Null, SourceText::Text),
-            )),
+            ParameterFormat::Text => texts.extend(
+                text_elements(bytes)?
+                    .into_iter()
+                    .map(|element| element.map_or(SourceText::Null, SourceText::Text)),
+            ),
             ParameterFormat::Binary => {
                 let (oid, elements) = binary_elements(bytes)?;
                 let element_type = KeyType::from_oid(oid)

@@ -372,7 +372,8 @@ impl<'s> Survey<'s, '_> {
 
     /// Does each row that the select gives depend on no row but its own, or those of its group?
     fn leaves_rows_alone(&self, select: &Select) -> bool {
-        let aggregates = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
+        let aggregates =
+            !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
         if matches!(select.distinct, Some(Distinct::On(_)))
             || (select.having.is_some() && !aggregates)
         {

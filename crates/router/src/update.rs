@@ -9,8 +9,8 @@ use sqlparser::ast::{
 };
 
 use crate::from::Block;
-use crate::predicate::Item;
 use crate::insert::{is_default, is_drawn};
+use crate::predicate::Item;
 use crate::scope::{TableKind, TableMode};
 use crate::survey::{Ctes, Survey, Unread, object_name};
 

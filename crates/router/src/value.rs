@@ -226,14 +226,10 @@ impl ValueReader<'_, '_> {
                 self.uses.note(index, expression, inferred_oid(column));
                 Ok(column)
             }
-            Some(oid) => self
-                .catalog
-                .key_type(oid)
-                .filter(fits)
-                .ok_or_else(|| {
-                    let number = u32::from(index) + 1;
-                    format!("is of type {column}, and ${number} is declared as another")
-                }),
+            Some(oid) => self.catalog.key_type(oid).filter(fits).ok_or_else(|| {
+                let number = u32::from(index) + 1;
+                format!("is of type {column}, and ${number} is declared as another")
+            }),
         }
     }
 

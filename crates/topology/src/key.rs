@@ -302,12 +302,8 @@ impl KeyValue<'_> {
                 Self::Integer(value.to_integer().ok_or(KeyError::OutOfRange(column))?)
             }
             (Self::Integer(value), HashFamily::Numeric) => Self::Numeric(Numeric::from(value)),
-            (Self::Text(text), HashFamily::Text) => {
-                Self::Text(cut_blanks(text, modifier)?)
-            }
-            (Self::Bpchar(text), HashFamily::Bpchar) => {
-                Self::Bpchar(cut_blanks(text, modifier)?)
-            }
+            (Self::Text(text), HashFamily::Text) => Self::Text(cut_blanks(text, modifier)?),
+            (Self::Bpchar(text), HashFamily::Bpchar) => Self::Bpchar(cut_blanks(text, modifier)?),
             (value, family) if value.hash_family() == family => value,
             _ => return Err(KeyError::Changed),
         };
@@ -502,7 +498,12 @@ mod tests {
         for text in ["9223372036854775807.5", "1e30", "NaN", "Infinity"] {
             assert!(numeric(text).unwrap().stored(KeyType::Int8, -1).is_err());
         }
-        assert!(numeric("32767.5").unwrap().stored(KeyType::Int2, -1).is_err());
+        assert!(
+            numeric("32767.5")
+                .unwrap()
+                .stored(KeyType::Int2, -1)
+                .is_err()
+        );
         let integer = |value| KeyValue::Integer(value).stored(KeyType::Numeric, -1);
         for value in [0, 7, -7, 10_000, 123_456_789, i64::MAX, i64::MIN] {
             let text = value.to_string();
@@ -516,7 +517,11 @@ mod tests {
         assert_eq!(varchar("äöü ").unwrap(), varchar("äöü").unwrap());
         assert!(varchar("abcd").is_err());
         assert!(KeyValue::Integer(5).stored(KeyType::Text, -1).is_err());
-        assert!(KeyValue::Integer(1 << 40).stored(KeyType::Int4, -1).is_err());
+        assert!(
+            KeyValue::Integer(1 << 40)
+                .stored(KeyType::Int4, -1)
+                .is_err()
+        );
     }
 
     #[test]

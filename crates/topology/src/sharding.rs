@@ -310,9 +310,9 @@ impl Sharding {
         };
         match &rule.function {
             ShardingFunction::Hash => {
-                let combined = key
-                    .flatten()
-                    .fold(0, |combined, value| combine_hash(combined, value.partition_hash()));
+                let combined = key.flatten().fold(0, |combined, value| {
+                    combine_hash(combined, value.partition_hash())
+                });
                 let (bucket, shard) = self.shard_of_hash(combined);
                 Ok(Location {
                     shard,

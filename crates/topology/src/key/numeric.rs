@@ -203,9 +203,9 @@ impl Numeric {
                 .copied()
                 .unwrap_or(0)
         };
-        let whole = (0..=finite.weight)
-            .rev()
-            .fold(0_i128, |whole, weight| whole * 10_000 + i128::from(digit(weight)));
+        let whole = (0..=finite.weight).rev().fold(0_i128, |whole, weight| {
+            whole * 10_000 + i128::from(digit(weight))
+        });
         let magnitude = whole + i128::from(digit(-1) >= 5_000);
         let value = match finite.sign {
             Sign::Positive => magnitude,
