@@ -43,6 +43,7 @@ pub mod lexer;
 mod list;
 pub mod literal;
 mod maintenance;
+mod meaning;
 mod merge;
 mod output;
 mod parse;
@@ -73,6 +74,7 @@ pub use action::{
 pub use hint::{Hint, HintRole};
 pub use lexer::BackslashReading;
 pub use literal::{Literal, Literals};
+pub use meaning::{ClientEncoding, MEANING_SETTINGS, SettingsDigest};
 pub use plan::{
     Access, KeyOrigin, KeySet, KeySource, KeyUsage, KeyedPlacement, NamedCheck, Placement,
     PlanClass, Planned, QueryPlan, Residue, Span, StatementPlan,

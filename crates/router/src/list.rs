@@ -2,7 +2,7 @@
 //!
 //! Owns which lists share a plan whatever their length: `IN (1, 2, 3)`, whose elements are literals
 //! of one kind, and rows of VALUES (or of a row's IN) that are spelled alike up to their literals'
-//! values. Rows with parameters are left as they are. Main type: [`ListFolder`].
+//! values. Rows with parameters, operators or lists within are left as they are. Main type: [`ListFolder`].
 
 use crate::fingerprint::{KeyBuffer, SLOT};
 use crate::lexer::{LiteralKind, Token, TokenKind};
@@ -22,6 +22,8 @@ pub(crate) struct ListFolder {
     depth: u32,
     before_last: Last,
     last: Last,
+    /// The last token was `(` or a comma.
+    follows_separator: bool,
     elements: Option<Elements>,
     rows: Option<Rows>,
 }
@@ -151,10 +153,7 @@ impl ListFolder {
         });
         literals.more.extend_from_slice(further);
         literals.slots.truncate(list.first_slot + 1);
-        // rows that hold lists are not folded into each other
-        if let Some(rows) = &mut self.rows {
-            rows.plain = false;
-        }
+        self.keep_apart();
     }
 
     /// After a token was appended to the normalised text.
@@ -181,10 +180,10 @@ impl ListFolder {
             TokenKind::LeftParen => self.open(key, literals),
             TokenKind::RightParen => self.close(token, key, literals),
             TokenKind::Comma => self.follow_rows(RowState::After, RowState::Before),
-            TokenKind::Parameter => {
-                if let Some(rows) = &mut self.rows {
-                    rows.plain = false;
-                }
+            TokenKind::Parameter => self.keep_apart(),
+            // what is worked out may need each row's own values; a sign does not
+            TokenKind::Operator if token.text(sql) != b"-" || !self.follows_separator => {
+                self.keep_apart();
             }
             _ => {}
         }
@@ -197,6 +196,7 @@ impl ListFolder {
         {
             self.rows = None;
         }
+        self.follows_separator = matches!(token.kind, TokenKind::LeftParen | TokenKind::Comma);
         self.before_last = self.last;
         self.last = match token.kind {
             TokenKind::Dot => Last::Dot,
@@ -213,6 +213,13 @@ impl ListFolder {
             }
             _ => Last::Other,
         };
+    }
+
+    /// The current row is not folded into another, and no other into it.
+    fn keep_apart(&mut self) {
+        if let Some(rows) = &mut self.rows {
+            rows.plain = false;
+        }
     }
 
     fn follow_rows(&mut self, from: RowState, to: RowState) {

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use pgherd_router::{
-    BackslashReading, ParameterFormat, ParameterSource, ParameterValue, PlanContext,
+    BackslashReading, ClientEncoding, ParameterFormat, ParameterSource, ParameterValue,
+    PlanContext, SettingsDigest,
 };
 use pgherd_topology::{
     Catalog, Collation, Column, ColumnDefault, ForeignKey, Function, FunctionKind, ListFunction,
@@ -279,6 +280,9 @@ pub fn context<'a>(
         catalog,
         search_path,
         backslash: BackslashReading::Literal,
+        role: "app",
+        settings: SettingsDigest::default(),
+        encoding: ClientEncoding::ByteSafe,
         parameter_types,
         named_shard: false,
     }
