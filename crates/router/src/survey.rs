@@ -273,7 +273,7 @@ impl<'s, 'a> Survey<'s, 'a> {
         if let Some((rule, index, key_type)) = uncertain {
             let number = u32::from(index) + 1;
             let rejection = Rejection::unsupported(
-                label::KEY_VALUE,
+                label::PARAMETER_TYPE,
                 "the type of a sharding key's parameter is not certain",
             )
             .detail(format!(

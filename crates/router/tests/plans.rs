@@ -264,4 +264,5 @@ files! {
     constants_are_worked_out: "constants.txt";
     subqueries_show_and_are_asked: "subqueries.txt";
     merges_are_placed: "merge.txt";
+    replicas_serve_proven_reads: "replica.txt";
 }
