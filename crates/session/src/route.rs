@@ -138,7 +138,8 @@ impl Session {
         }
     }
 
-    fn plan_now(
+    /// Plans a text with the catalog as it is.
+    pub(crate) fn plan_now(
         &self,
         sql: &str,
         parameter_types: &[u32],
