@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pgherd_router::{
-    Access, BackslashReading, PlanClass, PlanContext, Planned, Planner, Rejection,
+    Access, BackslashReading, ClientEncoding, PlanClass, PlanContext, Planned, Planner, Rejection,
+    SettingsDigest,
 };
 use pgherd_topology::{
     Catalog, Declarations, Function, RelationName, ShardId, ShardMap, Sharding, TableRule,
@@ -79,6 +80,9 @@ fn plan(sql: &str, declarations: Declarations) -> Result<Planned, Rejection> {
         backslash: BackslashReading::Literal,
         parameter_types: &[],
         named_shard: false,
+        role: "app",
+        settings: SettingsDigest::default(),
+        encoding: ClientEncoding::ByteSafe,
     };
     Planner::new(10).plan(sql.as_bytes(), &context)
 }

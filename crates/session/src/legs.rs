@@ -8,8 +8,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pgherd_pool::{Checkout, PoolError, Target};
+use pgherd_protocol::Target::Statement;
 use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
 use pgherd_router::Access;
 use pgherd_telemetry::{RouteMetrics, ServerRole};
@@ -110,6 +111,8 @@ pub struct Leg {
     pub translation: Option<Translation>,
     catalog_version: u64,
     settings_version: u64,
+    /// Statements that the client closed and this connection still has.
+    closing: Vec<Bytes>,
     _load: Load,
     client: Arc<Client>,
     held: HeldId,
@@ -263,6 +266,15 @@ impl Legs {
         }
     }
 
+    /// A statement's name stands for nothing any more: connections that know it are told before their next request.
+    pub fn close_statement(&mut self, name: &[u8]) {
+        for leg in &mut self.legs {
+            if !name.is_empty() && leg.connection.prepared.remove(name).is_some() {
+                leg.closing.push(Bytes::copy_from_slice(name));
+            }
+        }
+    }
+
     /// Closes all.
     pub fn close_all(&mut self) {
         for leg in &mut self.legs {
@@ -303,6 +315,7 @@ impl Session {
             }
         };
         self.apply_settings(node).await?;
+        self.close_statements(node)?;
         self.join_block(node)?;
         self.follow_catalog(node);
         Ok(node)
@@ -408,7 +421,7 @@ impl Session {
         }
     }
 
-    fn wants_replica(&self) -> bool {
+    pub(crate) fn wants_replica(&self) -> bool {
         self.settings.overrides().role == Some(WantedRole::Replica)
     }
 
@@ -455,6 +468,7 @@ impl Session {
             translation,
             catalog_version: catalog.version(),
             settings_version: 0,
+            closing: Vec::new(),
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),
             held,
@@ -493,6 +507,20 @@ impl Session {
             self.execute(node, &text).await.map_err(Failure::from)?;
         }
         self.legs.at(node).has_settings(version);
+        Ok(())
+    }
+
+    /// Queues Close for statements that the client has closed.
+    pub(crate) fn close_statements(&mut self, node: NodeId) -> Result<(), Failure> {
+        let leg = self.legs.at(node);
+        for name in std::mem::take(&mut leg.closing) {
+            let close = FrontendMessage::Close {
+                target: Statement,
+                name: &name,
+            };
+            encode(&close, &mut leg.connection.transport.outbox)?;
+            self.script.expect(Reply::Close, Audience::Pgherd);
+        }
         Ok(())
     }
 

@@ -186,7 +186,8 @@ impl Session {
             && self.legs.iter().any(|leg| leg.in_block)
     }
 
-    fn plan_now(
+    /// Plans a text with the catalog as it is.
+    pub(crate) fn plan_now(
         &self,
         sql: &str,
         parameter_types: &[u32],
