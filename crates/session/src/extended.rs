@@ -156,6 +156,7 @@ impl Session {
         Ok(match self.parse_message(frame)? {
             FrontendMessage::Parse(parse) => {
                 let statement = self.parse_statement(frame, &parse).await?;
+                self.check_block(&statement.planned.plan.statements)?;
                 if let Some(plan) = single_plan(&statement)
                     && is_for_server(plan)
                 {
@@ -169,6 +170,7 @@ impl Session {
             }
             FrontendMessage::Bind(bind) => {
                 let statement = self.known_statement(bind.statement).await?;
+                self.check_block(&statement.planned.plan.statements)?;
                 let place = match single_plan(&statement) {
                     Some(plan) if is_for_server(plan) => {
                         run.needs_server = true;
@@ -198,6 +200,7 @@ impl Session {
                 name,
             } => {
                 let statement = self.known_statement(name).await?;
+                self.check_block(&statement.planned.plan.statements)?;
                 if single_plan(&statement).is_none_or(is_for_server) {
                     run.needs_server = true;
                     let there = single_plan(&statement).map_or(ANYWHERE, where_parsed);

@@ -143,11 +143,17 @@ impl Leg {
         self.settings_version == version
     }
 
+    /// Notes that a simple query is on its way: it takes the place of the server's unnamed statement.
+    pub fn forget_unnamed(&mut self) {
+        self.connection.prepared.remove(b"");
+    }
+
     /// Queues a simple query.
     ///
     /// # Errors
     /// 54000 where the text is longer than a message can be.
     pub fn queue_query(&mut self, sql: &str) -> Result<(), Failure> {
+        self.forget_unnamed();
         encode(
             &FrontendMessage::Query(sql.as_bytes()),
             &mut self.connection.transport.outbox,
