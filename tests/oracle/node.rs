@@ -19,6 +19,10 @@ pub enum Node {
     List(List),
     /// A part that something simpler could stand for.
     Simplifiable(Box<Node>, Box<Node>),
+    /// A parameter by its number, within [`Node::Bound`].
+    Parameter(usize),
+    /// A text that names its parameters itself, and their values.
+    Bound(Box<Node>, Vec<Value>),
 }
 
 /// Items with what stands between them.
@@ -146,6 +150,11 @@ impl Node {
                 out.sql.push_str(&format!("${number}{}", value.cast));
             }
             Self::Value(value) => out.sql.push_str(&value.literal),
+            Self::Parameter(number) => out.sql.push_str(&format!("${number}")),
+            Self::Bound(inner, values) => {
+                inner.write(with_parameters, out);
+                out.parameters.extend(values.iter().cloned());
+            }
             Self::All(parts) => parts
                 .iter()
                 .for_each(|part| part.write(with_parameters, out)),
@@ -177,7 +186,7 @@ impl Node {
 
     fn reduce(&self, found: &mut dyn FnMut(Self)) {
         match self {
-            Self::Text(_) => {}
+            Self::Text(_) | Self::Parameter(_) | Self::Bound(..) => {}
             Self::Value(value) => {
                 if value.is_parameter {
                     let mut literal = value.clone();
@@ -224,6 +233,8 @@ impl Node {
     fn size(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
+            Self::Parameter(_) => 2,
+            Self::Bound(inner, _) => inner.size(),
             // a parameter counts more than a literal: it is the harder to read
             Self::Value(value) => value.literal.len() + usize::from(value.is_parameter),
             Self::All(parts) => parts.iter().map(Self::size).sum(),

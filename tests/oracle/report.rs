@@ -2,7 +2,7 @@
 //!
 //! Main type: [`Tally`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::client::Answer;
@@ -13,6 +13,7 @@ pub struct Tally {
     answered: usize,
     failed_alike: usize,
     refused: BTreeMap<String, usize>,
+    without_hint: BTreeSet<String>,
 }
 
 impl Tally {
@@ -29,6 +30,9 @@ impl Tally {
     /// One more was refused.
     pub(super) fn refused(&mut self, answer: &Answer) {
         let message = answer.failure().map_or("", |failure| &failure.message);
+        if answer.failure().is_none_or(|failure| failure.hint.is_none()) {
+            self.without_hint.insert(reason(message));
+        }
         *self.refused.entry(reason(message)).or_default() += 1;
     }
 
@@ -39,6 +43,14 @@ impl Tally {
         for (reason, count) in &other.refused {
             *self.refused.entry(reason.clone()).or_default() += count;
         }
+        self.without_hint
+            .extend(other.without_hint.iter().cloned());
+    }
+
+    /// The reasons that came without a hint.
+    #[must_use]
+    pub fn without_hint(&self) -> Vec<&str> {
+        self.without_hint.iter().map(String::as_str).collect()
     }
 
     /// All statements.

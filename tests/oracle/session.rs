@@ -98,24 +98,25 @@ impl Generator {
         round.push(Self::simple("CLOSE c"));
     }
 
+    /// A setting for a few statements.
     fn setting(&mut self, round: &mut Vec<Step>) {
-        let set = self.random.word(&[
-            "SET search_path TO archive, public",
-            "SET search_path = public",
-            "RESET search_path",
-            "SET search_path TO 'archive'",
-            "SHOW search_path",
-            "SET DateStyle = 'German'",
-            "RESET DateStyle",
-            "SET TIME ZONE 'America/New_York'",
-            "SET standard_conforming_strings = off",
-            "RESET standard_conforming_strings",
-            "SET transform_null_equals = on",
-            "RESET ALL",
-            "SET LOCAL search_path TO archive",
-            "DISCARD ALL",
+        let (set, reset) = *self.random.choose(&[
+            ("SET search_path TO archive, public", "RESET search_path"),
+            ("SET search_path TO archive, public", "SET search_path = public"),
+            ("SET search_path TO 'archive'", "SET search_path TO DEFAULT"),
+            ("SHOW search_path", "SHOW DateStyle"),
+            ("SET DateStyle = 'German'", "RESET DateStyle"),
+            ("SET TIME ZONE 'America/New_York'", "RESET TIME ZONE"),
+            ("SET standard_conforming_strings = off", "RESET standard_conforming_strings"),
+            ("SET transform_null_equals = on", "RESET ALL"),
+            ("SET LOCAL search_path TO archive", "DISCARD ALL"),
         ]);
         round.push(self.plain(set));
+        for _ in 0..1 + self.random.below(3) {
+            let step = self.statement();
+            round.push(step);
+        }
+        round.push(self.plain(reset));
     }
 
     /// PREPARE, EXECUTE and DEALLOCATE as statements.

@@ -31,12 +31,18 @@ pub struct Plot {
     pub sharding: &'static str,
     /// Further keys of each database in the configuration, such as `reads: { from: primary }`.
     pub database: &'static str,
-    /// DDL, sent through pgherd; what it refuses is run on every server instead.
+    /// DDL, run on every server behind pgherd's back.
+    pub behind: Vec<String>,
+    /// DDL after it, sent through pgherd; what it refuses is run on every server instead.
     pub definitions: Vec<String>,
     /// The first rows, one INSERT each.
     pub rows: Vec<String>,
+    /// Run after those on every database: rows made from rows that lie there.
+    pub direct: Vec<String>,
     /// Sharded tables.
     pub sharded: Vec<&'static str>,
+    /// Further sharded tables, without rows at first.
+    pub empty: Vec<&'static str>,
     /// Reference tables.
     pub reference: Vec<&'static str>,
     /// Tables of the first shard.
@@ -54,6 +60,8 @@ pub struct World {
     pairs: Vec<Pair>,
     /// Definitions that pgherd refused.
     pub refused_definitions: Vec<String>,
+    /// Definitions that failed through pgherd, and not on one Postgres.
+    pub failed_definitions: Vec<String>,
 }
 
 /// A sharded database and the plain one beside it.
@@ -130,6 +138,7 @@ impl World {
             _directory: directory,
             pairs,
             refused_definitions: Vec::new(),
+            failed_definitions: Vec::new(),
         };
         world.fill().await;
         world
@@ -177,17 +186,34 @@ impl World {
         for pair in &self.pairs {
             let mut client = wait_until_ready(pair).await;
             let mut plain = Connection::open(&pair.plain_endpoint, &pair.plain_database).await;
+            for definition in &pair.plot.behind {
+                expect_done(&mut plain, definition).await;
+                for server in &pair.servers {
+                    let mut direct = Connection::open(server, &pair.database).await;
+                    expect_done(&mut direct, definition).await;
+                }
+            }
             for definition in &pair.plot.definitions {
                 expect_done(&mut plain, definition).await;
                 let answer = client.simple(definition).await;
-                if answer.is_refused() {
-                    for server in &pair.servers {
-                        let mut direct = Connection::open(server, &pair.database).await;
-                        expect_done(&mut direct, definition).await;
-                    }
+                let Some(failure) = answer.failure() else {
+                    continue;
+                };
+                let refused = answer.is_refused();
+                for server in &pair.servers {
+                    let mut direct = Connection::open(server, &pair.database).await;
+                    let made = direct.simple(definition).await;
+                    assert!(
+                        !refused || made.failure().is_none(),
+                        "{definition}\n{}",
+                        describe(&made)
+                    );
+                }
+                if refused {
                     self.refused_definitions.push(definition.clone());
                 } else {
-                    assert!(answer.failure().is_none(), "{definition}\n{}", describe(&answer));
+                    self.failed_definitions
+                        .push(format!("{definition}: {} {}", failure.state, failure.message));
                 }
             }
             for row in &pair.plot.rows {
@@ -201,6 +227,13 @@ impl World {
                     // what was made behind pgherd's back is seen within a second
                     assert!(begun.elapsed() < READY_LIMIT, "{row}\n{}", describe(&answer));
                     tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+            for statement in &pair.plot.direct {
+                expect_done(&mut plain, statement).await;
+                for server in &pair.servers {
+                    let mut direct = Connection::open(server, &pair.database).await;
+                    expect_done(&mut direct, statement).await;
                 }
             }
             pair.keep_first_rows().await;
@@ -230,10 +263,25 @@ impl Pair {
         Connection::open(&self.plain_endpoint, &self.plain_database).await
     }
 
+    /// The first column of a query on one of its servers, asked directly.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn values(&self, server: &str, sql: &str) -> Vec<String> {
+        let mut direct = Connection::open(server, &self.database).await;
+        let answer = expect_done(&mut direct, sql).await;
+        let rows = answer.parts.iter().filter_map(|part| match part {
+            Part::Row(values) => values.first(),
+            _ => None,
+        });
+        rows.map(|value| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned())
+            .collect()
+    }
+
     /// Every database with the tables that it holds: the plain one, then the shards.
     fn holders(&self) -> Vec<(&str, &str, Vec<&'static str>)> {
         let plot = &self.plot;
-        let spread = [plot.sharded.as_slice(), &plot.reference].concat();
+        let spread = [plot.sharded.as_slice(), &plot.empty, &plot.reference].concat();
         let all = [spread.as_slice(), &plot.unlisted].concat();
         let mut holders = vec![(
             self.plain_endpoint.as_str(),
@@ -253,7 +301,7 @@ impl Pair {
             let mut direct = Connection::open(endpoint, database).await;
             expect_done(&mut direct, "CREATE SCHEMA fixture").await;
             for table in tables {
-                let copy = format!("CREATE TABLE {} AS TABLE {table}", kept(table));
+                let copy = format!("CREATE TABLE {} AS SELECT * FROM ONLY {table}", kept(table));
                 expect_done(&mut direct, &copy).await;
             }
         }
@@ -276,7 +324,7 @@ impl Pair {
         let (plain, shards) = sums.split_first().expect("the plain one comes first");
         let mut wrong = Vec::new();
         let mut position = 0;
-        for table in &plot.sharded {
+        for table in plot.sharded.iter().chain(&plot.empty) {
             let ours = shards.iter().fold((0, 0), |sum, shard| {
                 (sum.0 + shard[position].0, sum.1 + shard[position].1)
             });
@@ -311,11 +359,15 @@ impl Watch {
     /// # Panics
     /// If a server does not do it.
     pub async fn reset(&mut self) {
+        let empty = self.pair.plot.empty.clone();
         self.on_each(|tables| {
             let mut sql = "BEGIN;".to_owned();
             for table in tables {
-                let kept = kept(table);
-                let _ = write!(sql, "DELETE FROM {table}; INSERT INTO {table} TABLE {kept};");
+                let _ = write!(sql, "DELETE FROM ONLY {table};");
+                if !empty.contains(table) {
+                    let kept = kept(table);
+                    let _ = write!(sql, "INSERT INTO {table} TABLE {kept};");
+                }
             }
             sql + "COMMIT"
         })
@@ -343,7 +395,7 @@ impl Watch {
         let mut answers = Vec::new();
         for (connection, _) in &mut self.connections {
             let answer = connection.receive(None).await;
-            assert!(answer.failure().is_none(), "{}", describe(&answer));
+            assert!(answer.failure().is_none(), "{:?}", answer.failure());
             answers.push(answer);
         }
         answers
@@ -364,7 +416,7 @@ fn sums_query(tables: &[&'static str]) -> String {
     let parts: Vec<String> = tables
         .iter()
         .map(|table| {
-            format!("(SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {table} t)")
+            format!("(SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM ONLY {table} t)")
         })
         .collect();
     format!("SELECT {}", parts.join(", "))
