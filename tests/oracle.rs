@@ -52,6 +52,7 @@ async fn run(seed: u64, statements: usize, shards: &[u16]) {
     for (run, shards) in runs.into_iter().zip(shards) {
         let (tally, found) = run.await.unwrap();
         println!("{}", tally.table(&format!("over {shards} shards")));
+        println!("SQLSTATEs of failures alike: {}\n", tally.failures());
         served.push((*shards, tally.served(), tally.total()));
         differences.extend(found);
     }

@@ -11,7 +11,7 @@ use super::client::Answer;
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     answered: usize,
-    failed_alike: usize,
+    failed_alike: BTreeMap<String, usize>,
     refused: BTreeMap<String, usize>,
     without_hint: BTreeSet<String>,
 }
@@ -23,8 +23,8 @@ impl Tally {
     }
 
     /// One more failed as on one Postgres.
-    pub(super) fn failed_alike(&mut self) {
-        self.failed_alike += 1;
+    pub(super) fn failed_alike(&mut self, state: &str) {
+        *self.failed_alike.entry(state.to_owned()).or_default() += 1;
     }
 
     /// One more was refused.
@@ -39,7 +39,9 @@ impl Tally {
     /// Adds another's counts.
     pub fn add(&mut self, other: &Self) {
         self.answered += other.answered;
-        self.failed_alike += other.failed_alike;
+        for (state, count) in &other.failed_alike {
+            *self.failed_alike.entry(state.clone()).or_default() += count;
+        }
         for (reason, count) in &other.refused {
             *self.refused.entry(reason.clone()).or_default() += count;
         }
@@ -62,7 +64,19 @@ impl Tally {
     /// Those that were answered, errors as on one Postgres included.
     #[must_use]
     pub fn served(&self) -> usize {
-        self.answered + self.failed_alike
+        self.answered + self.failed()
+    }
+
+    fn failed(&self) -> usize {
+        self.failed_alike.values().sum()
+    }
+
+    /// Which errors both sides had, by SQLSTATE.
+    #[must_use]
+    pub fn failures(&self) -> String {
+        let states = self.failed_alike.iter();
+        let states: Vec<String> = states.map(|(state, count)| format!("{state} {count}")).collect();
+        states.join(", ")
     }
 
     /// A table in Markdown.
@@ -77,7 +91,7 @@ impl Tally {
             let _ = writeln!(table, "| {what} | {count} | {} |", share(count));
         };
         line("answered as by one Postgres", self.answered);
-        line("failed as on one Postgres", self.failed_alike);
+        line("failed as on one Postgres", self.failed());
         let mut refused: Vec<_> = self.refused.iter().collect();
         refused.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), (*reason).clone()));
         for (reason, count) in refused {

@@ -98,9 +98,9 @@ impl Sides {
             if !same(&ours, &theirs, step.certainty) {
                 return Err(both(&ours, &theirs));
             }
-            if ours.failure().is_some() {
+            if let Some(failure) = theirs.failure() {
                 self.forget(step.mode).await;
-                tally.failed_alike();
+                tally.failed_alike(&failure.state);
                 return Ok(false);
             }
             if number == 0 {

@@ -161,7 +161,8 @@ impl Session {
                     && is_for_server(plan)
                 {
                     run.needs_server = true;
-                    parsed_for.join(&where_parsed(plan), &self.database.sharding())?;
+                    let there = self.where_parsed(plan);
+                    parsed_for.join(&there, &self.database.sharding())?;
                 } else if statement.planned.plan.statements.is_empty() {
                     run.needs_server = true;
                     parsed_for.join(&ANYWHERE, &self.database.sharding())?;
@@ -203,7 +204,8 @@ impl Session {
                 self.check_block(&statement.planned.plan.statements)?;
                 if single_plan(&statement).is_none_or(is_for_server) {
                     run.needs_server = true;
-                    let there = single_plan(&statement).map_or(ANYWHERE, where_parsed);
+                    let there = single_plan(&statement)
+                        .map_or(ANYWHERE, |plan| self.where_parsed(plan));
                     parsed_for.join(&there, &self.database.sharding())?;
                 }
                 Step::DescribeStatement(statement)
@@ -732,6 +734,19 @@ impl Session {
         }
     }
 
+    /// Where a statement can be parsed before its keys are known: tables placed by key are on every shard, a cursor is not.
+    fn where_parsed(&self, plan: &StatementPlan) -> Route {
+        let place = match &plan.placement {
+            Placement::One(shard) => Place::Shard(*shard),
+            Placement::WhereCursorIs => self.cursor_place(&plan.action),
+            _ => Place::Any,
+        };
+        Route {
+            place,
+            access: plan.access,
+        }
+    }
+
     /// Of a run that was refused as a whole nothing stays.
     fn forget_unparsed(&mut self, frames: &[Frame]) {
         for frame in frames {
@@ -796,18 +811,6 @@ const ANYWHERE: Route = Route {
     place: Place::Any,
     access: Access::Read,
 };
-
-/// Where a statement can be parsed before its keys are known: tables placed by key are on every shard.
-fn where_parsed(plan: &StatementPlan) -> Route {
-    let place = match &plan.placement {
-        Placement::One(shard) => Place::Shard(*shard),
-        _ => Place::Any,
-    };
-    Route {
-        place,
-        access: plan.access,
-    }
-}
 
 fn local_only(statement: &Statement) -> bool {
     single_plan(statement).is_some_and(|plan| is_local(&plan.action))

@@ -321,7 +321,15 @@ impl Session {
 
     /// Chooses a server.
     async fn server(&mut self, shard: ShardId, access: Access) -> Result<(NodeId, Role), Failure> {
-        let reads_only = self.block.as_ref().is_none_or(|block| block.read_only);
+        let serializable = self
+            .settings
+            .value("default_transaction_isolation")
+            .is_some_and(|level| level.eq_ignore_ascii_case("serializable"));
+        // a replica does not do SERIALIZABLE
+        let reads_only = match &self.block {
+            Some(block) => block.read_only && !block.serializable.unwrap_or(serializable),
+            None => !serializable,
+        };
         let wanted = self.settings.overrides().role;
         let may_read = match wanted {
             Some(WantedRole::Primary) => false,
