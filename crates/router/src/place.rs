@@ -7,7 +7,9 @@ use pgherd_topology::{RelationName, ShardId};
 use smallvec::SmallVec;
 
 use crate::action::Action;
-use crate::plan::{Access, KeySet, KeyedPlacement, NamedCheck, Placement, Residue};
+use crate::plan::{
+    Access, KeyOrigin, KeySet, KeySource, KeyedPlacement, NamedCheck, Placement, Residue,
+};
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, TableMode, TableUse};
 use crate::survey::{Survey, rule_of};
@@ -189,6 +191,16 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
             "an operator outside pg_catalog is not followed on a sharded database",
         ));
     }
+    if let Some(operator) = &survey.census.changing_operator {
+        return Err(Rejection::unsupported(
+            label::NOT_FOLLOWED,
+            "an operator may read or write rows that the planner cannot place",
+        )
+        .detail(format!(
+            "The function behind an operator {operator} did not come with Postgres and is not immutable."
+        ))
+        .hint("Name a shard with SET pgherd.shard."));
+    }
     if let Some(name) = &functions.runs_text {
         return Err(Rejection::unsupported(
             label::NOT_FOLLOWED,
@@ -250,6 +262,11 @@ fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Reje
         ));
     }
     *reason = match keys.as_slice() {
+        [key] if key.columns.iter().any(is_array) => format!(
+            "the sharding key {} ({}) is fixed to the elements of an array, which must live on one shard at execution",
+            key.rule.table,
+            key.rule.key.join(", ")
+        ),
         [key] => format!(
             "the sharding key {} ({}) is fixed to one value",
             key.rule.table,
@@ -261,6 +278,13 @@ fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Reje
         ),
     };
     Ok(Placement::Keyed(KeyedPlacement { keys }))
+}
+
+fn is_array(source: &KeySource) -> bool {
+    matches!(
+        source.origin,
+        KeyOrigin::ArrayLiteral(_) | KeyOrigin::ArrayParameter(_)
+    )
 }
 
 /// The `=` that Postgres chooses must be the key type's own: that of pg_catalog.
@@ -438,6 +462,8 @@ fn access(survey: &Survey<'_, '_>) -> Access {
         && !survey.locks
         && !survey.into
         && !survey.census.foreign_operator
+        && survey.census.changing_operator.is_none()
+        && !survey.census.casts_to_user_type
         && functions.volatile.is_none()
         && functions.user.is_none()
         && functions.server_local.is_none()

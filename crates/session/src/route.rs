@@ -9,8 +9,8 @@ use std::sync::Arc;
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::BackslashReading;
 use pgherd_router::{
-    Access, Action, Destination, HintRole, Overrides as PlanOverrides, ParameterSource,
-    PlanContext, Planned, Resolved, StatementPlan, Values,
+    Access, Action, ClientEncoding, Destination, HintRole, Overrides as PlanOverrides,
+    ParameterSource, PlanContext, Planned, Resolved, SettingsDigest, StatementPlan, Values,
 };
 use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
@@ -153,6 +153,12 @@ impl Session {
             database: self.database.name(),
             search_path: &self.search_path(),
             backslash: self.backslash(),
+            role: self.settings.value("role").unwrap_or(&self.user_name),
+            settings: SettingsDigest::of(|name| self.settings.value(name)),
+            encoding: self
+                .settings
+                .value("client_encoding")
+                .map_or(ClientEncoding::ByteSafe, ClientEncoding::of_name),
             parameter_types,
             named_shard: overrides.shard.is_some() || overrides.sharding_key.is_some(),
         };
@@ -167,11 +173,11 @@ impl Session {
 
     /// How this client's plain literals read a backslash.
     fn backslash(&self) -> BackslashReading {
-        if self
-            .settings
-            .value("standard_conforming_strings")
-            .is_some_and(is_off)
-        {
+        let off = match self.settings.value("standard_conforming_strings") {
+            Some(value) => is_off(value),
+            None => !self.catalog().settings().standard_conforming_strings,
+        };
+        if off {
             BackslashReading::Escape
         } else {
             BackslashReading::Literal

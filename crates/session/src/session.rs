@@ -674,7 +674,9 @@ impl Session {
     /// What the client asked for in its startup message, as settings of every server that serves it.
     pub(crate) fn apply_startup_settings(&mut self) {
         for (name, value) in &self.startup_settings {
-            self.settings.know(name, Some(&known_form(name, value)));
+            // clients spell names as they like, and SET's are in lower case
+            let known = name.to_ascii_lowercase();
+            self.settings.know(&known, Some(&known_form(&known, value)));
             let text = format!(
                 "SELECT pg_catalog.set_config({}, {}, false)",
                 quoted_text(name),
@@ -687,7 +689,7 @@ impl Session {
     fn startup_value(&self, name: &str) -> Option<&str> {
         self.startup_settings
             .iter()
-            .find(|(startup, _)| &**startup == name)
+            .find(|(startup, _)| startup.eq_ignore_ascii_case(name))
             .map(|(_, value)| &**value)
     }
 

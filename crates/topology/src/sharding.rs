@@ -10,9 +10,11 @@ mod functions;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::hash::{bucket_of, combine_hash};
 use crate::ids::{BucketId, ShardId};
-use crate::key::{KeyError, KeyInput, KeyValues};
+use crate::key::{KeyError, KeyInput, KeyValue, KeyValues};
 use crate::name_index::{NameIndex, Named};
 use crate::names::RelationName;
 use crate::shard_map::ShardMap;
@@ -284,19 +286,33 @@ impl Sharding {
                 given: key.len(),
             });
         }
-        let values = || {
-            key.iter()
-                .map(|input| input.value()?.ok_or(KeyError::Null))
+        let values = key
+            .iter()
+            .map(|input| input.value())
+            .collect::<Result<SmallVec<[Option<KeyValue<'_>>; 1]>, _>>()?;
+        self.locate_values(rule, values)
+    }
+
+    /// As [`Sharding::locate`], of values that were read already.
+    ///
+    /// # Errors
+    /// Where no shard owns the key.
+    pub fn locate_values<'k>(
+        &self,
+        rule: &TableRule,
+        key: impl IntoIterator<Item = Option<KeyValue<'k>>>,
+    ) -> Result<Location, KeyError> {
+        let mut key = key.into_iter();
+        let mut values = || {
+            key.by_ref()
+                .map(|value| value.ok_or(KeyError::Null))
                 .collect::<Result<KeyValues<'_>, _>>()
         };
         match &rule.function {
             ShardingFunction::Hash => {
-                let mut combined = 0;
-                for input in key {
-                    if let Some(value) = input.value()? {
-                        combined = combine_hash(combined, value.partition_hash());
-                    }
-                }
+                let combined = key.flatten().fold(0, |combined, value| {
+                    combine_hash(combined, value.partition_hash())
+                });
                 let (bucket, shard) = self.shard_of_hash(combined);
                 Ok(Location {
                     shard,
