@@ -9,6 +9,8 @@ pub mod beside;
 pub mod certificates;
 pub mod cluster;
 pub mod configuration;
+#[path = "oracle/mod.rs"]
+pub mod oracle;
 pub mod product;
 pub mod wire;
 

@@ -147,11 +147,17 @@ impl Leg {
         self.settings_version == version
     }
 
+    /// Notes that a simple query is on its way: it takes the place of the server's unnamed statement.
+    pub fn forget_unnamed(&mut self) {
+        self.connection.prepared.remove(b"");
+    }
+
     /// Queues a simple query.
     ///
     /// # Errors
     /// 54000 where the text is longer than a message can be.
     pub fn queue_query(&mut self, sql: &str) -> Result<(), Failure> {
+        self.forget_unnamed();
         encode(
             &FrontendMessage::Query(sql.as_bytes()),
             &mut self.connection.transport.outbox,
@@ -342,7 +348,15 @@ impl Session {
 
     /// Chooses a server.
     async fn server(&mut self, shard: ShardId, access: Access) -> Result<(NodeId, Role), Failure> {
-        let reads_only = self.block.as_ref().is_none_or(|block| block.read_only);
+        let serializable = self
+            .settings
+            .value("default_transaction_isolation")
+            .is_some_and(|level| level.eq_ignore_ascii_case("serializable"));
+        // a replica does not do SERIALIZABLE
+        let reads_only = match &self.block {
+            Some(block) => block.read_only && !block.serializable.unwrap_or(serializable),
+            None => !serializable,
+        };
         let wanted = self.settings.overrides().role;
         let may_read = match wanted {
             Some(WantedRole::Primary) => false,

@@ -100,11 +100,13 @@ impl Session {
         Ok(match self.parse_message(frame)? {
             FrontendMessage::Parse(parse) => {
                 let statement = self.parse_statement(frame, &parse).await?;
+                self.check_block(&statement.planned.plan.statements)?;
                 if let Some(plan) = single_plan(&statement)
                     && is_for_server(plan)
                 {
                     run.needs_server = true;
-                    parsed_for.join(&where_parsed(plan), &self.sharding())?;
+                    let there = self.where_parsed(plan);
+                    parsed_for.join(&there, &self.sharding())?;
                 } else if statement.planned.plan.statements.is_empty() {
                     run.needs_server = true;
                     parsed_for.join(&ANYWHERE, &self.sharding())?;
@@ -113,6 +115,7 @@ impl Session {
             }
             FrontendMessage::Bind(bind) => {
                 let statement = self.known_statement(bind.statement).await?;
+                self.check_block(&statement.planned.plan.statements)?;
                 let place = match single_plan(&statement) {
                     Some(plan) if is_for_server(plan) => {
                         run.needs_server = true;
@@ -143,9 +146,11 @@ impl Session {
                 name,
             } => {
                 let statement = self.known_statement(name).await?;
+                self.check_block(&statement.planned.plan.statements)?;
                 if single_plan(&statement).is_none_or(is_for_server) {
                     run.needs_server = true;
-                    let there = single_plan(&statement).map_or(ANYWHERE, where_parsed);
+                    let there =
+                        single_plan(&statement).map_or(ANYWHERE, |plan| self.where_parsed(plan));
                     parsed_for.join(&there, &self.sharding())?;
                 }
                 Step::DescribeStatement(statement)
@@ -193,6 +198,19 @@ impl Session {
                 .into());
             }
         })
+    }
+
+    /// Where a statement can be parsed before its keys are known: tables placed by key are on every shard, a cursor is not.
+    fn where_parsed(&self, plan: &StatementPlan) -> Route {
+        let place = match &plan.placement {
+            Placement::One(shard) => Place::Shard(*shard),
+            Placement::WhereCursorIs => self.cursor_place(&plan.action),
+            _ => Place::Any,
+        };
+        Route {
+            place,
+            access: plan.access,
+        }
     }
 
     pub(crate) async fn parse_statement(
@@ -350,18 +368,6 @@ const ANYWHERE: Route = Route {
     place: Place::Any,
     access: Access::Read,
 };
-
-/// Where a statement can be parsed before its keys are known: tables placed by key are on every shard.
-fn where_parsed(plan: &StatementPlan) -> Route {
-    let place = match &plan.placement {
-        Placement::One(shard) => Place::Shard(*shard),
-        _ => Place::Any,
-    };
-    Route {
-        place,
-        access: plan.access,
-    }
-}
 
 pub fn local_only(statement: &Statement) -> bool {
     single_plan(statement).is_some_and(|plan| is_local(&plan.action))

@@ -351,7 +351,7 @@ impl Session {
         Ok(Route { place, access })
     }
 
-    fn cursor_place(&self, action: &Action) -> Place {
+    pub(crate) fn cursor_place(&self, action: &Action) -> Place {
         let cursor = match action {
             Action::Fetch(name) => Some(name),
             Action::Close(pgherd_router::CursorTarget::Named(name)) => Some(name),

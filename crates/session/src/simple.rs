@@ -81,6 +81,8 @@ impl Session {
             return Err(Failure::Refused(lost));
         }
         match statements {
+            // as Postgres has it, an empty text is no command
+            [] => Ok(()),
             [statement] if ends_failed_block(&statement.action) => Ok(()),
             _ => Err(block_failed()),
         }
@@ -138,13 +140,10 @@ impl Session {
         route: &Route,
     ) -> Result<(), Failure> {
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
-            session
-                .legs
-                .at(node)
-                .connection
-                .transport
-                .outbox
-                .extend_from_slice(frame.bytes());
+            let leg = session.legs.at(node);
+            leg.forget_unnamed();
+            let out = &mut leg.connection.transport.outbox;
+            out.extend_from_slice(frame.bytes());
             script.expect(Reply::Query, Audience::Client);
             Ok(())
         };

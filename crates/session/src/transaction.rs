@@ -5,6 +5,7 @@
 //! Main type: [`Block`].
 
 use pgherd_protocol::PgError;
+use pgherd_router::{IsolationLevel, TransactionModes};
 use pgherd_topology::{NodeId, ShardId};
 use smallvec::SmallVec;
 
@@ -25,6 +26,8 @@ pub struct Block {
     begin: Box<str>,
     /// READ ONLY, as far as known.
     pub read_only: bool,
+    /// Whether it is SERIALIZABLE, which a replica does not do; `None` where the session's default holds.
+    pub serializable: Option<bool>,
     /// An error came: everything but the block's end is refused (25P02).
     pub failed: bool,
     /// The one shard that this block writes on.
@@ -49,6 +52,7 @@ impl Block {
         Self {
             begin: begin.trim_end_matches([';', ' ', '\n', '\t']).into(),
             read_only,
+            serializable: None,
             failed: false,
             writer: None,
             two_phase: false,
@@ -63,7 +67,20 @@ impl Block {
 
     /// The block that AND CHAIN opens after this one: the same modes, nothing else.
     pub fn chained(&self, start: Mark) -> Self {
-        Self::new(&self.begin, self.read_only, start)
+        Self {
+            serializable: self.serializable,
+            ..Self::new(&self.begin, self.read_only, start)
+        }
+    }
+
+    /// The modes of BEGIN or SET TRANSACTION are in force.
+    pub fn take_modes(&mut self, modes: &TransactionModes) {
+        if let Some(read_only) = modes.read_only {
+            self.read_only = read_only;
+        }
+        if let Some(isolation) = &modes.isolation {
+            self.serializable = Some(*isolation == IsolationLevel::Serializable);
+        }
     }
 
     /// Notes who took part, as they leave the block.
