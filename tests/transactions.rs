@@ -255,3 +255,54 @@ async fn a_transaction_is_seen_by_others_only_when_committed() {
     assert_eq!(own.len(), 1);
     writer.batch_execute("COMMIT").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_with_startup_settings_share_few_connections() {
+    let cluster = TestCluster::new()
+        .shards(1)
+        .configure(|configuration| {
+            configuration.sharding.clear();
+            configuration.database = "pool: { size: 2, checkout_timeout: 3s }".into();
+        })
+        .start()
+        .await;
+    let connect = async |name: &str, options: &str| {
+        let url = format!(
+            "{}?application_name={name}&options={options}",
+            cluster.url("app")
+        );
+        cluster.try_connect(&url).await.unwrap()
+    };
+    let mut clients = Vec::new();
+    for number in 0..12 {
+        let zone = ["-cTimeZone%3DAsia/Tokyo", "-cDateStyle%3DGerman", ""][number % 3];
+        clients.push((number, connect(&format!("client{number}"), zone).await));
+    }
+    // whoever had the connection before, each finds its own settings and nobody else's
+    for round in 0..3 {
+        for (number, client) in &clients {
+            let messages = client
+                .simple_query(
+                    "SELECT current_setting('application_name'), current_setting('TimeZone') = 'Asia/Tokyo', \
+                     current_setting('DateStyle') LIKE 'German%'",
+                )
+                .await
+                .unwrap();
+            let Some(SimpleQueryMessage::Row(row)) = messages
+                .iter()
+                .find(|message| matches!(message, SimpleQueryMessage::Row(_)))
+            else {
+                panic!("no row");
+            };
+            let is = |expected: bool| Some(if expected { "t" } else { "f" });
+            assert_eq!(row.get(0), Some(&*format!("client{number}")), "{round}");
+            assert_eq!(row.get(1), is(number % 3 == 0), "{round} {number}");
+            assert_eq!(row.get(2), is(number % 3 == 1), "{round} {number}");
+        }
+    }
+    // a client without any is greeted with the server's own
+    let output = cluster
+        .psql(&["SELECT current_setting('DateStyle') LIKE 'ISO%', current_setting('TimeZone') <> 'Asia/Tokyo'"])
+        .await;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "t|t\n");
+}

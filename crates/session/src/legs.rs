@@ -110,7 +110,8 @@ pub struct Leg {
     /// Translates object ids where this shard's differ from the home shard's.
     pub translation: Option<Translation>,
     catalog_version: u64,
-    settings_version: u64,
+    /// `None` until it was brought to this client's settings.
+    settings_version: Option<u64>,
     /// Statements that the client closed and this connection still has.
     closing: Vec<Bytes>,
     _load: Load,
@@ -139,12 +140,12 @@ impl Leg {
 
     /// Notes that it has every setting up to this version.
     pub fn has_settings(&mut self, version: u64) {
-        self.settings_version = version;
+        self.settings_version = Some(version);
     }
 
     /// Whether it has the settings of this version.
     pub fn settings_are(&self, version: u64) -> bool {
-        self.settings_version == version
+        self.settings_version == Some(version)
     }
 
     /// Notes that a simple query is on its way: it takes the place of the server's unnamed statement.
@@ -481,7 +482,7 @@ impl Session {
             pinned: None,
             translation,
             catalog_version: catalog.version(),
-            settings_version: 0,
+            settings_version: None,
             closing: Vec::new(),
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),
@@ -513,10 +514,35 @@ impl Session {
     async fn apply_settings(&mut self, node: NodeId) -> Result<(), Failure> {
         let version = self.settings.version();
         let leg = self.legs.at(node);
-        if leg.settings_version == version {
+        if leg.settings_version == Some(version) {
             return Ok(());
         }
-        if let Some(text) = self.settings.replay_from(leg.settings_version) {
+        let fresh = leg.settings_version.is_none();
+        let carried = self.settings.carried().map(Option::<&Arc<_>>::cloned);
+        if fresh && carried.as_ref() == Some(&leg.connection.carried) {
+            leg.has_settings(version);
+            return Ok(());
+        }
+        let mut text = match leg.connection.carried.take() {
+            Some(other) => other.undo.to_string(),
+            None => String::new(),
+        };
+        text += &self
+            .settings
+            .replay_from(leg.settings_version.unwrap_or(0))
+            .unwrap_or_default();
+        if text.is_empty() {
+            leg.has_settings(version);
+            return Ok(());
+        }
+        if fresh && carried.is_some() {
+            // a server that refuses some of it has done none of it, and is in a state that nobody wants
+            if let Err(trouble) = self.execute(node, &text).await {
+                self.legs.close(node);
+                return Err(trouble.into());
+            }
+            self.legs.at(node).connection.carried = carried.flatten();
+        } else {
             leg.pin("settings");
             self.execute(node, &text).await.map_err(Failure::from)?;
         }

@@ -131,7 +131,7 @@ impl Session {
         self.statements.clear();
         self.cursors.clear();
         self.settings.clear();
-        self.apply_startup_settings();
+        self.begin_settings();
     }
 
     fn set_override(&mut self, setting: &SettingAction) -> Result<(), Failure> {

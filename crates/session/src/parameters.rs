@@ -210,9 +210,21 @@ async fn ask(
     settings: &[(String, String)],
 ) -> Result<Parameters, Failure> {
     let mut connection = checkout(database, login).await?;
+    if let Some(other) = connection.carried.take() {
+        // what another client's startup asked for is nothing to this one
+        let undone = parameters_after(&mut connection, &[&other.undo]).await;
+        if undone.is_err() {
+            connection.mark_dirty("another client's settings");
+        }
+        undone?;
+    }
     match settings_statement(settings, SettingScope::Transaction) {
         None => Ok(connection.parameters().clone()),
-        Some(statement) => try_settings(&mut connection, &statement).await,
+        // in force for a transaction, in which the server reports what they made of its parameters
+        Some(statement) => {
+            let tried = format!("BEGIN; {statement}");
+            parameters_after(&mut connection, &[&tried, "ROLLBACK"]).await
+        }
     }
 }
 
@@ -267,20 +279,22 @@ fn fatal(error: &PoolError) -> PgError {
     error
 }
 
-/// Puts settings in force for a transaction, in which the server reports what they made of its parameters, and ends that.
-async fn try_settings(connection: &mut Checkout, statement: &str) -> Result<Parameters, Failure> {
-    let tried = format!("BEGIN; {statement}");
+/// Runs queries; the server's parameters after the first of them.
+async fn parameters_after(
+    connection: &mut Checkout,
+    queries: &[&str],
+) -> Result<Parameters, Failure> {
     // a simple query takes the place of the unnamed statement
     connection.prepared.remove(b"");
     let lost =
         |what: String| Failure::Unreachable(PgError::fatal(SqlState::CONNECTION_FAILURE, what));
-    for query in [tried.as_str(), "ROLLBACK"] {
+    for query in queries {
         FrontendMessage::Query(query.as_bytes())
             .encode(&mut connection.transport.outbox)
             .map_err(|error| lost(error.to_string()))?;
         connection.note_request();
     }
-    let mut tried = None;
+    let mut after_first = None;
     let mut refused = None;
     while connection.owed() > 0 {
         let frame = split_frame(&mut connection.transport.inbox, MAX_MESSAGE)
@@ -303,13 +317,13 @@ async fn try_settings(connection: &mut Checkout, statement: &str) -> Result<Para
                 refused.get_or_insert_with(|| PgError::from(fields));
             }
             BackendMessage::ReadyForQuery(status) => {
-                tried.get_or_insert_with(|| connection.parameters().clone());
+                after_first.get_or_insert_with(|| connection.parameters().clone());
                 connection.note_ready(status);
             }
             _ => {}
         }
     }
-    match (refused, tried) {
+    match (refused, after_first) {
         (Some(mut error), _) => {
             error.severity = Severity::Fatal;
             error

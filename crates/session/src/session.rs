@@ -30,6 +30,7 @@ use crate::settings::Settings;
 use crate::statements::Statements;
 use crate::tokens::Tokens;
 use crate::transaction::Block;
+use crate::transaction::quoted;
 
 /// A logged-in client.
 pub struct Session {
@@ -106,7 +107,7 @@ impl Session {
             requests: RequestReader::default(),
             generations,
         };
-        session.apply_startup_settings();
+        session.begin_settings();
         session
     }
 
@@ -318,6 +319,20 @@ impl Session {
             );
             self.settings.record(name, &text);
         }
+    }
+
+    /// The settings of the startup message, and none besides.
+    pub(crate) fn begin_settings(&mut self) {
+        self.apply_startup_settings();
+        let names = self.startup_settings.iter().map(|(name, _)| name);
+        // RESET of the first two takes back more than was set, and of a made-up name less
+        let can_be_undone = names.clone().all(|name| {
+            !name.eq_ignore_ascii_case("role")
+                && !name.eq_ignore_ascii_case("session_authorization")
+                && !name.contains('.')
+        });
+        let undo = names.map(|name| format!("RESET {};\n", quoted(name)));
+        self.settings.begin(can_be_undone.then(|| undo.collect()));
     }
 
     /// What the client asked for at its startup.

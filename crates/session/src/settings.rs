@@ -5,6 +5,9 @@
 //! (documentation of SET). Never does: sending them. Main types: [`Settings`], [`Overrides`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgherd_pool::CarriedSettings;
 
 use pgherd_topology::ShardId;
 
@@ -52,6 +55,10 @@ pub struct Mark {
 pub struct Settings {
     version: u64,
     changes: Vec<Change>,
+    /// What the startup message asked for; `None` where that was nothing, or nothing that a connection can be freed of again.
+    startup: Option<Arc<CarriedSettings>>,
+    /// Whether the changes are those of the startup message and no others.
+    only_startup: bool,
     /// Made in the open block, kept if it commits.
     pending: Vec<(Box<str>, Box<str>)>,
     overrides: Overrides,
@@ -97,8 +104,27 @@ impl Settings {
         }
     }
 
+    /// Takes the changes so far for those of the startup message, which [`CarriedSettings`] sum up where `undo` can take them back.
+    pub fn begin(&mut self, undo: Option<String>) {
+        self.only_startup = true;
+        self.startup = undo.and_then(|undo| {
+            Some(Arc::new(CarriedSettings {
+                apply: self.replay_from(0)?.into(),
+                undo: undo.into(),
+            }))
+        });
+    }
+
+    /// What a connection may keep when it goes to another client: `Some(None)` is nothing. `None` where the client has changed
+    /// something since its startup.
+    pub fn carried(&self) -> Option<Option<&Arc<CarriedSettings>>> {
+        let fits = self.startup.is_some() || self.changes.is_empty();
+        (self.only_startup && fits).then_some(self.startup.as_ref())
+    }
+
     /// Records a session-level change that a server accepted outside of a block.
     pub fn record(&mut self, name: &str, text: &str) {
+        self.only_startup = false;
         self.version += 1;
         self.changes.retain(|change| &*change.name != name);
         self.changes.push(Change {

@@ -24,6 +24,9 @@ pub struct ServerConnection {
     pub transport: Transport,
     /// The statements prepared here. The pool leaves them; who prepares them sees to it that they can stay.
     pub prepared: PreparedStatements,
+    /// What a client's startup message asked for and the connection was brought to. The pool leaves it: who takes the connection keeps it
+    /// where it is what he wants, or undoes it.
+    pub carried: Option<Arc<CarriedSettings>>,
     parameters: Parameters,
     status: TransactionStatus,
     /// ReadyForQuery messages still to come.
@@ -33,6 +36,15 @@ pub struct ServerConnection {
     dirty: Option<&'static str>,
     last_used: Instant,
     origin: Origin,
+}
+
+/// Settings that a connection can go from one client to the next with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CarriedSettings {
+    /// The statements that make them.
+    pub apply: Box<str>,
+    /// The statements that bring back what the connection was opened with.
+    pub undo: Box<str>,
 }
 
 /// What never changes while a connection lives.
@@ -56,6 +68,7 @@ impl ServerConnection {
         Self {
             transport,
             prepared: PreparedStatements::default(),
+            carried: None,
             parameters,
             status: TransactionStatus::Idle,
             owed: 0,

@@ -14,7 +14,7 @@ use pgherd_topology::{Address, NodeId, ShardId};
 
 pub use self::cancel::{Canceller, cancel};
 pub(crate) use self::connection::Origin;
-pub use self::connection::{Parameters, PreparedStatements, ServerConnection};
+pub use self::connection::{CarriedSettings, Parameters, PreparedStatements, ServerConnection};
 pub(crate) use self::login::{Opened, open};
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.
