@@ -8,6 +8,7 @@
 pub mod certificates;
 pub mod cluster;
 pub mod configuration;
+pub mod detour;
 pub mod product;
 pub mod wire;
 

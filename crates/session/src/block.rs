@@ -105,10 +105,7 @@ impl Session {
                     Some(_) => {
                         self.tell_block(sql).await?;
                         if let Some(block) = &mut self.block {
-                            block.set(sql);
-                            if let Some(read_only) = modes.read_only {
-                                block.read_only = read_only;
-                            }
+                            block.set_modes(sql, modes.read_only);
                         }
                     }
                 }
@@ -162,10 +159,7 @@ impl Session {
             }
             Action::SetTransaction(TransactionScope::Current, modes) => {
                 if let Some(block) = &mut self.block {
-                    block.set(sql);
-                    if let Some(read_only) = modes.read_only {
-                        block.read_only = read_only;
-                    }
+                    block.set_modes(sql, modes.read_only);
                 }
             }
             _ => {}

@@ -14,8 +14,13 @@ use crate::settings::Mark;
 /// Something that a late joiner is told after BEGIN.
 #[derive(Debug, Clone)]
 enum Told {
-    Savepoint { name: Box<str>, mark: Mark },
+    Savepoint {
+        name: Box<str>,
+        mark: Mark,
+    },
     Setting(Box<str>),
+    /// SET TRANSACTION, which AND CHAIN carries over.
+    Modes(Box<str>),
 }
 
 /// An open transaction block.
@@ -63,7 +68,14 @@ impl Block {
 
     /// The block that AND CHAIN opens after this one: the same modes, nothing else.
     pub fn chained(&self, start: Mark) -> Self {
-        Self::new(&self.begin, self.read_only, start)
+        let modes = self
+            .told
+            .iter()
+            .filter(|told| matches!(told, Told::Modes(_)));
+        Self {
+            told: modes.cloned().collect(),
+            ..Self::new(&self.begin, self.read_only, start)
+        }
     }
 
     /// Notes who took part, as they leave the block.
@@ -87,7 +99,7 @@ impl Block {
         for told in &self.told {
             statements.push(match told {
                 Told::Savepoint { name, .. } => format!("SAVEPOINT {}", quoted(name)),
-                Told::Setting(text) => text.to_string(),
+                Told::Setting(text) | Told::Modes(text) => text.to_string(),
             });
         }
         statements
@@ -96,6 +108,14 @@ impl Block {
     /// A setting was changed in the block: later joiners are told.
     pub fn set(&mut self, text: &str) {
         self.told.push(Told::Setting(text.into()));
+    }
+
+    /// SET TRANSACTION: later joiners are told, and so is a block that follows by AND CHAIN.
+    pub fn set_modes(&mut self, text: &str, read_only: Option<bool>) {
+        self.told.push(Told::Modes(text.into()));
+        if let Some(read_only) = read_only {
+            self.read_only = read_only;
+        }
     }
 
     /// SAVEPOINT.
@@ -116,7 +136,7 @@ impl Block {
         if let Some(position) = self.position(name) {
             let mut index = 0;
             self.told.retain(|told| {
-                let keep = index < position || matches!(told, Told::Setting(_));
+                let keep = index < position || !matches!(told, Told::Savepoint { .. });
                 index += 1;
                 keep
             });
@@ -131,7 +151,7 @@ impl Block {
         self.definitions.roll_back();
         match &self.told[position] {
             Told::Savepoint { mark, .. } => Some(mark.clone()),
-            Told::Setting(_) => None,
+            Told::Setting(_) | Told::Modes(_) => None,
         }
     }
 
@@ -183,6 +203,21 @@ mod tests {
                 "SET LOCAL y = 1"
             ]
         );
+    }
+
+    #[test]
+    fn a_chained_block_has_the_modes_of_the_one_before_and_nothing_else() {
+        let settings = Settings::default();
+        let mut block = Block::new("BEGIN", false, settings.mark());
+        block.set_modes("SET TRANSACTION READ ONLY", Some(true));
+        block.set("SET LOCAL x = 1");
+        block.savepoint("a", settings.mark());
+        let chained = block.chained(settings.mark());
+        assert_eq!(
+            chained.joining_text(),
+            ["BEGIN", "SET TRANSACTION READ ONLY"]
+        );
+        assert!(chained.read_only);
     }
 
     #[test]
