@@ -213,3 +213,42 @@ async fn servers_that_lose_power_at_any_step_leave_all_shards_alike() {
         lost.cluster.wait_until_ready().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_only_read_and_is_lost_before_the_decision_aborts_all() {
+    let lost = Lost::start(2).await;
+    let client = lost.cluster.connect("app").await;
+    client
+        .batch_execute("INSERT INTO countries VALUES ('x', 'before')")
+        .await
+        .unwrap();
+    for shard in [0, 1] {
+        let (reads, writes) = (shard, 1 - shard);
+        for (text, cut) in [
+            (&b"pg_current_xact_id_if_assigned"[..], Cut::Unanswered),
+            (b"pg_current_xact_id_if_assigned", Cut::Answered),
+            // the empty query
+            (b"Q\0\0\0\x05\0", Cut::Before),
+        ] {
+            for statement in [
+                "BEGIN",
+                &format!("SET LOCAL pgherd.shard = 's{reads}'"),
+                "SELECT name FROM countries",
+                &format!("SET LOCAL pgherd.shard = 's{writes}'"),
+                "SET LOCAL pgherd.unchecked = on",
+                "UPDATE countries SET name = 'after' WHERE code = 'x'",
+            ] {
+                client.batch_execute(statement).await.expect(statement);
+            }
+            lost.detours[shard].set(text, cut);
+            let aborted = client.batch_execute("COMMIT").await.unwrap_err();
+            assert!(lost.detours[shard].is_sprung(), "{cut:?}");
+            assert_eq!(sqlstate(&aborted), "40001", "s{shard}, {cut:?}");
+            let names = lost
+                .cluster
+                .on_each_primary("SELECT name FROM countries")
+                .await;
+            assert_eq!(names, ["before"; 2], "s{shard}, {cut:?}");
+        }
+    }
+}
