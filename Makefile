@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare format lint unit docs deny fuzz
+.PHONY: help demo build test prepare tools format lint unit docs deny fuzz
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -24,12 +24,18 @@ demo: build
 build: prepare
 	cargo build --release --locked -p pgherd
 
-test: prepare
+test: prepare tools
 	@$(MAKE) --no-print-directory format lint unit docs deny fuzz
 	@echo 'make test: all passed'
 
 prepare:
 	@deploy/prepare.sh
+
+# what only `make test` needs: cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with
+tools:
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
+	@if cargo +nightly --version >/dev/null 2>&1; then \
+		cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz; fi
 
 format:
 	cargo fmt --all --check
@@ -45,15 +51,14 @@ unit:
 docs:
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
+# advisories are fetched from the network, the rest is in the tree
 deny:
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
-	else echo 'deny: skipped, cargo-deny is not installed'; fi
+	cargo deny check bans licenses sources
+	@cargo deny check advisories || echo 'deny: the advisories were not checked, or one concerns us (see above)'
 
-# a smoke run of each fuzz target; they need a nightly compiler and cargo-fuzz
+# a smoke run of each fuzz target; they need a nightly compiler
 fuzz:
-	@if [ ! -f fuzz/Cargo.toml ]; then echo 'fuzz: skipped, there are no targets'; \
-	elif ! cargo +nightly --version >/dev/null 2>&1; then echo 'fuzz: skipped, no nightly toolchain is installed'; \
-	elif ! cargo +nightly fuzz --version >/dev/null 2>&1; then echo 'fuzz: skipped, cargo-fuzz is not installed'; \
+	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then echo 'fuzz: skipped, no nightly toolchain is installed'; \
 	else set -e; for target in $$(cargo +nightly fuzz list); do \
 		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
 		if ! cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 >target/fuzz.log 2>&1; \

@@ -5,10 +5,13 @@
 //!
 //! The proxy runs as a process of its own, as users run it: signals, reloads and exits are tested by what they do to it.
 
+pub mod beside;
 pub mod certificates;
 pub mod cluster;
 pub mod configuration;
 pub mod detour;
+#[path = "oracle/mod.rs"]
+pub mod oracle;
 pub mod product;
 pub mod wire;
 

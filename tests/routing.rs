@@ -292,6 +292,78 @@ async fn explain_route_names_the_shard_that_then_runs_the_statement() {
     );
 }
 
+/// The servers that an explanation names: `Shard: s1`, `Shards: s0, s1 (all or none)`, `Shard: any, now s0`.
+fn shards_in(explanation: &str) -> Vec<String> {
+    let line = explanation
+        .split("QUERY PLAN=")
+        .find(|line| line.starts_with("Shard"))
+        .unwrap_or_default();
+    let (_, names) = line.split_once(": ").unwrap_or_default();
+    let names = names.split(" (").next().unwrap_or_default();
+    names
+        .split([',', ' '])
+        .filter(|word| word.len() == 2 && word.starts_with('s'))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_each_class_runs_where_its_explanation_says() {
+    let cluster = TestCluster::new().shards(3).shop().start().await;
+    let client = cluster.connect("app").await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .batch_execute("DECLARE c CURSOR FOR SELECT id FROM users WHERE id = 7")
+        .await
+        .unwrap();
+    let fetched = cluster.trace(&client, "FETCH ALL FROM c").await.unwrap();
+    let said = explain(&client, "EXPLAIN (ROUTE) FETCH ALL FROM c").await;
+    assert!(said.contains("Plan: cursor"), "{said}");
+    assert_eq!(
+        shards_in(&said),
+        fetched
+            .servers
+            .iter()
+            .map(|server| server[..2].to_owned())
+            .collect::<Vec<_>>()
+    );
+    client.batch_execute("COMMIT").await.unwrap();
+
+    for (class, statement) in [
+        ("session", "SHOW pgherd.shard"),
+        ("any shard", "SELECT name FROM countries WHERE code = 'de'"),
+        ("home shard", "INSERT INTO settings VALUES ('a', 'b')"),
+        ("single shard", "INSERT INTO users (id) VALUES (7)"),
+        (
+            "all shards",
+            "INSERT INTO countries VALUES ('de', 'Germany')",
+        ),
+        ("all shards", "ALTER TABLE users ADD COLUMN age int"),
+        ("each shard in turn", "VACUUM users"),
+    ] {
+        let said = explain(&client, &format!("EXPLAIN (ROUTE) {statement}")).await;
+        assert!(
+            said.contains(&format!("Plan: {class} ")),
+            "{statement}: {said}"
+        );
+        let traced = cluster.trace(&client, statement).await.unwrap();
+        let ran: Vec<&str> = traced.servers.iter().map(|server| &server[..2]).collect();
+        assert_eq!(ran, shards_in(&said), "{statement}: {said}");
+    }
+    client
+        .batch_execute("SET pgherd.shard = 's1'")
+        .await
+        .unwrap();
+    let said = explain(&client, "EXPLAIN (ROUTE) SELECT count(*) FROM users").await;
+    assert!(said.contains("Plan: named shard"), "{said}");
+    let traced = cluster
+        .trace(&client, "SELECT count(*) FROM users")
+        .await
+        .unwrap();
+    assert_eq!(traced.servers, ["s1a"]);
+    assert_eq!(shards_in(&said), ["s1"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn overrides_name_a_shard_and_a_role_but_never_misplace_a_row() {
     let cluster = TestCluster::new()

@@ -161,3 +161,105 @@ pub fn unnamed(sql: &str) -> BytesMut {
 pub fn sync() -> BytesMut {
     frame(b'S', &[])
 }
+
+/// Parse.
+#[must_use]
+pub fn parse(name: &str, sql: &str, types: &[u32]) -> BytesMut {
+    let mut body = BytesMut::new();
+    put_text(&mut body, name);
+    put_text(&mut body, sql);
+    put_count(&mut body, types.len());
+    for type_oid in types {
+        body.put_u32(*type_oid);
+    }
+    frame(b'P', &body)
+}
+
+/// Bind of values in text format.
+#[must_use]
+pub fn bind(portal: &str, statement: &str, values: &[&str]) -> BytesMut {
+    let values: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+    bind_in(portal, statement, &[], &values, &[])
+}
+
+/// Bind with formats (0 text, 1 binary) of values and results.
+#[must_use]
+pub fn bind_in(
+    portal: &str,
+    statement: &str,
+    formats: &[i16],
+    values: &[&[u8]],
+    results: &[i16],
+) -> BytesMut {
+    let mut body = BytesMut::new();
+    put_text(&mut body, portal);
+    put_text(&mut body, statement);
+    put_count(&mut body, formats.len());
+    formats.iter().for_each(|format| body.put_i16(*format));
+    put_count(&mut body, values.len());
+    for value in values {
+        put_length(&mut body, value.len());
+        body.put_slice(value);
+    }
+    put_count(&mut body, results.len());
+    results.iter().for_each(|format| body.put_i16(*format));
+    frame(b'B', &body)
+}
+
+/// Describe of a statement (`S`) or portal (`P`).
+#[must_use]
+pub fn describe(kind: char, name: &str) -> BytesMut {
+    frame(b'D', format!("{kind}{name}\0").as_bytes())
+}
+
+/// Close of a statement (`S`) or portal (`P`).
+#[must_use]
+pub fn close(kind: char, name: &str) -> BytesMut {
+    frame(b'C', format!("{kind}{name}\0").as_bytes())
+}
+
+/// Execute; 0 rows are all.
+#[must_use]
+pub fn execute(portal: &str, max_rows: u32) -> BytesMut {
+    let mut body = BytesMut::new();
+    put_text(&mut body, portal);
+    body.put_u32(max_rows);
+    frame(b'E', &body)
+}
+
+/// Flush.
+#[must_use]
+pub fn flush() -> BytesMut {
+    frame(b'H', &[])
+}
+
+/// CopyData.
+#[must_use]
+pub fn copy_data(data: &str) -> BytesMut {
+    frame(b'd', data.as_bytes())
+}
+
+/// CopyDone.
+#[must_use]
+pub fn copy_done() -> BytesMut {
+    frame(b'c', &[])
+}
+
+/// CopyFail.
+#[must_use]
+pub fn copy_fail(reason: &str) -> BytesMut {
+    frame(b'f', format!("{reason}\0").as_bytes())
+}
+
+fn put_text(body: &mut BytesMut, text: &str) {
+    body.put_slice(text.as_bytes());
+    body.put_u8(0);
+}
+
+fn put_count(body: &mut BytesMut, count: usize) {
+    body.put_u16(u16::try_from(count).expect("a test binds few values"));
+}
+
+fn put_length(body: &mut BytesMut, length: usize) {
+    body.put_u32(u32::try_from(length).expect("a test's values are short"));
+}

@@ -4,7 +4,10 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use pgherd_router::{BackslashReading, Overrides, PlanContext, Planner, ValueEncoding, Values};
+use pgherd_router::{
+    BackslashReading, ClientEncoding, Overrides, PlanContext, Planner, SettingsDigest, ValueEncoding,
+    Values,
+};
 use pgherd_topology::{Catalog, RelationName, ShardId, ShardMap, Sharding, TableRule, Unlisted};
 
 static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
@@ -49,6 +52,9 @@ fuzz_target!(|input: (bool, bool, [u32; 2], &[u8])| {
             catalog: &CATALOG,
             search_path: &search_path,
             backslash,
+            role: "app",
+            settings: SettingsDigest::default(),
+            encoding: ClientEncoding::ByteSafe,
             parameter_types: &parameter_types,
             named_shard,
         };

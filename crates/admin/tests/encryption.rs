@@ -6,12 +6,12 @@ mod support;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pgherd_pool::{ALPN, SslMode, crypto_provider};
 use pgherd_protocol::Verifier;
 use pgherd_protocol::auth::{ScramVerifier, md5};
 use pgherd_session::{
     ListenSettings, ListenTls, ListenTlsError, ListenTlsSettings, PasswordExchange, User,
 };
+use pgherd_tls::{ALPN, SslMode, crypto_provider};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{Front, failure, printed, user, write_private};
 use tempfile::TempDir;

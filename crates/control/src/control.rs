@@ -36,12 +36,10 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the tasks and returns at once; see [`Control::wait_ready`]. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// [`ControlError::Tls`] where a certificate cannot be used. Servers that do not answer are no error.
-    pub fn start(settings: ControlSettings) -> Result<Self, ControlError> {
-        let servers = Servers::new(&settings)?;
+    /// Starts the tasks and returns at once; see [`Control::wait_ready`]. Must be called within a tokio runtime. Servers that do not answer
+    /// are waited for.
+    pub fn start(settings: ControlSettings) -> Self {
+        let servers = Servers::new(&settings);
         let sharding = Arc::new(ArcSwap::new(Arc::clone(&settings.sharding)));
         let (monitor, topology) = Monitor::new(&settings);
         let (report, reports) = mpsc::channel(REPORTS);
@@ -68,14 +66,14 @@ impl Control {
         );
         tasks.spawn(keeper.run());
         tasks.spawn(Recovery::new(&settings, servers.clone(), topology.clone()).run());
-        Ok(Self {
+        Self {
             topology,
             catalog,
             reloader,
             sharding,
             servers,
             tasks: Mutex::new(tasks),
-        })
+        }
     }
 
     /// Who is what now, newest first. A session takes one snapshot per transaction.

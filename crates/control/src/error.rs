@@ -77,9 +77,6 @@ pub enum ControlError {
     /// The control plane of this database was shut down.
     #[error("the control plane of this database has been shut down")]
     Stopped,
-    /// A certificate or key cannot be used.
-    #[error("TLS: {0}")]
-    Tls(String),
     /// The state file cannot be read or written.
     #[error("state file {}: cannot {action}: {source}", path.display())]
     StateFile {
@@ -122,7 +119,6 @@ impl ControlError {
             | Self::NotReady { .. }
             | Self::Reload(_)
             | Self::Stopped
-            | Self::Tls(_)
             | Self::StateFile { .. }
             | Self::StateDamaged { .. }
             | Self::StateInUse { .. }

@@ -42,7 +42,5 @@ pub use catalog::CatalogReloader;
 pub use control::Control;
 pub use error::ControlError;
 pub use rows::{MisplacedRows, check_rows};
-pub use settings::{
-    ControlLogin, ControlSettings, ControlTls, Pace, ServerSettings, ShardSettings, SslMode,
-};
+pub use settings::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings};
 pub use state_store::{FileStore, MemoryStore, Origin, Reign, State, StateStore, StoredState};

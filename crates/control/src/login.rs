@@ -11,13 +11,14 @@ use std::time::Duration;
 use deadpool_postgres::{
     Client as Pooled, Connect, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
 };
+use pgherd_tls::{Negotiation, SslMode};
 use pgherd_topology::{Address, NodeId, ShardId};
 use tokio::task::JoinHandle;
-use tokio_postgres::config::SslMode as WireSslMode;
+use tokio_postgres::config::{SslMode as WireSslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Error};
 
 use crate::error::ControlError;
-use crate::settings::{ControlLogin, ServerSettings, ShardSettings, SslMode};
+use crate::settings::{ControlLogin, ServerSettings, ShardSettings};
 use crate::tls::TlsConnector;
 
 /// Every session of ours: values written the one way that topology reads, no statement for ever, and whatever the
@@ -56,17 +57,16 @@ impl Server {
         shard: (ShardId, &ShardSettings),
         server: &ServerSettings,
         login: &ControlLogin,
-        tls: &TlsConnector,
         patience: Duration,
-    ) -> Result<Self, ControlError> {
+    ) -> Self {
         let mode = match server.address {
             // as libpq does: a Unix socket is never encrypted
             Address::Unix { .. } => SslMode::Disable,
-            Address::Tcp { .. } => login.tls.mode,
+            Address::Tcp { .. } => login.tls.mode(),
         };
         let connector = Connector {
             mode,
-            tls: tls.clone(),
+            tls: TlsConnector::new(login.tls.clone()),
         };
         let configuration = configuration(&shard.1.server_database, server, login, patience);
         let manager = Manager::from_connect(
@@ -82,8 +82,8 @@ impl Server {
             .wait_timeout(Some(patience))
             .create_timeout(Some(patience))
             .build()
-            .map_err(|error| ControlError::Tls(error.to_string()))?;
-        Ok(Self {
+            .expect("a pool with time-outs is refused only where it has no runtime");
+        Self {
             id,
             shard: shard.0,
             name: server.name.clone(),
@@ -91,7 +91,7 @@ impl Server {
             connector,
             configuration,
             pool,
-        })
+        }
     }
 
     /// How long this server may take to answer.
@@ -196,6 +196,9 @@ fn configuration(
         .connect_timeout(patience)
         .tcp_user_timeout(patience * 2)
         .keepalives_idle(Duration::from_secs(10));
+    if login.tls.negotiation() == Negotiation::Direct {
+        configuration.ssl_negotiation(SslNegotiation::Direct);
+    }
     if let Some(password) = &login.password {
         configuration.password(password.expose());
     }

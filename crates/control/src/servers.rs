@@ -9,16 +9,14 @@ use pgherd_topology::{Epoch, Health, NodeId, ShardId, Topology};
 use crate::error::ControlError;
 use crate::login::Server;
 use crate::settings::ControlSettings;
-use crate::tls::TlsConnector;
 
 /// The servers of one database, by [`NodeId`].
 #[derive(Debug, Clone)]
 pub(crate) struct Servers(Arc<[Arc<Server>]>);
 
 impl Servers {
-    /// Reads the certificates; opens no connection.
-    pub(crate) fn new(settings: &ControlSettings) -> Result<Self, ControlError> {
-        let tls = TlsConnector::new(&settings.login.tls)?;
+    /// Opens no connection.
+    pub(crate) fn new(settings: &ControlSettings) -> Self {
         let mut servers = Vec::new();
         for (index, shard) in settings.shards.iter().enumerate() {
             let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
@@ -29,13 +27,12 @@ impl Servers {
                     (id, shard),
                     server,
                     &settings.login,
-                    &tls,
                     settings.pace.patience,
-                )?;
+                );
                 servers.push(Arc::new(server));
             }
         }
-        Ok(Self(servers.into()))
+        Self(servers.into())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Server>> {

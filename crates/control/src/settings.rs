@@ -3,11 +3,11 @@
 //! Owns the domain types that the binary makes from its configuration. Never reads a file. Main type: [`ControlSettings`].
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_protocol::Secret;
+use pgherd_tls::ClientTls;
 use pgherd_topology::commit_protocol::{HerdId, InFlight, ProxyId};
 use pgherd_topology::{Address, Sharding};
 
@@ -44,7 +44,7 @@ pub struct ControlLogin {
     /// `None` where the servers trust or ask for a certificate.
     pub password: Option<Secret>,
     /// How the connections are encrypted.
-    pub tls: ControlTls,
+    pub tls: ClientTls,
 }
 
 impl fmt::Debug for ControlLogin {
@@ -55,35 +55,6 @@ impl fmt::Debug for ControlLogin {
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
-}
-
-/// How a connection to a server is encrypted.
-#[derive(Debug, Clone, Default)]
-pub struct ControlTls {
-    /// What is demanded of the server.
-    pub mode: SslMode,
-    /// A PEM file of the authorities that may sign the server's certificate; without it the system's.
-    pub authorities: Option<PathBuf>,
-    /// PEM files of a certificate chain and its key, for servers that ask for one.
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
-}
-
-/// libpq's `sslmode` ([documentation, 34.19](https://www.postgresql.org/docs/current/libpq-ssl.html)).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SslMode {
-    /// Never.
-    Disable,
-    /// Only where the server refuses without.
-    Allow,
-    /// Where the server can.
-    #[default]
-    Prefer,
-    /// Always; the certificate is not verified.
-    Require,
-    /// Always, with a certificate of a known authority.
-    VerifyCa,
-    /// Always, with a certificate of a known authority for this host name.
-    VerifyFull,
 }
 
 /// One shard.

@@ -1,4 +1,4 @@
-//! What must outlive a restart: whose herd this is, where buckets are, and who reigned last.
+//! What must outlive a restart: whose herd this is, where buckets are, who reigned last, and what unknown users are shown.
 //!
 //! Owns the stored form and the file it is in. Never decides placement or primaries. Main types: [`State`], the state
 //! in memory with every change saved before it counts, and [`StateStore`], where it is saved.
@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -43,6 +44,8 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
 pub struct StoredState {
     format: u32,
     herd: String,
+    /// 32 bytes in hexadecimal: the key of [`State::mock_key`].
+    mock_key: String,
     databases: BTreeMap<String, StoredDatabase>,
 }
 
@@ -101,8 +104,12 @@ pub enum Origin {
 pub struct State {
     store: Box<dyn StateStore>,
     herd: HerdId,
+    mock_key: MockKey,
     kept: Mutex<StoredState>,
 }
+
+/// A secret that is drawn once for a herd.
+type MockKey = [u8; 32];
 
 impl State {
     /// Reads what `store` keeps, or draws a herd id and saves it.
@@ -118,20 +125,22 @@ impl State {
                 let new = StoredState {
                     format: FORMAT,
                     herd: herd.to_string(),
+                    mock_key: hexadecimal(&rand::random()),
                     databases: BTreeMap::new(),
                 };
                 store.save(&new)?;
                 (new, Origin::Created)
             }
         };
-        let herd = kept.herd.parse().map_err(|_| ControlError::StateDamaged {
+        let (herd, mock_key) = identity(&kept).map_err(|detail| ControlError::StateDamaged {
             path: PathBuf::new(),
-            detail: "the herd id is not 16 hexadecimal digits".to_owned(),
+            detail,
         })?;
         Ok((
             Self {
                 store,
                 herd,
+                mock_key,
                 kept: Mutex::new(kept),
             },
             origin,
@@ -148,6 +157,12 @@ impl State {
         hash.update(database);
         let start = hash.finalize().into_iter().take(8);
         HerdId(start.fold(0, |id, byte| id << 8 | u64::from(byte)))
+    }
+
+    /// The secret behind the salts that unknown users are shown: the same for every restart and every pgherd of the
+    /// herd, so that they cannot be told from known ones.
+    pub const fn mock_key(&self) -> [u8; 32] {
+        self.mock_key
     }
 
     /// Where the buckets of a database are; `None` if that was never saved.
@@ -298,11 +313,7 @@ impl StateStore for FileStore {
                 state.format
             )));
         }
-        if state.herd.parse::<HerdId>().is_err() {
-            return Err(damaged(
-                "the herd id is not 16 hexadecimal digits".to_owned(),
-            ));
-        }
+        identity(&state).map_err(damaged)?;
         Ok(Some(state))
     }
 
@@ -318,9 +329,42 @@ impl StateStore for FileStore {
     }
 }
 
+/// What makes a herd itself.
+fn identity(state: &StoredState) -> Result<(HerdId, MockKey), String> {
+    let herd = state
+        .herd
+        .parse()
+        .map_err(|_| "the herd id is not 16 hexadecimal digits")?;
+    let mock_key =
+        from_hexadecimal(&state.mock_key).ok_or("the mock key is not 64 hexadecimal digits")?;
+    Ok((herd, mock_key))
+}
+
+fn hexadecimal(bytes: &MockKey) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hexadecimal(text: &str) -> Option<MockKey> {
+    let mut key = MockKey::default();
+    let digits = text.as_bytes();
+    if digits.len() != 2 * key.len() {
+        return None;
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(key)
+}
+
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = beside(path, ".new");
-    let mut file = File::create(&new)?;
+    // it holds a secret
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(text)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
@@ -391,19 +435,30 @@ mod tests {
             timeline: 5,
             system_identifier: u64::MAX,
         };
-        let herd = {
+        let identity = {
             let (state, origin) = open(&path).unwrap();
             assert_eq!(origin, Origin::Created);
             state.set_buckets("shop", table()).unwrap();
             state.set_reign("shop", "s0", reign.clone()).unwrap();
-            state.herd("shop")
+            (state.herd("shop"), state.mock_key())
         };
         let (state, origin) = open(&path).unwrap();
-        assert_eq!((origin, state.herd("shop")), (Origin::Loaded, herd));
+        assert_eq!(origin, Origin::Loaded);
+        assert_eq!((state.herd("shop"), state.mock_key()), identity);
         assert_eq!(state.buckets("shop"), Some(table()));
-        assert_ne!(state.herd("other"), herd);
+        assert_ne!(state.herd("other"), identity.0);
         assert_eq!(state.buckets("other"), None);
         assert_eq!(state.reign("shop", "s0"), Some(reign));
+    }
+
+    #[test]
+    fn only_its_owner_reads_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        drop(open(&path).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
@@ -416,7 +471,8 @@ mod tests {
             &whole[..whole.len() / 2],
             b"",
             b"{}",
-            b"{\"format\":9,\"herd\":\"0000000000000000\",\"databases\":{}}",
+            b"{\"format\":9,\"herd\":\"0000000000000000\",\"mock_key\":\"\",\"databases\":{}}",
+            b"{\"format\":1,\"herd\":\"0000000000000000\",\"mock_key\":\"00\",\"databases\":{}}",
         ] {
             std::fs::write(&path, damage).unwrap();
             assert!(matches!(

@@ -72,7 +72,7 @@ async fn a_promoted_replica_is_followed_and_the_old_primary_never_again() {
     replica.stop("immediate");
     let mut again = support::settings(&[&[&primary, &replica]], one_shard());
     again.state = state;
-    let control = pgherd_control::Control::start(again).unwrap();
+    let control = pgherd_control::Control::start(again);
     until(&control, "the old one is up", |topology| {
         topology.shards[0].nodes[0].health == Health::Up
     })

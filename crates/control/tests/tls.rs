@@ -7,7 +7,8 @@ mod support;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_control::{Control, ControlSettings, ControlTls, SslMode};
+use pgherd_control::{Control, ControlSettings};
+use pgherd_tls::{ClientTls, Roots, SslMode, TlsSettings};
 use pgherd_topology::Sharding;
 use support::{TestServer, settings};
 
@@ -41,16 +42,17 @@ fn as_control(server: &TestServer, mode: SslMode, authority: Option<PathBuf>) ->
     let mut settings = settings(&[&[server]], Sharding::unsharded("s0"));
     settings.login.user = "control".into();
     settings.login.password = Some("s3cret".into());
-    settings.login.tls = ControlTls {
+    settings.login.tls = ClientTls::new(&TlsSettings {
         mode,
-        authorities: authority,
-        client_certificate: None,
-    };
+        roots: authority.map_or(Roots::None, Roots::File),
+        ..TlsSettings::default()
+    })
+    .unwrap();
     settings
 }
 
 async fn gets_in(settings: ControlSettings) -> bool {
-    let control = Control::start(settings).unwrap();
+    let control = Control::start(settings);
     let ready = control.wait_ready(Duration::from_secs(3)).await;
     control.shutdown().await;
     ready.is_ok()
@@ -66,6 +68,9 @@ async fn each_mode_encrypts_and_verifies_as_libpq_does() {
         (SslMode::Allow, None, true),
         (SslMode::Prefer, None, true),
         (SslMode::Require, None, true),
+        // with roots it verifies, as libpq does
+        (SslMode::Require, Some(&own), true),
+        (SslMode::Require, Some(&stranger), false),
         (SslMode::VerifyCa, Some(&own), true),
         (SslMode::VerifyFull, Some(&own), true),
         (SslMode::VerifyCa, Some(&stranger), false),

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_protocol::{AuthError, PgError, SqlState};
+use pgherd_tls::{SslMode, TlsError};
 use pgherd_topology::Epoch;
 
 use crate::server::Server;
-use crate::tls::{SslMode, TlsError};
 
 /// Why there is no server connection.
 #[derive(Clone, Debug, thiserror::Error)]

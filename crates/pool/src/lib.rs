@@ -5,7 +5,6 @@
 //!
 //! # Layout
 //! - `stream`, `transport`: bytes in and out, cancel-safe and without deadlock. Used for clients as well.
-//! - `tls`: libpq's modes, roots and certificates; the data that SCRAM binds to.
 //! - `server`: one connection: connecting, logging in, cancelling, and what is known of it.
 //! - `pools`: many: [`Pools`], [`Checkout`].
 //! - `settings`, `error`: what comes in, and what goes wrong.
@@ -15,7 +14,6 @@ mod pools;
 mod server;
 mod settings;
 mod stream;
-mod tls;
 mod transport;
 
 pub use error::{Holders, PoolError};
@@ -25,8 +23,4 @@ pub use server::{
 };
 pub use settings::{CleartextPassword, PoolSettings};
 pub use stream::{PeerAddress, Stream};
-pub use tls::{
-    ALPN, ClientCertificate, ClientTls, Negotiation, Roots, SslMode, TlsError, TlsSettings,
-    crypto_provider, read_certificates, read_private_key, server_end_point,
-};
 pub use transport::{Available, Exchanged, KEEP, MAX_READ, MIN_READ, Transport};

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_protocol::ProtocolVersion;
-
-use crate::tls::{ClientTls, TlsSettings};
+use pgherd_tls::{ClientTls, SslMode, TlsSettings};
 
 /// Bounds and login of a database's server connections. Replaced as a whole by [`crate::Pools::reload`].
 #[derive(Clone, Debug)]
@@ -69,7 +68,7 @@ impl PoolSettings {
             protocol: ProtocolVersion::V3_0,
             cleartext_password: CleartextPassword::Protected,
             tls_settings: TlsSettings {
-                mode: crate::SslMode::Disable,
+                mode: SslMode::Disable,
                 ..TlsSettings::default()
             },
             tls: Arc::new(ClientTls::disabled()),

@@ -80,10 +80,9 @@ impl PlanCache {
             return None;
         }
         let holds = found.guards.iter().all(|guard| {
-            looked
-                .literals
-                .slot(guard.slot)
-                .is_some_and(|literal| *literal.text(looked.sql) == *guard.text)
+            let one = looked.literals.count(guard.slot) == 1;
+            let literal = looked.literals.slot(guard.slot).filter(|_| one);
+            literal.is_some_and(|literal| *literal.text(looked.sql) == *guard.text)
         });
         if !holds {
             return None;

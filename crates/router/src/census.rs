@@ -4,9 +4,10 @@
 
 use std::ops::ControlFlow;
 
+use pgherd_topology::{TypeKind, Volatility};
 use sqlparser::ast::{
-    DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    ObjectName, Query, Select, Statement, TableFactor, Value, Visit, Visitor,
+    ArrayElemTypeDef, DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, ObjectName, Query, Select, Statement, TableFactor, Value, Visit, Visitor,
 };
 
 use crate::functions::{Call, FunctionFacts, GRAMMAR_STABLE};
@@ -28,6 +29,10 @@ pub(crate) struct Census {
     pub(crate) casts_to_time: bool,
     /// An `OPERATOR(...)` of a user.
     pub(crate) foreign_operator: bool,
+    /// The first operator behind which a user's function may be that is not immutable.
+    pub(crate) changing_operator: Option<String>,
+    /// A cast to a type whose input or checks may call a user's function.
+    pub(crate) casts_to_user_type: bool,
 }
 
 impl Census {
@@ -57,13 +62,50 @@ impl Walk<'_, '_, '_> {
             window,
         };
         let names = self.survey.subject.names;
-        self.survey
-            .census
-            .functions
-            .add(&call, names.catalog, names.search_path);
+        self.survey.census.functions.add(&call, &names);
+    }
+
+    /// An operator that a user has defined too may be that one: its types are not known here.
+    fn operator(&mut self, symbol: &str) {
+        let names = self.survey.subject.names;
+        let changing = names
+            .catalog
+            .operators(None, symbol, names.search_path)
+            .any(|found| !found.is_builtin() && found.volatility != Volatility::Immutable);
+        if changing {
+            self.survey
+                .census
+                .changing_operator
+                .get_or_insert_with(|| symbol.to_owned());
+        }
+    }
+
+    fn note_user_type(&mut self, data_type: &DataType) {
+        match data_type {
+            DataType::Array(
+                ArrayElemTypeDef::SquareBracket(element, _)
+                | ArrayElemTypeDef::Qualified(element, _),
+            ) => self.note_user_type(element),
+            DataType::Custom(name, _) => {
+                let Some(name) = object_name(name) else {
+                    self.survey.census.casts_to_user_type = true;
+                    return;
+                };
+                let names = self.survey.subject.names;
+                let found = match &name.schema {
+                    Some(schema) => names.catalog.type_in(schema, &name.name),
+                    None => names.catalog.resolve_type(&name.name, names.search_path),
+                };
+                let plain = found
+                    .is_none_or(|found| found.is_builtin() || matches!(found.kind, TypeKind::Enum));
+                self.survey.census.casts_to_user_type |= !plain;
+            }
+            _ => {}
+        }
     }
 
     fn cast(&mut self, data_type: &DataType) {
+        self.note_user_type(data_type);
         let census = &mut self.survey.census;
         match data_type {
             DataType::Regclass => census.casts_to_oid = true,
@@ -149,6 +191,10 @@ impl Visitor for Walk<'_, '_, '_> {
                 self.survey.value_reader().note_cast(expr, data_type);
             }
             Expr::TypedString(typed) => self.cast(&typed.data_type),
+            Expr::BinaryOp { op, .. }
+            | Expr::AnyOp { compare_op: op, .. }
+            | Expr::AllOp { compare_op: op, .. } => self.operator(&op.to_string()),
+            Expr::UnaryOp { op, .. } => self.operator(&op.to_string()),
             _ => {}
         }
         ControlFlow::Continue(())

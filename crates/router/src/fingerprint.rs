@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::hint::Hint;
 use crate::lexer::{BackslashReading, LexError, Lexer, Token, TokenKind};
+use crate::list::ListFolder;
 use crate::literal::{Literal, Literals};
 use crate::plan::Span;
 use crate::rejection::Rejection;
@@ -38,7 +39,7 @@ impl From<LexError> for ScanError {
 }
 
 /// Stands before a literal's kind in the normalised text; SQL text holds no zero byte.
-const SLOT: u8 = 0;
+pub(crate) const SLOT: u8 = 0;
 
 /// Scans `sql`, appending its normalised text to `key`.
 pub(crate) fn scan(
@@ -54,15 +55,18 @@ pub(crate) fn scan(
     };
     let mut literals = Literals::default();
     let mut splitter = Splitter::default();
+    let mut lists = ListFolder::default();
     let mut end = u32::MAX;
     while let Some(token) = lexer.next_token()? {
-        if end != u32::MAX && token.start != end {
+        lists.before(sql, token, key, &mut literals);
+        if end != u32::MAX && token.start != end && !lists.just_folded {
             key.push(b' ');
         }
         end = token.end;
+        lists.starts_at = key.len();
         if let TokenKind::Literal(kind) = token.kind {
             key.extend_from_slice(&[SLOT, kind as u8]);
-            literals.0.push(Literal {
+            literals.slots.push(Literal {
                 kind,
                 start: token.start,
                 end: token.end,
@@ -70,6 +74,7 @@ pub(crate) fn scan(
         } else {
             key.extend_from_slice(token.text(sql));
         }
+        lists.after(sql, token, key, &mut literals);
         splitter.push(sql, token);
     }
     Ok(Scan {
@@ -211,7 +216,7 @@ mod tests {
             let mut key = KeyBuffer::new();
             if let Ok(scan) = scan(sql.as_bytes(), BackslashReading::Literal, &mut key) {
                 let mut end = 0;
-                for literal in scan.literals.iter() {
+                for literal in &scan.literals.slots {
                     prop_assert!(literal.start >= end && literal.end > literal.start);
                     prop_assert!(literal.end as usize <= sql.len());
                     end = literal.end;

@@ -6,14 +6,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use pgherd_topology::{Collation, Column};
 use sqlparser::ast::{
     Expr, FunctionArg, JoinConstraint, JoinOperator, Query, TableAlias, TableFactor, TableWithJoins,
 };
 
+use crate::condition::Sight;
+use crate::output::{address, renamed};
 use crate::parse::fold;
-use crate::plan::{KeySource, KeyUsage};
-use crate::predicate::{Fact, Item, Level, Merged, Node, Operand, Resolved, conjuncts, equality};
+use crate::plan::KeySet;
+use crate::predicate::{
+    ALL, Alternatives, Columns, Fact, Item, Level, MAX_ALTERNATIVES, Merged, Node, Output, Resolved,
+};
 use crate::scope::TableMode;
 use crate::survey::{Ctes, Survey, Unread, object_name, rule_of};
 
@@ -22,17 +25,23 @@ pub(crate) struct Block<'b> {
     pub(crate) items: Vec<Item<'b>>,
     pub(crate) facts: Vec<Fact>,
     pub(crate) merged: Vec<Merged>,
+    /// There is a NATURAL join: which columns it merges is not known.
+    pub(crate) natural: bool,
     later: Vec<Later<'b>>,
+    /// Subqueries that a column of the block is a member of, by address and position.
+    pub(crate) members: Vec<(usize, usize, Node)>,
     /// Why a condition on a key proved nothing, by table and column.
     pub(crate) notes: Vec<(Node, String)>,
 }
 
 /// A part that is walked once the block's facts are complete.
 enum Later<'b> {
-    /// A subquery that sees nothing of this FROM clause.
-    Alone(&'b Query),
-    /// A LATERAL subquery: sees the tables before it.
+    /// A subquery that sees nothing of this FROM clause, and its item.
+    Alone(&'b Query, usize),
+    /// A LATERAL subquery: sees the tables before it, and is the item after them.
     Lateral(&'b Query, usize),
+    /// A mention of what WITH defines, by address, and its item.
+    Cte(usize, usize),
     /// Arguments of a function in FROM, as LATERAL.
     Arguments(&'b [FunctionArg], usize),
     /// Expressions of UNNEST, as LATERAL.
@@ -41,15 +50,15 @@ enum Later<'b> {
     Condition(&'b Expr, Range<usize>),
 }
 
-const ALL: Range<usize> = 0..usize::MAX;
-
 impl<'b> Block<'b> {
     pub(crate) fn new() -> Self {
         Self {
             items: Vec::new(),
             facts: Vec::new(),
             merged: Vec::new(),
+            natural: false,
             later: Vec::new(),
+            members: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -59,7 +68,11 @@ impl<'b> Block<'b> {
         self.level_of(0..self.items.len(), parent)
     }
 
-    fn level_of<'l>(&'l self, visible: Range<usize>, parent: Option<&'l Level<'l>>) -> Level<'l> {
+    pub(crate) fn level_of<'l>(
+        &'l self,
+        visible: Range<usize>,
+        parent: Option<&'l Level<'l>>,
+    ) -> Level<'l> {
         Level {
             items: &self.items,
             visible,
@@ -113,9 +126,11 @@ impl<'s> Survey<'s, '_> {
             // what was proven within a nullable side holds for that side only
             if matches!(side, Side::Left | Side::Full) {
                 narrow(&mut block.facts[middle_fact..], &(middle..end));
+                make_nullable(&mut block.items[middle..end]);
             }
             if matches!(side, Side::Right | Side::Full) {
                 narrow(&mut block.facts[first_fact..middle_fact], &(start..middle));
+                make_nullable(&mut block.items[start..middle]);
             }
             let scope = match side {
                 Side::Inner => Some(ALL),
@@ -123,7 +138,19 @@ impl<'s> Survey<'s, '_> {
                 Side::Right => Some(start..middle),
                 Side::Full => None,
             };
-            self.constraint(block, constraint, [start, middle, end], side, scope, parent)?;
+            let sight = scope.map(|scope| Sight {
+                visible: start..end,
+                scope,
+                parent,
+                ctes,
+            });
+            self.constraint(
+                block,
+                constraint,
+                [start, middle, end],
+                side,
+                sight.as_ref(),
+            )?;
         }
         Ok(())
     }
@@ -134,14 +161,13 @@ impl<'s> Survey<'s, '_> {
         constraint: &'b JoinConstraint,
         [start, middle, end]: [usize; 3],
         side: Side,
-        scope: Option<Range<usize>>,
-        parent: Option<&Level<'_>>,
+        sight: Option<&Sight<'_>>,
     ) -> Result<(), Unread> {
         match constraint {
             JoinConstraint::On(condition) => {
                 block.later.push(Later::Condition(condition, start..end));
-                if let Some(scope) = scope {
-                    self.facts(block, condition, start..end, &scope, parent);
+                if let Some(sight) = sight {
+                    self.facts(block, condition, sight);
                 }
             }
             JoinConstraint::Using(columns) => {
@@ -168,110 +194,19 @@ impl<'s> Survey<'s, '_> {
                         items: start..end,
                         representative,
                     });
-                    if let (Some(left), Some(right), Some(scope)) = (left, right, &scope) {
-                        self.equate(block, left, right, scope.clone());
+                    if let (Some(left), Some(right), Some(sight)) = (left, right, sight) {
+                        self.equate(block, left, right, sight.scope.clone());
                     }
                 }
             }
             // the columns that NATURAL joins on are not followed: what it proves is left unproven
-            JoinConstraint::Natural | JoinConstraint::None => {}
+            JoinConstraint::Natural => block.natural = true,
+            JoinConstraint::None => {}
         }
         Ok(())
     }
 
-    /// Adds the equalities of a condition's conjuncts.
-    pub(crate) fn facts(
-        &mut self,
-        block: &mut Block<'_>,
-        condition: &Expr,
-        visible: Range<usize>,
-        scope: &Range<usize>,
-        parent: Option<&Level<'_>>,
-    ) {
-        for conjunct in conjuncts(condition) {
-            let Some((one, other)) = equality(conjunct) else {
-                continue;
-            };
-            for (side, beside) in [(one, other), (other, one)] {
-                self.fact(block, side, beside, &visible, scope, parent);
-            }
-        }
-    }
-
-    fn fact(
-        &mut self,
-        block: &mut Block<'_>,
-        side: &Expr,
-        beside: &Expr,
-        visible: &Range<usize>,
-        scope: &Range<usize>,
-        parent: Option<&Level<'_>>,
-    ) {
-        let level = block.level_of(visible.clone(), parent);
-        let Some(found) = Seen::of(&level, side).filter(|seen| seen.is_here) else {
-            return;
-        };
-        let other = Seen::of(&level, beside);
-        let left = found.node;
-        match other {
-            Some(other) if other.is_here => self.equate(block, left, other.node, scope.clone()),
-            Some(other) => {
-                // a column of a block around this one: fixed there, it is a value here
-                let same = self.same_family(&found.column, &other.column);
-                if let (Some(source), true) = (other.fixed, same) {
-                    block.facts.push(Fact {
-                        scope: scope.clone(),
-                        left,
-                        right: Operand::Value(source),
-                    });
-                }
-            }
-            None => {
-                self.value_reader().note_beside(beside, &found.column);
-                match self.value(beside, &found.column, KeyUsage::Compared) {
-                    Ok(source) => block.facts.push(Fact {
-                        scope: scope.clone(),
-                        left,
-                        right: Operand::Value(source),
-                    }),
-                    Err(why) => block.notes.push((left, why)),
-                }
-            }
-        }
-    }
-
-    /// Adds `left = right`, if it compares by the hash family of both.
-    fn equate(&self, block: &mut Block<'_>, left: Node, right: Node, scope: Range<usize>) {
-        let column = |node: &Node| {
-            block
-                .items
-                .get(node.item)
-                .and_then(|item| item.relation)
-                .and_then(|relation| relation.find_column(&node.column))
-        };
-        let (Some(one), Some(other)) = (column(&left), column(&right)) else {
-            return;
-        };
-        if self.same_family(one, other) {
-            block.facts.push(Fact {
-                scope,
-                left,
-                right: Operand::Node(right),
-            });
-        }
-    }
-
-    fn same_family(&self, one: &Column, other: &Column) -> bool {
-        let family = |column: &Column| {
-            (column.collation != Collation::Nondeterministic)
-                .then(|| self.subject.names.catalog.key_type(column.type_oid))
-                .flatten()
-                .map(|key_type| key_type.hash_family())
-        };
-        matches!((family(one), family(other)), (Some(one), Some(other)) if one == other)
-    }
-
-    fn factor<'b>(
+    pub(crate) fn factor<'b>(
         &mut self,
         block: &mut Block<'b>,
         factor: &'b TableFactor,
@@ -308,8 +243,10 @@ impl<'s> Survey<'s, '_> {
                 if let Some(args) = args {
                     block.later.push(Later::Arguments(&args.args, before));
                     block.items.push(opaque(alias.as_ref(), &name.name));
-                } else if name.schema.is_none() && ctes.contains(&name.name) {
-                    block.items.push(opaque(alias.as_ref(), &name.name));
+                } else if let Some(entry) = ctes.find(&name) {
+                    block.later.push(Later::Cte(entry.address, before));
+                    let output = entry.output.clone();
+                    block.items.push(given(alias.as_ref(), &name.name, output));
                 } else {
                     let item = self.table_item(&name, alias.as_ref(), TableMode::Read);
                     block.items.push(item);
@@ -324,9 +261,10 @@ impl<'s> Survey<'s, '_> {
                 block.later.push(if *lateral {
                     Later::Lateral(subquery, before)
                 } else {
-                    Later::Alone(subquery)
+                    Later::Alone(subquery, before)
                 });
-                block.items.push(opaque(alias.as_ref(), ""));
+                let output = self.outputs(subquery, ctes);
+                block.items.push(given(alias.as_ref(), "", output));
             }
             TableFactor::Function {
                 name, args, alias, ..
@@ -367,18 +305,20 @@ impl<'s> Survey<'s, '_> {
     {
         let table = self.mention(name, mode);
         let renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
-        let relation = table
+        let columns = table
             .as_ref()
             .and_then(|table| table.relation)
-            .filter(|_| !renamed);
+            .filter(|_| !renamed)
+            .map_or(Columns::Unknown, Columns::Relation);
         Item {
             alias: alias.map_or_else(|| name.name.clone(), |alias| fold(&alias.name)),
             schema: match alias {
                 Some(_) => None,
                 None => table.as_ref().map(|table| table.name.schema.to_string()),
             },
-            relation,
+            columns,
             rule: table.as_ref().and_then(rule_of).map(Arc::clone),
+            nullable: false,
         }
     }
 
@@ -389,12 +329,29 @@ impl<'s> Survey<'s, '_> {
         parent: Option<&Level<'_>>,
         ctes: &Ctes<'_>,
     ) -> Result<(), Unread> {
+        let level = block.level(parent);
+        for (query, position, node) in &block.members {
+            if let Some(values) = level.fixed(node.item, &node.column) {
+                let asked = self.asked.entry(*query).or_default();
+                asked.push((*position, values));
+            }
+        }
         for later in &block.later {
             match later {
-                Later::Alone(query) => self.query(query, parent, ctes)?,
+                Later::Alone(query, item) => {
+                    let asked = asked_of(&level, *item);
+                    self.asked.entry(address(*query)).or_default().extend(asked);
+                    self.query(query, parent, ctes)?;
+                }
                 Later::Lateral(query, before) => {
+                    let asked = asked_of(&level, *before);
+                    self.asked.entry(address(*query)).or_default().extend(asked);
                     let level = block.level_of(0..*before, parent);
                     self.query(query, Some(&level), ctes)?;
+                }
+                Later::Cte(query, item) => {
+                    let asked = asked_of(&level, *item);
+                    self.cte_uses.entry(*query).or_default().push(asked);
                 }
                 Later::Arguments(arguments, before) => {
                     let level = block.level_of(0..*before, parent);
@@ -424,10 +381,10 @@ impl<'s> Survey<'s, '_> {
             let Some(rule) = &item.rule else {
                 continue;
             };
-            let mut columns = smallvec::SmallVec::new();
+            let mut columns: Vec<Alternatives> = Vec::new();
             for column in &rule.key {
                 match level.fixed(position, column) {
-                    Some(source) => columns.push(source),
+                    Some(values) => columns.push(values),
                     None => {
                         let node = Node {
                             item: position,
@@ -438,41 +395,71 @@ impl<'s> Survey<'s, '_> {
                     }
                 }
             }
-            if columns.len() == rule.key.len() {
-                self.add_key(crate::plan::KeySet {
-                    rule: Arc::clone(rule),
-                    columns,
-                });
+            if columns.len() < rule.key.len() {
+                continue;
+            }
+            match every_key(&columns) {
+                Some(keys) => {
+                    for columns in keys {
+                        self.add_key(KeySet {
+                            rule: Arc::clone(rule),
+                            columns,
+                            by_row: false,
+                        });
+                    }
+                }
+                None => {
+                    let column = rule.key.first().map_or("?", |column| column);
+                    let why = "is compared with too many values";
+                    self.leave_unfixed(rule, column, Some(why));
+                }
             }
         }
     }
 }
 
-/// A column that a condition names, cut loose from the block.
-struct Seen {
-    node: Node,
-    column: Column,
-    /// It belongs to this block, not to one around it.
-    is_here: bool,
-    /// For a column of a block around: what it is fixed to there.
-    fixed: Option<KeySource>,
+/// Every key of which each column has one of its values; `None` where they are too many.
+pub(crate) fn every_key(columns: &[Alternatives]) -> Option<Vec<Alternatives>> {
+    let mut keys = vec![Alternatives::new()];
+    for values in columns {
+        if keys.len().saturating_mul(values.len()) > MAX_ALTERNATIVES {
+            return None;
+        }
+        keys = keys
+            .iter()
+            .flat_map(|key| {
+                values.iter().map(move |value| {
+                    let mut key = key.clone();
+                    key.push(*value);
+                    key
+                })
+            })
+            .collect();
+    }
+    Some(keys)
 }
 
-impl Seen {
-    fn of(level: &Level<'_>, expression: &Expr) -> Option<Self> {
-        let found = level.column(expression)?;
-        let is_here = std::ptr::eq(found.level, level);
-        let fixed = if is_here {
-            None
-        } else {
-            found.level.fixed(found.item, &found.column.name)
-        };
-        Some(Self {
-            node: node_of(&found, &found.column.name),
-            column: found.column.clone(),
-            is_here,
-            fixed,
-        })
+/// What the block asks of the columns of a subquery in its FROM clause.
+fn asked_of(level: &Level<'_>, item: usize) -> Vec<(usize, Alternatives)> {
+    let Some(Columns::Output(output)) = level.items.get(item).map(|item| &item.columns) else {
+        return Vec::new();
+    };
+    let open = output
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.values.is_none());
+    open.filter_map(|(position, column)| {
+        // of two columns of one name it cannot be said which is meant
+        level.items.get(item)?.find_column(&column.column.name)?;
+        Some((position, level.fixed(item, &column.column.name)?))
+    })
+    .collect()
+}
+
+fn make_nullable(items: &mut [Item<'_>]) {
+    for item in items {
+        item.nullable = true;
     }
 }
 
@@ -523,7 +510,22 @@ fn opaque<'b>(alias: Option<&TableAlias>, name: &str) -> Item<'b> {
     Item {
         alias: alias.map_or_else(|| name.to_owned(), |alias| fold(&alias.name)),
         schema: None,
-        relation: None,
+        columns: Columns::Unknown,
         rule: None,
+        nullable: false,
+    }
+}
+
+/// A subquery, or what WITH defines.
+fn given<'b>(alias: Option<&TableAlias>, name: &str, output: Option<Output>) -> Item<'b> {
+    let names: Vec<String> = alias
+        .iter()
+        .flat_map(|alias| &alias.columns)
+        .map(|column| fold(&column.name))
+        .collect();
+    let output = output.and_then(|output| renamed(output, &names));
+    Item {
+        columns: output.map_or(Columns::Unknown, Columns::Output),
+        ..opaque(alias, name)
     }
 }

@@ -4,9 +4,10 @@
 //! session. How volatile a function is comes from the catalog, never from here. Main type:
 //! [`FunctionFacts`].
 
-use pgherd_topology::{Catalog, Volatility};
+use pgherd_topology::{RelationName, Volatility};
 
 use crate::plan::Residue;
+use crate::scope::Names;
 
 /// What is known of all functions that a statement calls.
 #[derive(Debug, Clone, Default)]
@@ -15,9 +16,13 @@ pub(crate) struct FunctionFacts {
     pub(crate) volatile: Option<String>,
     /// The first that is not immutable.
     pub(crate) changing: Option<String>,
-    /// The first that a user wrote, or an extension brought.
+    /// The first that a user wrote, or an extension brought, and whose tables are not declared.
     pub(crate) user: Option<String>,
-    /// The first that a user wrote and that is not immutable.
+    /// The tables that declared functions touch, each with the function.
+    pub(crate) touches: Vec<(String, RelationName)>,
+    /// The first that a user wrote and that is not declared to read only.
+    pub(crate) may_write: Option<String>,
+    /// Whether one that a user wrote, not declared to read only, is not immutable.
     pub(crate) user_changing: bool,
     /// The first that the catalog does not hold.
     pub(crate) unknown: Option<String>,
@@ -242,18 +247,35 @@ const ORDER_DEPENDENT: &[&str] = &[
 
 impl FunctionFacts {
     /// Takes one more call into account.
-    pub(crate) fn add(&mut self, call: &Call<'_>, catalog: &Catalog, search_path: &[Box<str>]) {
-        let name = call.name;
+    pub(crate) fn add(&mut self, call: &Call<'_>, names: &Names<'_>) {
+        let (name, catalog, search_path) = (call.name, names.catalog, names.search_path);
+        let declared = names.sharding.declarations();
         if call.window || ORDER_DEPENDENT.contains(&name) {
             note(&mut self.order_dependent, name);
         }
         let mut known = false;
         let mut volatility = Volatility::Immutable;
-        let mut user = false;
+        // of the overloads any may be meant, so each must be declared
+        let (mut user, mut undeclared, mut reads) = (false, false, true);
         for function in catalog.functions(call.schema, name, search_path) {
             known = true;
-            volatility = volatility.max(function.volatility);
-            user |= !function.is_builtin();
+            let mut of_this = function.volatility;
+            if !function.is_builtin() {
+                let full_name = RelationName::new(function.schema.clone(), function.name.clone());
+                user = true;
+                match declared.functions.get(&full_name) {
+                    Some(tables) => self
+                        .touches
+                        .extend(tables.iter().map(|table| (name.to_owned(), table.clone()))),
+                    None => undeclared = true,
+                }
+                if declared.reading_functions.contains(&full_name) {
+                    of_this = of_this.min(Volatility::Stable);
+                } else {
+                    reads = false;
+                }
+            }
+            volatility = volatility.max(of_this);
         }
         if !known && call.schema.is_none() {
             known = true;
@@ -276,8 +298,13 @@ impl FunctionFacts {
             volatility = Volatility::Volatile;
         }
         if user {
-            note(&mut self.user, name);
-            self.user_changing |= volatility != Volatility::Immutable;
+            if undeclared {
+                note(&mut self.user, name);
+            }
+            if !reads {
+                note(&mut self.may_write, name);
+                self.user_changing |= volatility != Volatility::Immutable;
+            }
         } else {
             self.add_builtin(call);
         }
@@ -409,6 +436,7 @@ pub(crate) fn is_replicated_catalog(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgherd_topology::{Catalog, Sharding};
 
     #[test]
     fn the_replicated_catalogs_are_found() {
@@ -429,6 +457,12 @@ mod tests {
     #[test]
     fn a_session_advisory_lock_leaves_residue_and_a_transaction_s_does_not() {
         let catalog = Catalog::builder().with_builtins().build();
+        let sharding = Sharding::unsharded("s0");
+        let names = Names {
+            catalog: &catalog,
+            sharding: &sharding,
+            search_path: &[],
+        };
         for (name, residue) in [
             ("pg_advisory_lock", Residue::ADVISORY_LOCK),
             ("pg_advisory_xact_lock", Residue::NONE),
@@ -442,7 +476,7 @@ mod tests {
                 is_local: false,
                 window: false,
             };
-            facts.add(&call, &catalog, &[]);
+            facts.add(&call, &names);
             assert_eq!(facts.residue, residue, "{name}");
         }
     }

@@ -8,11 +8,12 @@ use pgherd_topology::{Column, ColumnDefault, Relation, TableRule};
 use smallvec::SmallVec;
 use sqlparser::ast::{
     AssignmentTarget, ConflictTarget, Expr, GroupByExpr, Insert, OnConflict, OnConflictAction,
-    OnInsert, Query, Select, SelectItem, SetExpr, TableObject,
+    OnInsert, Query, SelectItem, SetExpr, TableObject,
 };
 
-use crate::from::Block;
-use crate::plan::{KeySet, KeySource, KeyUsage};
+use crate::from::every_key;
+use crate::plan::{KeySet, KeySource};
+use crate::predicate::Alternatives;
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, TableMode};
 use crate::survey::{Ctes, Survey, Unread, object_name};
@@ -131,25 +132,28 @@ impl<'s> Survey<'s, '_> {
                     self.varying_default.get_or_insert(column.name.to_string());
                 }
             }
-            TableKind::Sharded(rule) => {
-                let drawn = rule
-                    .key
-                    .iter()
-                    .filter_map(|column| relation.find_column(column))
-                    .find(|column| {
-                        column.default == ColumnDefault::Generated
-                            || (self.overriding_user_value && is_identity(column))
-                    });
-                if let Some(column) = drawn {
-                    let rejection = unproven_row(rule, &column.name, "is made by the server");
-                    self.refuse_row(rejection);
-                }
-            }
+            TableKind::Sharded(rule) => self.check_made_by_server(rule, relation),
             TableKind::Home | TableKind::System => {}
         }
     }
 
-    fn refuse_row(&mut self, rejection: Rejection) {
+    /// Refuses a key that the server makes, whatever the statement gives.
+    pub(crate) fn check_made_by_server(&mut self, rule: &TableRule, relation: &Relation) {
+        let drawn = rule
+            .key
+            .iter()
+            .filter_map(|column| relation.find_column(column))
+            .find(|column| {
+                column.default == ColumnDefault::Generated
+                    || (self.overriding_user_value && is_identity(column))
+            });
+        if let Some(column) = drawn {
+            let rejection = unproven_row(rule, &column.name, "is made by the server");
+            self.refuse_row(rejection);
+        }
+    }
+
+    pub(crate) fn refuse_row(&mut self, rejection: Rejection) {
         self.unfixed.get_or_insert(rejection.clone());
         self.uncheckable.get_or_insert(rejection);
     }
@@ -183,13 +187,11 @@ impl<'s> Survey<'s, '_> {
                     self.row_key(target, &row.content, &positions);
                 }
             }
-            SetExpr::Select(select) => {
-                let plain = source.with.is_none();
-                if !(plain && self.selected_key(target, select, &positions, ctes)?) {
+            _ => {
+                if !self.selected_keys(target, source, &positions, ctes) {
                     self.refuse_row(selected_rows(target.rule));
                 }
             }
-            _ => self.refuse_row(selected_rows(target.rule)),
         }
         Ok(())
     }
@@ -197,13 +199,14 @@ impl<'s> Survey<'s, '_> {
     fn row_key(&mut self, target: &Target<'_>, row: &[Expr], positions: &[(usize, &Column)]) {
         let mut columns: SmallVec<[KeySource; 1]> = SmallVec::new();
         for (position, column) in positions {
-            let usage = KeyUsage::Stored(column.modifier);
             let found = match row.get(*position) {
                 None => Err("is left to its default".to_owned()),
                 Some(expression) if is_default(expression) => {
                     Err("is left to its default".to_owned())
                 }
-                Some(expression) => self.value(expression, column, usage),
+                Some(expression) => self
+                    .stored(column)
+                    .and_then(|usage| self.value(expression, column, usage)),
             };
             match found {
                 Ok(source) => columns.push(source),
@@ -214,87 +217,61 @@ impl<'s> Survey<'s, '_> {
                 }
             }
         }
-        self.add_written_key(target, columns);
-    }
-
-    fn add_written_key(&mut self, target: &Target<'_>, columns: SmallVec<[KeySource; 1]>) {
-        let key = KeySet {
+        self.add_written_key(KeySet {
             rule: Arc::clone(target.rule),
             columns,
-        };
+            by_row: true,
+        });
+    }
+
+    pub(crate) fn add_written_key(&mut self, key: KeySet) {
         self.written_keys.push(key.clone());
         self.add_key(key);
     }
 
-    /// INSERT ... SELECT: the key of every row, where the select list shows it as one value. `false`
-    /// where it does not.
-    fn selected_key(
+    /// INSERT ... SELECT: the keys of its rows, where the query shows what each column of the key may
+    /// be. `false` where it does not.
+    fn selected_keys(
         &mut self,
         target: &Target<'_>,
-        select: &Select,
+        source: &Query,
         positions: &[(usize, &Column)],
         ctes: &Ctes<'_>,
-    ) -> Result<bool, Unread> {
-        // the block is read here for its facts only; the walk of the source reads it again
-        let (tables, met) = (self.tables.len(), self.met);
-        let mut block = Block::new();
-        self.from(&mut block, &select.from, None, ctes)?;
-        if let Some(condition) = &select.selection {
-            let visible = 0..block.items.len();
-            self.facts(&mut block, condition, visible, &(0..usize::MAX), None);
-        }
-        self.tables.truncate(tables);
-        self.met = met;
-        let level = block.level(None);
-        let mut columns: SmallVec<[KeySource; 1]> = SmallVec::new();
+    ) -> bool {
+        let output = self.outputs(source, ctes);
+        let mut columns: SmallVec<[Alternatives; 1]> = SmallVec::new();
         for (position, column) in positions {
-            let before = select.projection.get(..=*position).unwrap_or_default();
-            let starred = before.is_empty()
-                || before.iter().any(|item| {
-                    !matches!(
-                        item,
-                        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
-                    )
-                });
-            let Some(
-                SelectItem::UnnamedExpr(expression)
-                | SelectItem::ExprWithAlias {
-                    expr: expression, ..
-                },
-            ) = before.last().filter(|_| !starred)
-            else {
-                return Ok(false);
+            let Ok(usage) = self.stored(column) else {
+                return false;
             };
-            let Some(found) = level.column(expression) else {
-                let resolved_alone = select.distinct.is_none()
-                    && matches!(&select.group_by, GroupByExpr::Expressions(by, sets) if by.is_empty() && sets.is_empty());
-                let usage = KeyUsage::Stored(column.modifier);
-                match self.value(expression, column, usage) {
-                    Ok(source) if resolved_alone => columns.push(source),
-                    Ok(_) | Err(_) => return Ok(false),
-                }
+            // in the select list itself a value takes the type of the column that it is for
+            if let Some(expression) = plain_selection(source, *position)
+                && let Ok(source) = self.value(expression, column, usage)
+            {
+                columns.push(Alternatives::from_slice(&[source]));
                 continue;
-            };
-            let Some(source) = found.level.fixed(found.item, &found.column.name) else {
-                return Ok(false);
-            };
-            let families = [found.column, column].map(|column| {
-                self.subject
-                    .names
-                    .catalog
-                    .key_type(column.type_oid)
-                    .map(|key_type| key_type.hash_family())
-            });
-            if families[0].is_none() || families[0] != families[1] {
-                return Ok(false);
             }
-            columns.push(KeySource {
-                usage: KeyUsage::Stored(column.modifier),
-                ..source
+            let shown = output
+                .as_ref()
+                .and_then(|output| output.columns.get(*position))
+                .filter(|shown| shown.never_null && self.same_family(&shown.column, column));
+            let Some(values) = shown.and_then(|shown| shown.values.as_ref()) else {
+                return false;
+            };
+            let stored = values.iter().map(|source| KeySource { usage, ..*source });
+            columns.push(stored.collect());
+        }
+        let Some(keys) = every_key(&columns) else {
+            return false;
+        };
+        for columns in keys {
+            self.add_written_key(KeySet {
+                rule: Arc::clone(target.rule),
+                columns,
+                by_row: false,
             });
         }
-        self.add_written_key(target, columns);
-        Ok(true)
+        true
     }
 
     /// ON CONFLICT: DO UPDATE must leave the key as it is.
@@ -387,6 +364,29 @@ impl<'s> Survey<'s, '_> {
     }
 }
 
+/// The expression at a position of a select list whose values are stored as they are.
+fn plain_selection(source: &Query, position: usize) -> Option<&Expr> {
+    let SetExpr::Select(select) = &*source.body else {
+        return None;
+    };
+    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(by, sets) if by.is_empty() && sets.is_empty());
+    if select.distinct.is_some() || !ungrouped {
+        return None;
+    }
+    let before = select.projection.get(..=position)?;
+    let expressions: Option<Vec<&Expr>> = before
+        .iter()
+        .map(|item| match item {
+            SelectItem::UnnamedExpr(expression)
+            | SelectItem::ExprWithAlias {
+                expr: expression, ..
+            } => Some(expression),
+            _ => None,
+        })
+        .collect();
+    expressions?.pop()
+}
+
 /// The columns that every row gives a value other than DEFAULT.
 fn given_values<'c>(source: Option<&Query>, columns: &'c [String]) -> Vec<&'c String> {
     let Some(source) = source else {
@@ -441,7 +441,7 @@ fn is_identity(column: &Column) -> bool {
     )
 }
 
-fn unproven_row(rule: &TableRule, column: &str, why: &str) -> Rejection {
+pub(crate) fn unproven_row(rule: &TableRule, column: &str, why: &str) -> Rejection {
     Rejection::unsupported(
         label::NO_KEY,
         "the new row is not proven to belong on one shard",

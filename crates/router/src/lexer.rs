@@ -173,6 +173,11 @@ impl<'a> Lexer<'a> {
         self.at
     }
 
+    /// Goes on from this byte offset, where a token or blank begins.
+    pub(crate) fn go_to(&mut self, position: usize) {
+        self.at = position;
+    }
+
     /// The next token, after whitespace and comments; `None` at the end of the text.
     ///
     /// # Errors

@@ -22,8 +22,11 @@
 //! ```
 
 mod action;
+mod array;
 mod cache;
 mod census;
+mod condition;
+mod constant;
 mod copy;
 mod create_index;
 mod create_view;
@@ -35,9 +38,14 @@ mod from;
 mod functions;
 mod hint;
 mod insert;
+mod key_value;
 pub mod lexer;
+mod list;
 pub mod literal;
 mod maintenance;
+mod meaning;
+mod merge;
+mod output;
 mod parse;
 mod place;
 mod plan;
@@ -57,6 +65,7 @@ mod transaction;
 mod unparsed;
 mod update;
 mod utility;
+mod value;
 
 pub use action::{
     Action, CopyDirection, CursorTarget, DdlPlan, IsolationLevel, OverrideName, SerialColumn,
@@ -65,6 +74,7 @@ pub use action::{
 pub use hint::{Hint, HintRole};
 pub use lexer::BackslashReading;
 pub use literal::{Literal, Literals};
+pub use meaning::{ClientEncoding, MEANING_SETTINGS, SettingsDigest};
 pub use plan::{
     Access, KeyOrigin, KeySet, KeySource, KeyUsage, KeyedPlacement, NamedCheck, Placement,
     PlanClass, Planned, QueryPlan, Residue, Span, StatementPlan,

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 pub use crate::lexer::LiteralKind;
 use crate::lexer::continuation;
+use crate::plan::Span;
 
 /// One literal of a query string: its spelling and where its text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,31 +59,90 @@ impl Literal {
 }
 
 /// The literals of a query string, by slot. Up to sixteen need no allocation.
+///
+/// A list of plain literals (`IN (1, 2, 3)`) is one slot, and so is each column of rows that are
+/// spelled alike (`VALUES (1, 'a'), (2, 'b')`): [`Literals::elements`] gives all that a slot stands for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Literals(pub(crate) SmallVec<[Literal; 16]>);
+pub struct Literals {
+    pub(crate) slots: SmallVec<[Literal; 16]>,
+    /// The elements of lists after their first, row by row.
+    pub(crate) more: Vec<Literal>,
+    /// The lists, in the order of the text.
+    pub(crate) lists: SmallVec<[List; 1]>,
+}
+
+/// Rows of literals of which the first alone has slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) first_slot: u32,
+    /// Literals in a row.
+    pub(crate) width: u32,
+    /// Where its further rows begin in `more`.
+    pub(crate) more_start: u32,
+    /// Rows after the first.
+    pub(crate) more_rows: u32,
+    /// The text of the further rows, commas included: the planner does not read it.
+    pub(crate) hidden: Span,
+}
 
 impl Literals {
-    /// The literal in a slot.
+    /// The literal in a slot; the first one where it is a list.
     #[must_use]
     pub fn slot(&self, slot: u32) -> Option<&Literal> {
-        self.0.get(slot as usize)
+        self.slots.get(slot as usize)
     }
 
-    /// How many there are.
+    /// How many slots there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.slots.len()
     }
 
     /// Is there none?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.slots.is_empty()
     }
 
-    /// All of them, in the order of the text.
+    /// All literals: those in slots in the order of the text, then the further elements of lists.
     pub fn iter(&self) -> impl Iterator<Item = &Literal> {
-        self.0.iter()
+        self.slots.iter().chain(&self.more)
+    }
+
+    /// How many literals a slot stands for; none where there is no such slot.
+    #[must_use]
+    pub fn count(&self, slot: u32) -> usize {
+        match (self.slot(slot), self.list_of(slot)) {
+            (None, _) => 0,
+            (Some(_), None) => 1,
+            (Some(_), Some(list)) => list.more_rows as usize + 1,
+        }
+    }
+
+    /// One of the literals that a slot stands for.
+    #[must_use]
+    pub fn element(&self, slot: u32, index: usize) -> Option<&Literal> {
+        let Some(further) = index.checked_sub(1) else {
+            return self.slot(slot);
+        };
+        let list = self.list_of(slot)?;
+        if further >= list.more_rows as usize {
+            return None;
+        }
+        let column = (slot - list.first_slot) as usize;
+        let at = list.more_start as usize + further * list.width as usize + column;
+        self.more.get(at)
+    }
+
+    /// All literals that a slot stands for, in the order of the text.
+    pub fn elements(&self, slot: u32) -> impl Iterator<Item = &Literal> {
+        (0..self.count(slot)).filter_map(move |index| self.element(slot, index))
+    }
+
+    fn list_of(&self, slot: u32) -> Option<&List> {
+        let after = self.lists.partition_point(|list| list.first_slot <= slot);
+        let list = self.lists.get(after.checked_sub(1)?)?;
+        (slot - list.first_slot < list.width).then_some(list)
     }
 }
 

@@ -211,7 +211,10 @@ impl<'t, 'a> Translation<'t, 'a> {
                 self.keyword(at, "FROM");
                 at + 1
             }
-            "uescape" if self.follows_unicode_string(at) => at + 2,
+            // the text before it is spelled with another escape than the literal's reader knows
+            "uescape" if self.follows_unicode_string(at) => {
+                return Err("The planner does not read UESCAPE.");
+            }
             "overriding" if self.is_word(at + 2, "value") => {
                 self.overriding_user_value |= self.is_word(at + 1, "user");
                 at + 3

@@ -7,7 +7,9 @@ use pgherd_topology::{RelationName, ShardId};
 use smallvec::SmallVec;
 
 use crate::action::Action;
-use crate::plan::{Access, KeySet, KeyedPlacement, NamedCheck, Placement, Residue};
+use crate::plan::{
+    Access, KeyOrigin, KeySet, KeySource, KeyedPlacement, NamedCheck, Placement, Residue,
+};
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, TableMode, TableUse};
 use crate::survey::{Survey, rule_of};
@@ -130,6 +132,7 @@ fn decide(survey: &Survey<'_, '_>, reason: &mut String) -> Result<(Action, Place
     let sharded = first(|kind| matches!(kind, TableKind::Sharded(_)));
     let home = first(|kind| matches!(kind, TableKind::Home | TableKind::System));
     let reference = first(|kind| matches!(kind, TableKind::Reference));
+    let touched_home = check_touched(survey, sharded)?;
     let written_reference = survey
         .tables
         .iter()
@@ -146,6 +149,10 @@ fn decide(survey: &Survey<'_, '_>, reason: &mut String) -> Result<(Action, Place
     let placement = match (sharded, home) {
         (Some(sharded), Some(home)) => return Err(mixed(sharded, home)),
         (Some(_), None) => keyed(survey, reason)?,
+        (None, _) if touched_home.is_some() => {
+            *reason = "a declared function touches tables of the home shard".into();
+            Placement::One(survey.subject.names.home())
+        }
         (None, Some(home)) => {
             *reason = match home.kind {
                 TableKind::System => {
@@ -181,13 +188,23 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
         .detail(format!(
             "{name} did not come with Postgres, and functions are not followed on a sharded database."
         ))
-        .hint("Name a shard with SET pgherd.shard."));
+        .hint("If its tables are known, declare them under sharding.functions; or name a shard with SET pgherd.shard."));
     }
     if survey.census.foreign_operator {
         return Err(Rejection::unsupported(
             label::NOT_FOLLOWED,
             "an operator outside pg_catalog is not followed on a sharded database",
         ));
+    }
+    if let Some(operator) = &survey.census.changing_operator {
+        return Err(Rejection::unsupported(
+            label::NOT_FOLLOWED,
+            "an operator may read or write rows that the planner cannot place",
+        )
+        .detail(format!(
+            "The function behind an operator {operator} did not come with Postgres and is not immutable."
+        ))
+        .hint("Name a shard with SET pgherd.shard."));
     }
     if let Some(name) = &functions.runs_text {
         return Err(Rejection::unsupported(
@@ -209,6 +226,40 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
         .hint("Use SET or SET LOCAL."));
     }
     Ok(())
+}
+
+/// Tables that declared functions touch must be where the statement is. Returns one of the home shard, if any.
+fn check_touched<'s>(
+    survey: &'s Survey<'_, '_>,
+    sharded: Option<&TableUse<'_>>,
+) -> Result<Option<&'s RelationName>, Rejection> {
+    let names = survey.subject.names;
+    let mut home = None;
+    for (function, table) in &survey.census.functions.touches {
+        let elsewhere = match (names.kind_of(table)?, sharded) {
+            (TableKind::Reference, _) => false,
+            (TableKind::Sharded(_), Some(sharded)) => {
+                !names.sharding.colocated(table, &sharded.name)
+            }
+            (TableKind::Sharded(_), None) => true,
+            (TableKind::Home | TableKind::System, Some(_)) => true,
+            (TableKind::Home | TableKind::System, None) => {
+                home = Some(table);
+                false
+            }
+        };
+        if elsewhere {
+            return Err(Rejection::unsupported(
+                label::MIXED_TABLES,
+                "a function touches rows that may lie on another shard",
+            )
+            .detail(format!(
+                "{function} is declared to touch {table}, and the statement fixes no key of a table that lies with it."
+            ))
+            .hint("Call it in a statement that fixes such a key, or name a shard with SET pgherd.shard."));
+        }
+    }
+    Ok(home)
 }
 
 fn mixed(sharded: &TableUse<'_>, home: &TableUse<'_>) -> Rejection {
@@ -250,6 +301,11 @@ fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Reje
         ));
     }
     *reason = match keys.as_slice() {
+        [key] if key.columns.iter().any(is_array) => format!(
+            "the sharding key {} ({}) is fixed to the elements of an array, which must live on one shard at execution",
+            key.rule.table,
+            key.rule.key.join(", ")
+        ),
         [key] => format!(
             "the sharding key {} ({}) is fixed to one value",
             key.rule.table,
@@ -261,6 +317,13 @@ fn keyed(survey: &Survey<'_, '_>, reason: &mut String) -> Result<Placement, Reje
         ),
     };
     Ok(Placement::Keyed(KeyedPlacement { keys }))
+}
+
+fn is_array(source: &KeySource) -> bool {
+    matches!(
+        source.origin,
+        KeyOrigin::ArrayLiteral(_) | KeyOrigin::ArrayParameter(_)
+    )
 }
 
 /// The `=` that Postgres chooses must be the key type's own: that of pg_catalog.
@@ -438,8 +501,10 @@ fn access(survey: &Survey<'_, '_>) -> Access {
         && !survey.locks
         && !survey.into
         && !survey.census.foreign_operator
+        && survey.census.changing_operator.is_none()
+        && !survey.census.casts_to_user_type
         && functions.volatile.is_none()
-        && functions.user.is_none()
+        && functions.may_write.is_none()
         && functions.server_local.is_none()
         && functions.home_only.is_none()
         && functions.sets.is_none()

@@ -131,7 +131,7 @@ pub enum NamedCheck {
 /// Keys that must all resolve to one shard.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyedPlacement {
-    /// At least one; one for each row of an INSERT, one for each differently keyed table otherwise.
+    /// At least one: for each way in which the key of a table is fixed.
     pub keys: SmallVec<[KeySet; 1]>,
 }
 
@@ -140,8 +140,12 @@ pub struct KeyedPlacement {
 pub struct KeySet {
     /// The rule that places rows of this key.
     pub rule: Arc<TableRule>,
-    /// The sources, in the order of the rule's key columns.
+    /// The sources, in the order of the rule's key columns. One that stands for several values
+    /// (a list, an array) stands for each: what holds for any of the keys is proven for all.
     pub columns: SmallVec<[KeySource; 1]>,
+    /// The columns' lists are rows of one VALUES: the first values are one key, the second ones the
+    /// next. Otherwise every value of a column may meet every value of another.
+    pub by_row: bool,
 }
 
 /// Where the value of one key column comes from at execution.
@@ -149,7 +153,8 @@ pub struct KeySet {
 pub struct KeySource {
     /// The literal or parameter.
     pub origin: KeyOrigin,
-    /// The type it is read and hashed as: its own, of the column's hash family.
+    /// The type it is read as: its own, of the column's hash family, or one that is converted to the
+    /// column's as it is stored. Of an array: the type of its elements.
     pub key_type: KeyType,
     /// What the statement does with it.
     pub usage: KeyUsage,
@@ -167,7 +172,7 @@ impl KeySource {
 /// What a key's value is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyOrigin {
-    /// The literal in this slot.
+    /// The literal in this slot, or each of them where the slot is a list.
     Literal(u32),
     /// The literal in this slot, with a minus sign before it.
     Negated(u32),
@@ -175,6 +180,12 @@ pub enum KeyOrigin {
     Parameter(u16),
     /// `true` or `false`, which are key words and not literals.
     Boolean(bool),
+    /// A number that was worked out while planning, as `3 + 4`: the literals in it are guards.
+    Integer(i64),
+    /// Each element of the array that the literal in this slot is: `= ANY ('{1,2}')`.
+    ArrayLiteral(u32),
+    /// Each element of an array parameter, from 0: `= ANY ($1)`.
+    ArrayParameter(u16),
 }
 
 /// What a statement does with a key's value.
@@ -182,9 +193,13 @@ pub enum KeyOrigin {
 pub enum KeyUsage {
     /// Rows are found by it. NULL finds none, on any shard.
     Compared,
-    /// It is stored in a column of this type modifier (`pg_attribute.atttypmod`); it must stay what
-    /// it is, and be not NULL.
-    Stored(i32),
+    /// It is stored in a column: hashed as the assignment cast leaves it, and never NULL.
+    Stored {
+        /// The column's type.
+        column: KeyType,
+        /// The column's type modifier (`pg_attribute.atttypmod`).
+        modifier: i32,
+    },
 }
 
 /// Whether a statement only reads.

@@ -17,8 +17,9 @@ use crate::cache::{Looked, PlanCache};
 use crate::fingerprint::{KeyBuffer, Scan, ScanError, scan};
 use crate::lexer::BackslashReading;
 use crate::literal::Literals;
+use crate::meaning::{ClientEncoding, SettingsDigest};
 use crate::plan::{Access, Placement, PlanClass, Planned, QueryPlan, Residue, Span, StatementPlan};
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, label};
 use crate::statement;
 
 /// What a text's meaning depends on beside the text. All of it is part of the cache's key.
@@ -37,6 +38,12 @@ pub struct PlanContext<'a> {
     pub search_path: &'a [Box<str>],
     /// The session's `standard_conforming_strings`.
     pub backslash: BackslashReading,
+    /// The role whose rights and policies hold.
+    pub role: &'a str,
+    /// The settings that change what the text means.
+    pub settings: SettingsDigest,
+    /// Whether the text can be read by bytes.
+    pub encoding: ClientEncoding,
     /// The types that Parse declared, by parameter; 0 or absent where it left them open.
     pub parameter_types: &'a [u32],
     /// The client named a shard by `SET pgherd.shard` or `pgherd.sharding_key`. A leading comment
@@ -76,15 +83,16 @@ impl Planner {
 
     /// Plans a query string: the body of a Query or Parse message, without its zero byte.
     ///
-    /// The bytes are read as an ASCII-compatible encoding: a client whose encoding has second bytes
-    /// in the ASCII range (SJIS, BIG5, GBK, UHC, GB18030, JOHAB) is not to be planned for on a
-    /// sharded database.
-    ///
     /// # Errors
-    /// [`Rejection`]: 0A000 for what is not proven, 42P01 for a relation that is not in the catalog,
+    /// [`Rejection`]: 0A000 for what is not proven, or is in an encoding that cannot be read by
+    /// bytes; 42P01 for a relation that is not in the catalog,
     /// 22023 for a leading comment that cannot be understood. Where
     /// [`Rejection::catalog_may_help`] the catalog is to be read again and the text planned once more.
     pub fn plan(&self, sql: &[u8], context: &PlanContext<'_>) -> Result<Planned, Rejection> {
+        let unreadable = context.encoding == ClientEncoding::AsciiTrail && !sql.is_ascii();
+        if unreadable && !context.sharding.is_unsharded() {
+            return Err(unread_encoding());
+        }
         let mut key = KeyBuffer::new();
         write_context(context, &mut key);
         let context_length = key.len();
@@ -181,6 +189,9 @@ fn write_context(context: &PlanContext<'_>, key: &mut KeyBuffer) {
     });
     key.extend_from_slice(&length(context.database.len()));
     key.extend_from_slice(context.database.as_bytes());
+    key.extend_from_slice(&length(context.role.len()));
+    key.extend_from_slice(context.role.as_bytes());
+    key.extend_from_slice(&context.settings.0.to_le_bytes());
     key.extend_from_slice(&length(context.parameter_types.len()));
     for oid in context.parameter_types {
         key.extend_from_slice(&oid.to_le_bytes());
@@ -190,6 +201,16 @@ fn write_context(context: &PlanContext<'_>, key: &mut KeyBuffer) {
         key.extend_from_slice(&length(schema.len()));
         key.extend_from_slice(schema.as_bytes());
     }
+}
+
+/// 0A000: second bytes of characters look like quotes and backslashes.
+fn unread_encoding() -> Rejection {
+    Rejection::unsupported(
+        label::UNPARSED,
+        "the client's encoding cannot be read on a sharded database",
+    )
+    .detail("In SJIS, BIG5, GBK, UHC, GB18030 and JOHAB a character's second byte may be that of a quote.")
+    .hint("SET client_encoding TO 'UTF8', or write the statement in ASCII and send the rest as parameters.")
 }
 
 /// A text that Postgres' scanner refuses too, before it runs any statement of it: the home shard

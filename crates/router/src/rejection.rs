@@ -33,6 +33,9 @@ pub mod label {
     pub const NO_KEY: &str = "no_key";
     /// The key is fixed, but not in a way whose hash is certain.
     pub const KEY_VALUE: &str = "key_value";
+    /// A key's parameter has a type that only the server can tell. See
+    /// [`Rejection::parameter_types_may_help`](super::Rejection::parameter_types_may_help).
+    pub const PARAMETER_TYPE: &str = "parameter_type";
     /// The statement concerns rows of several shards.
     pub const SEVERAL_SHARDS: &str = "several_shards";
     /// Tables that live on different shards in one statement.
@@ -108,6 +111,13 @@ impl Rejection {
             self.label,
             label::UNKNOWN_RELATION | label::UNKNOWN_FUNCTION
         )
+    }
+
+    /// Might the same text be planned with the parameter types that a server gives it
+    /// (ParameterDescription)? They are then given as declared ones.
+    #[must_use]
+    pub fn parameter_types_may_help(&self) -> bool {
+        self.label == label::PARAMETER_TYPE
     }
 
     /// SQLSTATE 42P01, as Postgres words it.

@@ -1,20 +1,13 @@
 //! From a plan to a shard: this execution's values, hashed and looked up.
 //!
-//! Owns the decision whether all keys meet on one shard. Never reads SQL. Allocates only for a
-//! literal with quotes or escapes inside. Main types: [`Values`], [`Destination`].
+//! Owns the decision whether all keys meet on one shard; how one is read is `key_value`'s. Never reads
+//! SQL. Allocates only for lists, arrays, and literals with quotes or escapes inside. Main types:
+//! [`Values`], [`Destination`].
 
-use std::borrow::Cow;
-
-use pgherd_protocol::SqlState;
-use pgherd_topology::{
-    BucketId, HashFamily, KeyError, KeyInput, KeyType, KeyValue, ShardId, Sharding,
-};
-use smallvec::SmallVec;
+use pgherd_topology::{BucketId, Location, ShardId, Sharding};
 
 use crate::literal::Literals;
-use crate::plan::{
-    KeyOrigin, KeySet, KeySource, KeyUsage, KeyedPlacement, NamedCheck, Placement, StatementPlan,
-};
+use crate::plan::{KeyedPlacement, NamedCheck, Placement, StatementPlan};
 use crate::rejection::{Rejection, label};
 
 /// The values of one execution.
@@ -177,24 +170,24 @@ impl StatementPlan {
                 return Ok(Vec::new());
             }
         };
-        keyed
-            .keys
-            .iter()
-            .map(|key| {
-                let (shard, bucket) = key.resolve(values, sharding)?;
-                let texts: Vec<String> = key
-                    .columns
+        let mut explained = Vec::new();
+        for key in &keyed.keys {
+            key.locate(values, sharding, |location, texts| {
+                let texts: Vec<String> = texts
                     .iter()
-                    .map(|source| source.text(values))
+                    .zip(&key.columns)
+                    .map(|(text, source)| text.in_words(source.key_type))
                     .collect();
-                Ok(KeyExplanation {
+                explained.push(KeyExplanation {
                     key: format!("{} ({})", key.rule.table, key.rule.key.join(", ")),
                     value: texts.join(", "),
-                    bucket,
-                    shard,
-                })
-            })
-            .collect()
+                    bucket: location.bucket,
+                    shard: location.shard,
+                });
+                Ok(())
+            })?;
+        }
+        Ok(explained)
     }
 }
 
@@ -250,202 +243,28 @@ impl KeyedPlacement {
         values: &Values<'_>,
         sharding: &Sharding,
     ) -> Result<(ShardId, Option<BucketId>), Rejection> {
-        let mut found: Option<(ShardId, Option<BucketId>)> = None;
+        let mut found: Option<Location> = None;
         for key in &self.keys {
-            let here = key.resolve(values, sharding)?;
-            match found {
-                None => found = Some(here),
-                Some(first) if first.0 == here.0 => {}
-                Some(first) => return Err(several_shards(sharding, first.0, here.0)),
-            }
-        }
-        found.ok_or_else(|| {
-            Rejection::unsupported(label::NO_KEY, "the statement has no sharding key")
-        })
-    }
-}
-
-impl KeySet {
-    /// The shard and the bucket of the key's values.
-    fn resolve(
-        &self,
-        values: &Values<'_>,
-        sharding: &Sharding,
-    ) -> Result<(ShardId, Option<BucketId>), Rejection> {
-        let mut texts: SmallVec<[SourceText<'_>; 1]> = SmallVec::new();
-        for (position, source) in self.columns.iter().enumerate() {
-            texts.push(source.read(values, || self.column_name(position))?);
-        }
-        let inputs: SmallVec<[KeyInput<'_>; 1]> = texts
-            .iter()
-            .zip(&self.columns)
-            .map(|(text, source)| text.input(source.key_type))
-            .collect();
-        for (position, (source, input)) in self.columns.iter().zip(&inputs).enumerate() {
-            if let KeyUsage::Stored(modifier) = source.usage {
-                let column = || self.column_name(position);
-                let value = input.value().map_err(|error| unusable(&column(), error))?;
-                let value = value.ok_or_else(|| null_key(&column()))?;
-                value
-                    .fits(modifier)
-                    .map_err(|error| unusable(&column(), error))?;
-            }
-        }
-        let location = sharding
-            .locate(&self.rule, &inputs)
-            .map_err(|error| unusable(&self.column_name(0), error))?;
-        Ok((location.shard, location.bucket))
-    }
-
-    fn column_name(&self, position: usize) -> String {
-        let column = self.rule.key.get(position).map_or("?", |name| name);
-        format!("{}.{column}", self.rule.table)
-    }
-}
-
-/// A key's value as bytes.
-enum SourceText<'a> {
-    Text(Cow<'a, [u8]>),
-    Negated(SmallVec<[u8; 24]>),
-    Binary(&'a [u8]),
-    Null,
-}
-
-impl SourceText<'_> {
-    fn input(&self, key_type: KeyType) -> KeyInput<'_> {
-        match self {
-            Self::Text(text) => KeyInput::Text(key_type, text),
-            Self::Negated(text) => KeyInput::Text(key_type, text),
-            Self::Binary(bytes) => KeyInput::Binary(key_type, bytes),
-            Self::Null => KeyInput::Null,
-        }
-    }
-}
-
-impl KeySource {
-    fn read<'a>(
-        &self,
-        values: &Values<'a>,
-        column: impl Fn() -> String,
-    ) -> Result<SourceText<'a>, Rejection> {
-        let text = match self.origin {
-            KeyOrigin::Literal(slot) => SourceText::Text(literal(values, slot, &column)?),
-            KeyOrigin::Negated(slot) => {
-                let mut text = SmallVec::from_slice(b"-");
-                text.extend_from_slice(&literal(values, slot, &column)?);
-                SourceText::Negated(text)
-            }
-            KeyOrigin::Boolean(value) => {
-                let text: &[u8] = if value { b"true" } else { b"false" };
-                SourceText::Text(Cow::Borrowed(text))
-            }
-            KeyOrigin::Parameter(index) => {
-                let parameter = values
-                    .parameters
-                    .and_then(|parameters| parameters.parameter(index))
-                    .ok_or_else(|| missing_parameter(index))?;
-                match (parameter.bytes, parameter.format) {
-                    (None, _) => SourceText::Null,
-                    (Some(bytes), ParameterFormat::Text) => SourceText::Text(Cow::Borrowed(bytes)),
-                    (Some(bytes), ParameterFormat::Binary) => SourceText::Binary(bytes),
+            key.locate(values, sharding, |location, _| match found {
+                None => {
+                    found = Some(location);
+                    Ok(())
                 }
-            }
-        };
-        if values.encoding == ValueEncoding::Converted
-            && self.is_character_type()
-            && !text.is_ascii()
-        {
-            return Err(Rejection::unsupported(
-                label::KEY_VALUE,
-                "the sharding key would be converted to another encoding",
-            )
-            .detail(format!(
-                "The value for {} holds characters beyond ASCII, and the client's encoding is not the server's.",
-                column()
-            ))
-            .hint("Set client_encoding to the server's encoding."));
+                Some(first) if first.shard == location.shard => Ok(()),
+                Some(first) => Err(several_shards(sharding, first.shard, location.shard)),
+            })?;
         }
-        Ok(text)
-    }
-
-    fn is_character_type(&self) -> bool {
-        matches!(
-            self.key_type.hash_family(),
-            HashFamily::Text | HashFamily::Bpchar
-        )
-    }
-
-    /// The value as EXPLAIN (ROUTE) shows it.
-    fn text(&self, values: &Values<'_>) -> String {
-        match self.read(values, String::new) {
-            Ok(SourceText::Text(text)) => String::from_utf8_lossy(&text).into_owned(),
-            Ok(SourceText::Negated(text)) => String::from_utf8_lossy(&text).into_owned(),
-            Ok(SourceText::Binary(bytes)) => self
-                .key_type
-                .value_from_binary(bytes)
-                .ok()
-                .and_then(|value| match value {
-                    KeyValue::Integer(value) => Some(value.to_string()),
-                    KeyValue::Text(text) | KeyValue::Bpchar(text) => {
-                        Some(String::from_utf8_lossy(&text).into_owned())
-                    }
-                    _ => None,
-                })
-                .unwrap_or_else(|| "binary".to_owned()),
-            Ok(SourceText::Null) => "NULL".to_owned(),
-            Err(_) => "?".to_owned(),
+        match (found, self.keys.first()) {
+            (Some(location), _) => Ok((location.shard, location.bucket)),
+            // compared with nothing but NULL, or with an empty array: no row is found, on any shard
+            (None, Some(_)) => Ok((ShardId(0), None)),
+            (None, None) => Err(Rejection::unsupported(
+                label::NO_KEY,
+                "the statement has no sharding key",
+            )),
         }
     }
 }
-
-impl SourceText<'_> {
-    fn is_ascii(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_ascii(),
-            Self::Negated(text) => text.is_ascii(),
-            Self::Binary(bytes) => bytes.is_ascii(),
-            Self::Null => true,
-        }
-    }
-}
-
-fn literal<'a>(
-    values: &Values<'a>,
-    slot: u32,
-    column: &impl Fn() -> String,
-) -> Result<Cow<'a, [u8]>, Rejection> {
-    values
-        .literals
-        .slot(slot)
-        .and_then(|literal| literal.value(values.sql))
-        .ok_or_else(|| {
-            Rejection::unsupported(label::KEY_VALUE, "the sharding key cannot be read")
-                .detail(format!(
-                    "The literal for {} holds escapes that only the server can read.",
-                    column()
-                ))
-                .hint("Write the value without escapes, or send it as a parameter.")
-        })
-}
-
-fn missing_parameter(index: u16) -> Rejection {
-    Rejection::new(
-        SqlState::UNDEFINED_PARAMETER,
-        label::KEY_VALUE,
-        format!("there is no parameter ${}", u32::from(index) + 1),
-    )
-}
-
-fn null_key(column: &str) -> Rejection {
-    Rejection::unsupported(label::KEY_VALUE, "the sharding key is NULL")
-        .detail(format!("A row without {column} belongs on no shard."))
-}
-
-fn unusable(column: &str, error: KeyError) -> Rejection {
-    Rejection::unsupported(label::KEY_VALUE, "the sharding key names no shard")
-        .detail(format!("For {column}: {error}."))
-}
-
 /// Refuses literals and text parameters that the input functions of dates and times read as the
 /// moment of the statement.
 fn check_clock_words(values: &Values<'_>) -> Result<(), Rejection> {

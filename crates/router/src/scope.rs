@@ -185,14 +185,15 @@ impl<'c> Names<'c> {
             .detail(format!("{name} is not defined alike on every shard."))
             .hint("Make its definitions alike; the console's SHOW TABLES tells where they differ."));
         }
-        if relation.has_rules {
-            return Err(not_followed(name, "has rewrite rules"));
+        let undeclared = !self.declared_local(name);
+        if relation.has_rules && undeclared {
+            return Err(not_declared(name, "has rewrite rules"));
         }
-        if relation.has_row_security {
-            return Err(not_followed(name, "has row level security"));
+        if relation.has_row_security && undeclared {
+            return Err(not_declared(name, "has row level security"));
         }
-        if table.mode != TableMode::Read && relation.has_triggers {
-            return Err(not_followed(name, "has triggers"));
+        if table.mode != TableMode::Read && relation.has_triggers && undeclared {
+            return Err(not_declared(name, "has triggers"));
         }
         self.check_family(table, relation)?;
         match relation.kind {
@@ -206,6 +207,11 @@ impl<'c> Names<'c> {
             | RelationKind::CompositeType
             | RelationKind::Toast => self.check_cascades(table, relation),
         }
+    }
+
+    /// Whether what fires along with the table is declared to keep to its shard.
+    fn declared_local(&self, table: &RelationName) -> bool {
+        self.sharding.declarations().local_triggers.contains(table)
     }
 
     /// A view is followed only where all that it reads is on the home shard.
@@ -286,8 +292,8 @@ impl<'c> Names<'c> {
                 _ => true,
             };
             if listed_otherwise
-                || child.has_rules
-                || (table.mode != TableMode::Read && child.has_triggers)
+                || (!self.declared_local(&child.name)
+                    && (child.has_rules || (table.mode != TableMode::Read && child.has_triggers)))
             {
                 return Err(not_followed(
                     name,
@@ -321,7 +327,7 @@ impl<'c> Names<'c> {
                     }
                     _ => false,
                 };
-                if !stays || source.has_triggers {
+                if !stays || (source.has_triggers && !self.declared_local(&source.name)) {
                     return Err(not_followed(
                         &table.name,
                         &format!(
@@ -393,6 +399,13 @@ fn links_keys(source: &Relation, child: &TableRule, target: &Relation, parent: &
                     .any(|(column, target_column)| column == from && target_column == to)
             })
         })
+}
+
+fn not_declared(name: &RelationName, what: &str) -> Rejection {
+    not_followed(name, what).hint(format!(
+        "If they keep to rows of the same shard and leave sharding keys alone, list {name} under sharding.triggers; \
+         or name a shard with SET pgherd.shard."
+    ))
 }
 
 pub(crate) fn not_followed(name: &RelationName, what: &str) -> Rejection {

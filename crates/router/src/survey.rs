@@ -3,18 +3,21 @@
 //! Owns the collected facts. What speaks against a placement is noted, not returned, since a named
 //! shard or an unsharded database does without it. Main type: [`Survey`].
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use pgherd_topology::{Column, TableRule};
 use sqlparser::ast::{Expr, Ident, ObjectName, ObjectNamePart, Query, Statement, Visit, Visitor};
 
 use crate::census::{self, Census};
+use crate::output::Asked;
 use crate::parse::{Parsed, fold};
 use crate::plan::{KeySet, KeySource, KeyUsage};
-use crate::predicate::{Level, ParameterUses, ValueReader};
+use crate::predicate::{Level, Output};
 use crate::rejection::{Rejection, label};
 use crate::scope::{Names, TableKind, TableMode, TableUse};
 use crate::tokens::{Name, StatementText};
+use crate::value::{ParameterUses, ValueReader, array_oid, inferred_oid};
 
 /// What is being planned, and in which surroundings.
 #[derive(Clone, Copy)]
@@ -54,24 +57,46 @@ pub(crate) struct Survey<'s, 'a> {
     pub(crate) overriding_user_value: bool,
     /// Relations that the walk has met, to be compared with those in the tree.
     pub(crate) met: usize,
+    /// What queries give, by their address.
+    pub(crate) outputs: HashMap<usize, Option<Output>>,
+    /// What is asked of queries, by their address.
+    pub(crate) asked: HashMap<usize, Asked>,
+    /// What each mention asks of a query of WITH, by its address.
+    pub(crate) cte_uses: HashMap<usize, Vec<Asked>>,
 }
 
 /// Names that WITH defines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ctes<'w> {
-    pub(crate) names: &'w [String],
+    pub(crate) entries: &'w [CteEntry],
     pub(crate) parent: Option<&'w Ctes<'w>>,
+}
+
+/// One query of WITH.
+#[derive(Debug, Clone)]
+pub(crate) struct CteEntry {
+    pub(crate) name: String,
+    /// Of its query.
+    pub(crate) address: usize,
+    /// The columns it gives, under its own names for them.
+    pub(crate) output: Option<Output>,
 }
 
 impl Ctes<'_> {
     pub(crate) const NONE: Ctes<'static> = Ctes {
-        names: &[],
+        entries: &[],
         parent: None,
     };
 
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
-            || self.parent.is_some_and(|parent| parent.contains(name))
+    /// The query of WITH that a name means.
+    pub(crate) fn find(&self, name: &Name) -> Option<&CteEntry> {
+        if name.schema.is_some() {
+            return None;
+        }
+        self.entries
+            .iter()
+            .find(|entry| entry.name == name.name)
+            .or_else(|| self.parent?.find(name))
     }
 }
 
@@ -102,6 +127,9 @@ impl<'s, 'a> Survey<'s, 'a> {
             returning: false,
             overriding_user_value: parsed.overriding_user_value,
             met: 0,
+            outputs: HashMap::new(),
+            asked: HashMap::new(),
+            cte_uses: HashMap::new(),
         };
         if parsed.foreign_operator {
             survey.census.note_foreign_operator();
@@ -173,11 +201,18 @@ impl<'s, 'a> Survey<'s, 'a> {
     /// Adds a key, unless one of the same values and placement is there. A value that is stored is
     /// held to more than one that is compared, so that use is kept.
     pub(crate) fn add_key(&mut self, key: KeySet) {
+        // so many are of one INSERT, and hardly the same
+        const MANY: usize = 64;
+        if self.keys.len() >= MANY {
+            self.keys.push(key);
+            return;
+        }
         let names = self.subject.names;
         let same = self.keys.iter_mut().find(|other| {
             let placed_alike = other.rule.table == key.rule.table
                 || names.sharding.colocated(&other.rule.table, &key.rule.table);
             placed_alike
+                && other.by_row == key.by_row
                 && other.columns.len() == key.columns.len()
                 && other
                     .columns
@@ -221,13 +256,14 @@ impl<'s, 'a> Survey<'s, 'a> {
         let mut uncertain = None;
         for key in self.keys.iter().chain(&self.written_keys) {
             for source in &key.columns {
-                let KeyOrigin::Parameter(index) = source.origin else {
-                    continue;
+                let (index, inferred) = match source.origin {
+                    KeyOrigin::Parameter(index) => (index, inferred_oid(source.key_type)),
+                    KeyOrigin::ArrayParameter(index) => (index, array_oid(source.key_type)),
+                    _ => continue,
                 };
                 if self.subject.is_declared(index) {
                     continue;
                 }
-                let inferred = crate::predicate::inferred_oid(source.key_type);
                 let occurrences = self.subject.text.parameter_occurrences(index);
                 if !self.uses.agree(index, inferred, occurrences) {
                     uncertain.get_or_insert((key.rule.clone(), index, source.key_type));
@@ -237,7 +273,7 @@ impl<'s, 'a> Survey<'s, 'a> {
         if let Some((rule, index, key_type)) = uncertain {
             let number = u32::from(index) + 1;
             let rejection = Rejection::unsupported(
-                label::KEY_VALUE,
+                label::PARAMETER_TYPE,
                 "the type of a sharding key's parameter is not certain",
             )
             .detail(format!(

@@ -44,19 +44,42 @@ impl<'a> StatementText<'a> {
         limit: usize,
     ) -> Option<Self> {
         let mut slot = literals
-            .0
+            .slots
             .partition_point(|literal| literal.start < span.start);
+        let mut hidden = literals
+            .lists
+            .iter()
+            .map(|list| list.hidden)
+            .skip_while(|hidden| hidden.start < span.start)
+            .peekable();
         let mut lexer = Lexer::new(span.text(sql), backslash);
         let mut tokens = Vec::new();
         while let Ok(Some(token)) = lexer.next_token() {
             if tokens.len() == limit {
                 return None;
             }
-            let token = Token {
+            let mut token = Token {
                 kind: token.kind,
                 start: token.start + span.start,
                 end: token.end + span.start,
             };
+            if let Some(hidden) = hidden.next_if(|hidden| token.start >= hidden.start) {
+                lexer.go_to((hidden.end - span.start) as usize);
+                continue;
+            }
+            // the sign of a list's first number belongs to it, as to the others
+            let signed = token.kind == TokenKind::Operator
+                && literals
+                    .slots
+                    .get(slot)
+                    .is_some_and(|literal| literal.start == token.start);
+            if signed {
+                let Ok(Some(number)) = lexer.next_token() else {
+                    return None;
+                };
+                token.kind = number.kind;
+                token.end = number.end + span.start;
+            }
             tokens.push(StatementToken {
                 token,
                 slot: u32::try_from(slot).ok()?,
@@ -73,9 +96,12 @@ impl<'a> StatementText<'a> {
         })
     }
 
-    /// A literal's value; from now on the plan holds for this value alone.
+    /// A literal's value; from now on the plan holds for this value alone. `None` for a list too.
     pub(crate) fn literal_value(&self, slot: u32) -> Option<Cow<'a, [u8]>> {
         self.guards.borrow_mut().insert(slot);
+        if self.literals.count(slot) != 1 {
+            return None;
+        }
         self.literals.slot(slot)?.value(self.sql)
     }
 

@@ -87,7 +87,7 @@ fn functions(subject: Subject<'_, '_>) -> FunctionFacts {
             is_local: false,
             window: false,
         };
-        facts.add(&call, names.catalog, names.search_path);
+        facts.add(&call, &names);
     }
     facts
 }

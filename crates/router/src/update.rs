@@ -10,6 +10,7 @@ use sqlparser::ast::{
 
 use crate::from::Block;
 use crate::insert::{is_default, is_drawn};
+use crate::predicate::Item;
 use crate::scope::{TableKind, TableMode};
 use crate::survey::{Ctes, Survey, Unread, object_name};
 
@@ -39,7 +40,7 @@ impl<'s> Survey<'s, '_> {
         if let Some(kind) = &kind {
             self.check_assigned(targets, kind)?;
         }
-        if let Some(relation) = block.items.first().and_then(|item| item.relation)
+        if let Some(relation) = block.items.first().and_then(Item::relation)
             && let Some(kind) = &kind
         {
             self.note_assignments(assignments, relation, kind);
@@ -52,10 +53,7 @@ impl<'s> Survey<'s, '_> {
             }
             Some(UpdateTableFromKind::BeforeSet(_)) => return Err(EXOTIC),
         }
-        if let Some(condition) = selection {
-            let visible = 0..block.items.len();
-            self.facts(&mut block, condition, visible, &(0..usize::MAX), None);
-        }
+        self.where_clause(&mut block, selection.as_ref(), None, ctes);
         self.finish_block(&block, None, ctes)?;
         self.returning |= returning.is_some();
         let level = block.level(None);
@@ -92,10 +90,7 @@ impl<'s> Survey<'s, '_> {
             self.joins_in_write = true;
             self.from(&mut block, using, None, ctes)?;
         }
-        if let Some(condition) = selection {
-            let visible = 0..block.items.len();
-            self.facts(&mut block, condition, visible, &(0..usize::MAX), None);
-        }
+        self.where_clause(&mut block, selection.as_ref(), None, ctes);
         self.finish_block(&block, None, ctes)?;
         self.returning |= returning.is_some();
         let level = block.level(None);
@@ -116,6 +111,18 @@ impl<'s> Survey<'s, '_> {
         if !table.joins.is_empty() {
             return Err(EXOTIC);
         }
+        self.target_factor(block, &table.relation, mode)
+    }
+
+    pub(crate) fn target_factor<'b>(
+        &mut self,
+        block: &mut Block<'b>,
+        table: &'b TableFactor,
+        mode: TableMode,
+    ) -> Result<Option<TableKind>, Unread>
+    where
+        's: 'b,
+    {
         let TableFactor::Table {
             name,
             alias,
@@ -127,7 +134,7 @@ impl<'s> Survey<'s, '_> {
             json_path: None,
             sample: None,
             index_hints,
-        } = &table.relation
+        } = table
         else {
             return Err(EXOTIC);
         };

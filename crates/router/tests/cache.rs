@@ -4,7 +4,9 @@
 
 mod support;
 
-use pgherd_router::{Action, BackslashReading, PlanContext, Planner, SettingValue};
+use pgherd_router::{
+    Action, BackslashReading, ClientEncoding, PlanContext, Planner, SettingValue, SettingsDigest,
+};
 use pgherd_topology::{Catalog, Sharding};
 
 struct World {
@@ -91,6 +93,14 @@ fn all_of_the_context_is_in_the_key() {
             named_shard: true,
             ..base
         },
+        PlanContext {
+            role: "reader",
+            ..base
+        },
+        PlanContext {
+            settings: SettingsDigest::of(|name| (name == "transform_null_equals").then_some("on")),
+            ..base
+        },
     ];
     for other in &others {
         assert!(!world.is_hit_in(sql, other), "{other:?}");
@@ -103,6 +113,43 @@ fn all_of_the_context_is_in_the_key() {
     };
     assert!(!world.is_hit_in(sql, &searched));
     assert!(world.is_hit_in(sql, &base));
+}
+
+#[test]
+fn a_text_that_cannot_be_read_by_bytes_is_refused_on_a_sharded_database() {
+    let world = World::new();
+    let context = PlanContext {
+        encoding: ClientEncoding::of_name("SJIS"),
+        ..world.context()
+    };
+    // the second byte is that of a backslash
+    let sql = b"SELECT * FROM users WHERE id = 7 AND name = '\x95\x5c'";
+    let refused = world.planner.plan(sql, &context).unwrap_err();
+    assert_eq!(refused.code.as_str(), "0A000");
+    let ascii = b"SELECT * FROM users WHERE id = 7 AND name = 'a'";
+    assert!(world.planner.plan(ascii, &context).is_ok());
+    let unsharded = support::unsharded();
+    let context = PlanContext {
+        sharding: &unsharded,
+        ..context
+    };
+    assert!(world.planner.plan(sql, &context).is_ok());
+}
+
+#[test]
+fn lists_of_any_length_share_a_plan_but_not_where_it_depends_on_them() {
+    let world = World::new();
+    assert!(!world.is_hit("SELECT * FROM users WHERE id IN (7)"));
+    assert!(world.is_hit("SELECT * FROM users WHERE id IN (7, 8, -9)"));
+    assert!(!world.is_hit("SELECT * FROM users WHERE id IN ('7', '8')"));
+    assert!(!world.is_hit("INSERT INTO users (id, name) VALUES (7, 'a')"));
+    assert!(world.is_hit("INSERT INTO users (id, name) VALUES (7, 'a'), (8, 'b')"));
+    // what is worked out while planning holds for these numbers alone
+    assert!(!world.is_hit("SELECT * FROM users WHERE id = 3 + 4"));
+    assert!(world.is_hit("SELECT * FROM users WHERE id = 3 + 4"));
+    assert!(!world.is_hit("SELECT * FROM users WHERE id = 3 + 5"));
+    assert!(!world.is_hit("INSERT INTO users (id) VALUES (3 + 4)"));
+    assert!(!world.is_hit("INSERT INTO users (id) VALUES (3 + 4), (3 + 5)"));
 }
 
 #[test]

@@ -93,17 +93,23 @@ fn describe_key(key: &KeySet, sql: &str, planned: &Planned) -> String {
         .iter()
         .map(|source| {
             let literal = |slot: u32| {
-                let literal = planned.literals.slot(slot).unwrap();
-                String::from_utf8_lossy(&literal.value(sql.as_bytes()).unwrap_or_default())
-                    .into_owned()
+                let texts: Vec<String> = planned
+                    .literals
+                    .elements(slot)
+                    .map(|literal| literal.value(sql.as_bytes()).unwrap_or_default())
+                    .map(|value| String::from_utf8_lossy(&value).into_owned())
+                    .collect();
+                texts.join("+")
             };
+            let number = |index: u16| format!("${} {}", index + 1, source.key_type);
             match source.origin {
                 KeyOrigin::Literal(slot) => literal(slot),
                 KeyOrigin::Negated(slot) => format!("-{}", literal(slot)),
-                KeyOrigin::Parameter(index) => {
-                    format!("${} {}", index + 1, source.key_type)
-                }
+                KeyOrigin::Parameter(index) => number(index),
                 KeyOrigin::Boolean(value) => value.to_string(),
+                KeyOrigin::Integer(value) => format!("={value}"),
+                KeyOrigin::ArrayLiteral(slot) => format!("each of {}", literal(slot)),
+                KeyOrigin::ArrayParameter(index) => format!("each of {}", number(index)),
             }
         })
         .collect();
@@ -254,4 +260,9 @@ files! {
     definitions: "ddl.txt";
     named_shards_and_unsharded_databases: "named.txt";
     traps_of_the_parser: "traps.txt";
+    keys_by_lists_rows_and_branches: "keys.txt";
+    constants_are_worked_out: "constants.txt";
+    subqueries_show_and_are_asked: "subqueries.txt";
+    merges_are_placed: "merge.txt";
+    replicas_serve_proven_reads: "replica.txt";
 }

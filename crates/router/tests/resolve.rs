@@ -214,8 +214,9 @@ fn a_list_rule_refuses_what_no_shard_owns() {
     );
     let mars = sql("mars");
     assert!(Execution::of(&mars).run().is_err());
+    // nothing equals NULL: any shard finds no row
     let null = Execution::of("SELECT * FROM invoices WHERE region = $1").null();
-    assert!(null.run().is_err());
+    assert!(null.run().is_ok());
 }
 
 #[test]
@@ -245,9 +246,15 @@ fn a_value_that_is_stored_as_another_is_refused() {
             .is_ok()
     );
     assert!(
-        Execution::of("INSERT INTO codes (code) VALUES ('abcde ')")
+        Execution::of("INSERT INTO codes (code) VALUES ('abcdef')")
             .run()
             .is_err()
+    );
+    // blanks beyond the column's length are cut off
+    let stored = |sql| Execution::of(sql).run().unwrap().bucket;
+    assert_eq!(
+        stored("INSERT INTO codes (code) VALUES ('abcde  ')"),
+        stored("INSERT INTO codes (code) VALUES ('abcde')")
     );
     // but it may be looked for: no row has it
     assert!(
@@ -343,4 +350,178 @@ fn the_key_is_explained_in_words() {
     assert_eq!(explained[0].key, "public.orders (user_id)");
     assert_eq!(explained[0].value, "9");
     assert_eq!(explained[0].shard, user(9));
+}
+
+#[test]
+fn every_element_of_a_list_must_live_on_one_shard() {
+    let (one, same, other) = ids();
+    let here = Destination::Shard(user(one));
+    for (sql, meets) in [
+        (
+            format!("SELECT * FROM users WHERE id IN ({one}, {same})"),
+            true,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id IN ({one}, {same}, {other})"),
+            false,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id = ANY ('{{{one}, {same}}}')"),
+            true,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id = ANY ('{{{one}, {other}}}')"),
+            false,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id = ANY ('{{{one}, NULL}}')"),
+            true,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id = {one} OR id = {same}"),
+            true,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id = {one} OR id = {other}"),
+            false,
+        ),
+        (
+            format!("INSERT INTO users (id, name) VALUES ({one}, 'a'), ({same}, 'b')"),
+            true,
+        ),
+        (
+            format!("INSERT INTO users (id, name) VALUES ({one}, 'a'), ({other}, 'b')"),
+            false,
+        ),
+        (
+            format!("INSERT INTO users (id, name) VALUES ({one}, 'a'), ({same}, NULL)"),
+            true,
+        ),
+        (
+            format!("SELECT * FROM users u JOIN (VALUES ({one}), ({other})) v (id) USING (id)"),
+            false,
+        ),
+        (
+            format!("SELECT * FROM users WHERE id = {} + 1", one - 1),
+            true,
+        ),
+    ] {
+        let resolved = Execution::of(&sql).run();
+        match (resolved, meets) {
+            (Ok(resolved), true) => assert_eq!(resolved.destination, here, "{sql}"),
+            (Err(rejection), false) => assert_eq!(rejection.code.as_str(), "0A000", "{sql}"),
+            (resolved, _) => panic!("{sql}: {resolved:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_element_of_an_array_parameter_must_live_on_one_shard() {
+    let (one, same, other) = ids();
+    let sql = "SELECT * FROM users WHERE id = ANY ($1)";
+    let here = Destination::Shard(user(one));
+    let array = |oid: u32, elements: &[i64]| {
+        let mut bytes = Vec::new();
+        let count = i32::try_from(elements.len()).unwrap();
+        for number in [1, 0, oid.cast_signed(), count, 1] {
+            bytes.extend_from_slice(&i32::to_be_bytes(number));
+        }
+        for element in elements {
+            bytes.extend_from_slice(&8_i32.to_be_bytes());
+            bytes.extend_from_slice(&element.to_be_bytes());
+        }
+        bytes
+    };
+    let together = format!("{{{one},{same}}}");
+    let resolved = Execution::of(sql).text(&together).run().unwrap();
+    assert_eq!(resolved.destination, here);
+    let apart = format!("{{{one},{other}}}");
+    assert!(Execution::of(sql).text(&apart).run().is_err());
+    let resolved = Execution::of(sql).binary(&array(20, &[one, same])).run();
+    assert_eq!(resolved.unwrap().destination, here);
+    assert!(
+        Execution::of(sql)
+            .binary(&array(20, &[one, other]))
+            .run()
+            .is_err()
+    );
+    // its elements are of the type that it says, and of no other family
+    assert!(
+        Execution::of(sql)
+            .binary(&array(701, &[one, same]))
+            .run()
+            .is_err()
+    );
+    // nothing is found by these, on any shard
+    for empty in ["{}", "{NULL}"] {
+        assert!(Execution::of(sql).text(empty).run().is_ok(), "{empty}");
+    }
+    assert!(Execution::of(sql).null().run().is_ok());
+    for unread in ["{{1},{2}}", "[1:1]={1}", "1", "{a}"] {
+        assert!(Execution::of(sql).text(unread).run().is_err(), "{unread}");
+    }
+}
+
+#[test]
+fn rows_of_a_composite_key_go_by_row_and_other_lists_in_every_way() {
+    let key = |tenant: &str, day: &str| {
+        owner(
+            "metrics",
+            &[
+                KeyInput::Text(KeyType::Int4, tenant.as_bytes()),
+                KeyInput::Text(KeyType::Date, day.as_bytes()),
+            ],
+        )
+    };
+    let days: Vec<String> = (10..28).map(|day| format!("2026-01-{day}")).collect();
+    let first = key("1", &days[0]);
+    let second = days.iter().find(|day| key("2", day) == first).unwrap();
+    let sql = format!(
+        "INSERT INTO metrics (tenant, day) VALUES (1, '{}'), (2, '{second}')",
+        days[0]
+    );
+    let resolved = Execution::of(&sql).run().unwrap();
+    assert_eq!(resolved.destination, Destination::Shard(first));
+    let crossed = [key("1", second), key("2", &days[0])];
+    let sql = format!(
+        "SELECT * FROM metrics WHERE tenant IN (1, 2) AND day IN ('{}', '{second}')",
+        days[0]
+    );
+    let all_meet = crossed.iter().all(|shard| *shard == first);
+    assert_eq!(Execution::of(&sql).run().is_ok(), all_meet);
+}
+
+#[test]
+fn a_key_is_hashed_as_it_is_stored() {
+    let bucket = |sql: &str| Execution::of(sql).run().unwrap().bucket.unwrap();
+    for (given, stored) in [
+        ("7.6", 8),
+        ("2.5", 3),
+        ("-2.5", -3),
+        ("2.5::float8", 2),
+        ("1e3", 1000),
+    ] {
+        let sql = format!("INSERT INTO users (id) VALUES ({given})");
+        let plain = format!("INSERT INTO users (id) VALUES ({stored})");
+        assert_eq!(bucket(&sql), bucket(&plain), "{given}");
+    }
+    let numeric = Execution::of("INSERT INTO users (id) VALUES ($1)")
+        .types(&[support::NUMERIC])
+        .text("7.6");
+    assert_eq!(
+        numeric.run().unwrap().bucket.unwrap(),
+        bucket("INSERT INTO users (id) VALUES (8)")
+    );
+    let integer = Execution::of("INSERT INTO ledger (amount) VALUES ($1)")
+        .types(&[support::INT4])
+        .binary(&SEVEN);
+    assert_eq!(
+        integer.run().unwrap().bucket.unwrap(),
+        bucket("INSERT INTO ledger (amount) VALUES (7.0)")
+    );
+    assert!(
+        Execution::of("INSERT INTO metrics (tenant, day) VALUES (2147483647.5, '2026-01-02')")
+            .run()
+            .is_err()
+    );
 }

@@ -68,11 +68,9 @@ impl Session {
                         "there is already a transaction in progress",
                     ),
                     None => {
-                        self.block = Some(Block::new(
-                            sql,
-                            modes.read_only == Some(true),
-                            self.settings.mark(),
-                        ))
+                        let mut block = Block::new(sql, false, self.settings.mark());
+                        block.take_modes(modes);
+                        self.block = Some(block);
                     }
                 }
                 complete(&mut out, tag);
@@ -105,7 +103,7 @@ impl Session {
                     Some(_) => {
                         self.tell_block(sql).await?;
                         if let Some(block) = &mut self.block {
-                            block.set_modes(sql, modes.read_only);
+                            block.set_modes(sql, modes);
                         }
                     }
                 }
@@ -126,11 +124,9 @@ impl Session {
     pub(crate) fn note_control(&mut self, action: &Action, sql: &str) {
         match action {
             Action::Begin(modes) if self.block.is_none() => {
-                self.block = Some(Block::new(
-                    sql,
-                    modes.read_only == Some(true),
-                    self.settings.mark(),
-                ));
+                let mut block = Block::new(sql, false, self.settings.mark());
+                block.take_modes(modes);
+                self.block = Some(block);
             }
             Action::Commit { chain } => self.note_end(
                 *chain,
@@ -159,7 +155,7 @@ impl Session {
             }
             Action::SetTransaction(TransactionScope::Current, modes) => {
                 if let Some(block) = &mut self.block {
-                    block.set_modes(sql, modes.read_only);
+                    block.set_modes(sql, modes);
                 }
             }
             _ => {}

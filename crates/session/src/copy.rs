@@ -15,12 +15,24 @@ use crate::relay::RelayError;
 /// Above this many bytes that the server has not taken yet, no more is read from the client.
 const HIGH_WATER: usize = 256 * 1024;
 
+/// What began a COPY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyProtocol {
+    /// A query string: ReadyForQuery ends its answers.
+    Simple,
+    /// Execute: without a Flush the server keeps the answer to CopyDone until the client's Sync.
+    Extended,
+}
+
 /// What ended the client's part.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Passed {
     /// CopyDone or CopyFail went to the server.
     Finished,
     /// More is to come.
     More,
+    /// More may be there, but the server has enough for now.
+    Enough,
 }
 
 /// Passes COPY data from the client until it ends, or until the server answers. Not cancel-safe.
@@ -30,12 +42,18 @@ enum Passed {
 pub async fn copy_in(
     server: &mut Transport,
     client: &mut Transport,
+    protocol: CopyProtocol,
     max_message: usize,
 ) -> Result<(), RelayError> {
     loop {
-        match pass(server, client, max_message)? {
-            Passed::Finished => return Ok(()),
-            Passed::More => {}
+        let passed = pass(server, client, max_message)?;
+        if passed == Passed::Finished {
+            if protocol == CopyProtocol::Extended {
+                FrontendMessage::Flush
+                    .encode(&mut server.outbox)
+                    .map_err(|error| RelayError::Client(io::Error::other(error)))?;
+            }
+            return Ok(());
         }
         let answered = poll_fn(|context| {
             // a server that cannot be written may have said why: the relay reads it
@@ -54,6 +72,9 @@ pub async fn copy_in(
                 && let Poll::Ready(Err(error)) = client.poll_flush(context)
             {
                 return Poll::Ready(Err(error));
+            }
+            if passed == Passed::Enough && server.outbox.len() < HIGH_WATER {
+                return Poll::Ready(Ok(false));
             }
             if server.outbox.len() < HIGH_WATER
                 && let Poll::Ready(read) = client.poll_fill(context)
@@ -98,18 +119,16 @@ fn pass(
             // ignored, so that a client need not know whether an Execute is a COPY
             tag::frontend::FLUSH | tag::frontend::SYNC => {}
             other => {
-                let reason = PgError::error(
+                PgError::error(
                     SqlState::PROTOCOL_VIOLATION,
                     format!("unexpected message type 0x{other:02X} during COPY from stdin"),
-                );
-                let fail =
-                    FrontendMessage::CopyFail(reason.message.as_bytes()).encode(&mut server.outbox);
-                fail.map_err(|error| {
-                    RelayError::Client(io::Error::new(io::ErrorKind::InvalidData, error))
-                })?;
-                return Ok(Passed::Finished);
+                )
+                .encode(&mut client.outbox);
+                return Err(RelayError::Unsynchronized {
+                    tag: char::from(other),
+                });
             }
         }
     }
-    Ok(Passed::More)
+    Ok(Passed::Enough)
 }

@@ -1,56 +1,27 @@
 //! Extended messages: a run of them up to Sync or Flush is planned together and goes to one server.
 //!
-//! Owns: what each message stands for, the one route of the run (all Executes between two Syncs are one implicit transaction), and
-//! which messages pgherd answers or adds itself. Never does: simple queries (`simple.rs`). Main function: [`Session::extended`].
-
-use std::sync::Arc;
+//! Owns: the one route of the run (all Executes between two Syncs are one implicit transaction), where it runs, and what becomes of it
+//! when a message cannot be done. Never does: simple queries (`simple.rs`); what a message stands for is `message.rs`'s.
+//! Main function: [`Session::extended`]. See Postgres documentation, chapters 55.2.3 and 55.2.4.
 
 use bytes::{Bytes, BytesMut};
 use pgherd_protocol::frontend::encode_parse;
-use pgherd_protocol::{
-    BackendMessage, Bind, Format, Frame, FrontendMessage, PgError, SqlState, Target,
-    TransactionStatus,
-};
-use pgherd_router::{
-    Access, ParameterFormat, ParameterSource, ParameterValue, Placement, StatementPlan,
-};
+use pgherd_protocol::{Frame, FrontendMessage, SqlState};
+use pgherd_router::Access;
 use pgherd_topology::NodeId;
 
+use crate::attempt::Ran;
 use crate::block::is_control;
-use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
-use crate::local::{description, is_local};
-use crate::oids::describe_parameters;
+use crate::message::{Run, Step, local_only, passes, single_plan};
 use crate::relay::Outcome;
 use crate::request::RunEnd;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
 use crate::simple::definition;
-use crate::statements::{Portal, Statement};
-
-/// What one message of a run stands for.
-#[derive(Debug, Clone)]
-enum Step {
-    Parse(Arc<Statement>),
-    Bind { portal: Bytes, bound: Portal },
-    DescribeStatement(Arc<Statement>),
-    DescribePortal(Portal),
-    Execute { bound: Portal },
-    CloseStatement,
-    ClosePortal { live: Option<NodeId> },
-    Sync,
-}
-
-/// A run that is understood.
-struct Run {
-    steps: Vec<(Step, Frame)>,
-    route: Route,
-    /// Whether anything in it needs a server at all.
-    needs_server: bool,
-    executes: bool,
-}
+use crate::statements::Statement;
 
 /// A run that a Flush (or the bound on buffers) cut: its server stays in the implicit transaction until Sync.
 #[derive(Debug, Clone, Copy)]
@@ -59,72 +30,92 @@ pub struct OpenRun {
     pub node: NodeId,
 }
 
-/// A Bind's values as the router reads them.
-struct Bound<'a>(Bind<'a>);
-
-impl ParameterSource for Bound<'_> {
-    fn parameter(&self, index: u16) -> Option<ParameterValue<'_>> {
-        let bytes = self.0.parameter(usize::from(index))?;
-        let format = match self.0.parameter_format(usize::from(index)) {
-            Format::Text => ParameterFormat::Text,
-            Format::Binary => ParameterFormat::Binary,
-        };
-        Some(ParameterValue { format, bytes })
-    }
-}
-
 impl Session {
-    /// Answers a run of extended messages.
+    /// Answers a run of extended messages, its errors too.
     ///
     /// # Errors
-    /// What the client is told; the caller skips to the next Sync then, and answers it.
+    /// What ends the session.
     pub(crate) async fn extended(&mut self, frames: &[Frame], end: RunEnd) -> Result<(), Failure> {
-        if self.skipping {
-            if end == RunEnd::Sync {
-                self.skipping = false;
-                self.ready();
+        let mut end = end;
+        if !self.skipping
+            && let Err(failure) = self.run_of_messages(frames, &mut end).await
+        {
+            if let Err(lost) = self.abort_open_run().await {
+                // the client hears of what came first
+                tracing::debug!(
+                    ?lost,
+                    "a pipeline could not be rolled back: its server is gone"
+                );
             }
-            return Ok(());
-        }
-        let result = self.run_of_messages(frames, end).await;
-        let result = match result {
-            Err(failure) => {
-                self.abort_open_run().await?;
-                self.forget_unparsed(frames);
-                self.fail_block();
-                Err(failure)
+            self.fail_block();
+            match failure {
+                Failure::Refused(error) => self.refuse(&error),
+                other => return Err(other),
             }
-            Ok(()) => Ok(()),
-        };
-        if result.is_err() && end != RunEnd::Sync {
             self.skipping = true;
         }
-        result
+        if self.skipping && end == RunEnd::Sync {
+            self.skipping = false;
+            self.ready();
+        }
+        Ok(())
     }
 
-    async fn run_of_messages(&mut self, frames: &[Frame], end: RunEnd) -> Result<(), Failure> {
-        let run = self.understand(frames).await?;
-        match run.route.place {
-            Place::All | Place::EachInTurn => self.run_on_all(&run, end).await,
-            _ if !run.needs_server && self.open_run.is_none() => self.run_locally(&run).await,
-            _ => self.run_on_one(&run, end).await,
+    /// Runs what can be run. `end` becomes [`RunEnd::Flush`] where the client's Sync counts for nothing.
+    async fn run_of_messages(&mut self, frames: &[Frame], end: &mut RunEnd) -> Result<(), Failure> {
+        let mut rest = frames;
+        loop {
+            let (run, failure) = self.understand(rest).await;
+            let Some(failure) = failure else {
+                return self.run_understood(&run, end).await;
+            };
+            let (before, after) = rest.split_at(run.steps.len());
+            let ends_block =
+                self.block.as_ref().is_some_and(|block| block.failed) && run.ends_failed_block();
+            if run.steps.is_empty() || !(ends_block || comes_in_its_turn(&failure)) {
+                self.forget_unparsed(before);
+                return Err(failure);
+            }
+            // as Postgres, which answers each message before it looks at the next
+            self.run_understood(&run, &mut RunEnd::Flush.clone())
+                .await?;
+            if self.skipping {
+                return Ok(());
+            }
+            if !ends_block || self.block.as_ref().is_some_and(|block| block.failed) {
+                return Err(failure);
+            }
+            rest = after;
         }
     }
 
-    /// Reads every message, plans and resolves; nothing is sent yet.
-    async fn understand(&mut self, frames: &[Frame]) -> Result<Run, Failure> {
+    async fn run_understood(&mut self, run: &Run, end: &mut RunEnd) -> Result<(), Failure> {
+        match run.route.place {
+            Place::All | Place::EachInTurn => self.run_on_all(run, *end).await,
+            _ if !run.needs_server && self.open_run.is_none() => self.run_locally(run).await,
+            _ => self.run_on_one(run, end).await,
+        }
+    }
+
+    /// Reads every message, plans and resolves; nothing is sent yet. With a failure the run is what comes before it.
+    async fn understand(&mut self, frames: &[Frame]) -> (Run, Option<Failure>) {
         let mut run = Run {
             steps: Vec::with_capacity(frames.len()),
             route: Route::NOWHERE,
             needs_server: false,
+            opens: false,
             executes: false,
         };
         let mut parsed_for = Route::NOWHERE;
+        let mut failure = None;
         for frame in frames {
-            let step = self
-                .understand_one(frame, &mut run, &mut parsed_for)
-                .await?;
-            run.steps.push((step, frame.clone()));
+            match self.understand_one(frame, &mut run, &mut parsed_for).await {
+                Ok(step) => run.steps.push((step, frame.clone())),
+                Err(refused) => {
+                    failure = Some(refused);
+                    break;
+                }
+            }
         }
         let controls_pass = run.needs_server || self.open_run.is_some() || !self.controls_itself();
         if controls_pass {
@@ -142,199 +133,15 @@ impl Session {
         } else {
             // what is parsed here without being bound must be known to the same server; what any server can parse, all can
             let access = run.route.access;
-            if (run.route.place, parsed_for.place) != (Place::All, Place::Any) {
-                run.route.join(&parsed_for, &self.sharding())?;
+            if (run.route.place, parsed_for.place) != (Place::All, Place::Any)
+                && let Err(refused) = run.route.join(&parsed_for, &self.sharding())
+            {
+                run.steps.clear();
+                failure = Some(refused);
             }
             run.route.access = access;
         }
-        Ok(run)
-    }
-
-    async fn understand_one(
-        &mut self,
-        frame: &Frame,
-        run: &mut Run,
-        parsed_for: &mut Route,
-    ) -> Result<Step, Failure> {
-        Ok(match self.parse_message(frame)? {
-            FrontendMessage::Parse(parse) => {
-                let statement = self.parse_statement(frame, &parse).await?;
-                if let Some(plan) = single_plan(&statement)
-                    && is_for_server(plan)
-                {
-                    run.needs_server = true;
-                    parsed_for.join(&where_parsed(plan), &self.sharding())?;
-                } else if statement.planned.plan.statements.is_empty() {
-                    run.needs_server = true;
-                    parsed_for.join(&ANYWHERE, &self.sharding())?;
-                }
-                Step::Parse(statement)
-            }
-            FrontendMessage::Bind(bind) => {
-                let statement = self.known_statement(bind.statement).await?;
-                let place = match single_plan(&statement) {
-                    Some(plan) if is_for_server(plan) => {
-                        run.needs_server = true;
-                        self.place(plan, &statement.planned, &statement.sql, Some(&Bound(bind)))?
-                    }
-                    Some(_) => Route::NOWHERE,
-                    None => {
-                        run.needs_server = true;
-                        Route {
-                            place: Place::Any,
-                            access: Access::Read,
-                        }
-                    }
-                };
-                run.route.join(&place, &self.sharding())?;
-                let bound = Portal {
-                    statement,
-                    bind: frame.clone(),
-                    node: None,
-                };
-                let portal = Bytes::copy_from_slice(bind.portal);
-                self.statements.bind(portal.clone(), bound.clone());
-                Step::Bind { portal, bound }
-            }
-            FrontendMessage::Describe {
-                target: Target::Statement,
-                name,
-            } => {
-                let statement = self.known_statement(name).await?;
-                if single_plan(&statement).is_none_or(is_for_server) {
-                    run.needs_server = true;
-                    let there = single_plan(&statement).map_or(ANYWHERE, where_parsed);
-                    parsed_for.join(&there, &self.sharding())?;
-                }
-                Step::DescribeStatement(statement)
-            }
-            FrontendMessage::Describe {
-                target: Target::Portal,
-                name,
-            } => {
-                let bound = self.known_portal(name)?;
-                run.needs_server |= single_plan(&bound.statement).is_none_or(is_for_server);
-                Step::DescribePortal(bound)
-            }
-            FrontendMessage::Execute { portal, .. } => {
-                let bound = self.known_portal(portal)?;
-                if let Some(plan) = single_plan(&bound.statement) {
-                    self.check_block(std::slice::from_ref(plan))?;
-                    run.needs_server |= is_for_server(plan);
-                }
-                run.executes = true;
-                Step::Execute { bound }
-            }
-            FrontendMessage::Close {
-                target: Target::Statement,
-                name,
-            } => {
-                self.statements.close(name);
-                Step::CloseStatement
-            }
-            FrontendMessage::Close {
-                target: Target::Portal,
-                name,
-            } => {
-                let live = self.statements.portal(name).and_then(|portal| portal.node);
-                self.statements.close_portal(name);
-                Step::ClosePortal { live }
-            }
-            FrontendMessage::Sync => Step::Sync,
-            other => {
-                return Err(PgError::error(
-                    SqlState::PROTOCOL_VIOLATION,
-                    format!("unexpected message {other:?}"),
-                )
-                .into());
-            }
-        })
-    }
-
-    async fn parse_statement(
-        &mut self,
-        frame: &Frame,
-        parse: &pgherd_protocol::Parse<'_>,
-    ) -> Result<Arc<Statement>, Failure> {
-        if !parse.name.is_empty() && self.statements.statement(parse.name).is_some() {
-            return Err(PgError::error(
-                SqlState::DUPLICATE_PREPARED_STATEMENT,
-                format!(
-                    "prepared statement \"{}\" already exists",
-                    String::from_utf8_lossy(parse.name)
-                ),
-            )
-            .into());
-        }
-        let sql = self.text(parse.sql)?;
-        let types: smallvec::SmallVec<[u32; 8]> = parse.parameter_types().collect();
-        let planned = self.plan(&sql, &types).await?;
-        if planned.plan.statements.len() > 1 {
-            return Err(PgError::error(
-                SqlState::SYNTAX_ERROR,
-                "cannot insert multiple commands into a prepared statement",
-            )
-            .into());
-        }
-        let statement = Arc::new(Statement {
-            name: Bytes::copy_from_slice(parse.name),
-            generation: self.next_generation(),
-            sql: sql.into_owned().into(),
-            parameter_types: types,
-            parse: frame.clone(),
-            planned,
-            planned_under: self.plan_stamp(),
-            described: Arc::default(),
-        });
-        self.statements.insert(Arc::clone(&statement));
-        Ok(statement)
-    }
-
-    /// A statement by name, planned anew where what its plan relied on has changed.
-    async fn known_statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Failure> {
-        let Some(statement) = self.statements.statement(name).cloned() else {
-            let message = if name.is_empty() {
-                "unnamed prepared statement does not exist".to_owned()
-            } else {
-                format!(
-                    "prepared statement \"{}\" does not exist",
-                    String::from_utf8_lossy(name)
-                )
-            };
-            return Err(PgError::error(SqlState::INVALID_SQL_STATEMENT_NAME, message).into());
-        };
-        let needs_no_reading = !self.definitions_are_stale() || only_controls(&statement.planned);
-        if statement.planned_under == self.plan_stamp() && needs_no_reading {
-            return Ok(statement);
-        }
-        let planned = self
-            .plan(&statement.sql, &statement.parameter_types)
-            .await?;
-        let renewed = Arc::new(Statement {
-            name: statement.name.clone(),
-            generation: statement.generation,
-            sql: statement.sql.clone(),
-            parameter_types: statement.parameter_types.clone(),
-            parse: statement.parse.clone(),
-            planned,
-            planned_under: self.plan_stamp(),
-            described: Arc::clone(&statement.described),
-        });
-        self.statements.insert(Arc::clone(&renewed));
-        Ok(renewed)
-    }
-
-    fn known_portal(&mut self, name: &[u8]) -> Result<Portal, Failure> {
-        self.statements.portal(name).cloned().ok_or_else(|| {
-            PgError::error(
-                SqlState::INVALID_CURSOR_NAME,
-                format!(
-                    "portal \"{}\" does not exist",
-                    String::from_utf8_lossy(name)
-                ),
-            )
-            .into()
-        })
+        (run, failure)
     }
 
     /// A run of nothing but transaction control and pgherd's own statements.
@@ -347,52 +154,16 @@ impl Session {
         Ok(())
     }
 
-    /// What pgherd itself answers to one message.
-    async fn answer_step(
-        &mut self,
-        step: &Step,
-        frame: &Frame,
-        out: &mut BytesMut,
-    ) -> Result<(), Failure> {
-        match step {
-            Step::Parse(_) => put(out, &BackendMessage::ParseComplete),
-            Step::Bind { .. } => put(out, &BackendMessage::BindComplete),
-            Step::CloseStatement | Step::ClosePortal { .. } => {
-                put(out, &BackendMessage::CloseComplete)
-            }
-            Step::Sync => put(out, &BackendMessage::ReadyForQuery(self.status())),
-            Step::DescribeStatement(statement) => {
-                let _ = describe_parameters(&[], out);
-                describe(out, single_plan(statement));
-            }
-            Step::DescribePortal(bound) => describe(out, single_plan(&bound.statement)),
-            Step::Execute { bound } => {
-                let _ = frame;
-                let Some(plan) = single_plan(&bound.statement) else {
-                    put(out, &BackendMessage::EmptyQueryResponse);
-                    return Ok(());
-                };
-                let FrontendMessage::Bind(bind) = self.parse_message(&bound.bind)? else {
-                    return Err(PgError::error(SqlState::PROTOCOL_VIOLATION, "not a Bind").into());
-                };
-                let answer = self
-                    .answer_locally(
-                        plan,
-                        &bound.statement.planned,
-                        &bound.statement.sql,
-                        Some(&Bound(bind)),
-                    )
-                    .await?;
-                crate::relay::without_description(answer, out);
-            }
-        }
-        Ok(())
-    }
-
-    async fn run_on_one(&mut self, run: &Run, end: RunEnd) -> Result<(), Failure> {
-        let route = self.route_of_run(run)?;
+    async fn run_on_one(&mut self, run: &Run, end: &mut RunEnd) -> Result<(), Failure> {
+        // whether COPY begins, and so whether a Sync right behind it counts, only the server's answer tells
+        let waits_for_copy = *end == RunEnd::Sync && run.copies_in_last();
+        let (steps, cut) = match run.steps.split_last() {
+            Some((_, before)) if waits_for_copy => (before, true),
+            _ => (run.steps.as_slice(), *end != RunEnd::Sync),
+        };
+        let route = self.route_of_run(run, cut)?;
         if let Place::Shard(shard) = route.place {
-            for (step, _) in &run.steps {
+            for (step, _) in steps {
                 if let Step::Execute { bound } = step {
                     let statements = &bound.statement.planned.plan.statements;
                     self.check_writer(shard, route.access, statements)?;
@@ -400,43 +171,58 @@ impl Session {
             }
         }
         let local = self.answers_in_run(run).await?;
-        let open_before = self.open_run.take();
-        // nothing executed and no transaction open: the server need not be kept until the client's Sync
-        let ends_here =
-            end != RunEnd::Sync && !run.executes && self.block.is_none() && open_before.is_none();
-        let queue = |session: &mut Self, node: NodeId, script: &mut Script| {
-            session.queue_run(node, script, &run.steps, &local)?;
-            let out = &mut session.legs.at(node).connection.transport.outbox;
-            if ends_here {
-                encode(&FrontendMessage::Sync, out)?;
-                script.expect(Reply::Sync, Audience::Pgherd);
-            } else if end != RunEnd::Sync {
-                encode(&FrontendMessage::Flush, out)?;
-            }
-            Ok(())
-        };
-        let ran = match open_before {
-            Some(open) => self.continue_on(open.node, &route, queue).await?,
-            None => self.on_one_leg(&route, queue).await?,
-        };
+        // nothing bound and no transaction open: the server need not be kept until the client's Sync
+        let ends_here = cut && !run.opens && self.block.is_none() && self.open_run.is_none();
+        let ran = self
+            .on_leg(&route, |session, node, script| {
+                session.queue_run(node, script, steps, &local)?;
+                let out = &mut session.legs.at(node).connection.transport.outbox;
+                if ends_here {
+                    encode(&FrontendMessage::Sync, out)?;
+                    script.expect(Reply::Sync, Audience::Pgherd);
+                } else if cut {
+                    encode(&FrontendMessage::Flush, out)?;
+                }
+                Ok(())
+            })
+            .await?;
         self.note_run(run, &ran.outcome, ran.node);
         self.after_request(&ran);
-        if ran.outcome.error.is_some() {
-            if ran.outcome.status.is_none() {
-                // the server waits for a Sync, and the client will send one: pgherd settles both
-                self.open_run = Some(OpenRun { node: ran.node });
-                self.abort_open_run().await?;
+        let copied = ran.outcome.copied_in;
+        self.note_end_of_run(&ran, cut).await?;
+        if waits_for_copy {
+            if copied {
+                *end = RunEnd::Flush;
+            } else if !self.skipping {
+                self.sync_open_run(Audience::Client).await?;
             }
-            self.skipping = end != RunEnd::Sync;
-        } else if ran.outcome.status.is_none() {
+        }
+        Ok(())
+    }
+
+    /// What a run leaves: a server that waits for the rest of it, or messages to skip.
+    async fn note_end_of_run(&mut self, ran: &Ran, cut: bool) -> Result<(), Failure> {
+        let waits = ran.outcome.status.is_none();
+        if waits {
             self.open_run = Some(OpenRun { node: ran.node });
+        }
+        if ran.outcome.error.is_some() {
+            self.skipping = cut;
+            if waits {
+                // the server skips to a Sync: it is not kept waiting for the client's
+                self.sync_open_run(Audience::Pgherd).await?;
+            }
         }
         Ok(())
     }
 
     /// The run's route; with a server held since a Flush, that server.
-    fn route_of_run(&mut self, run: &Run) -> Result<Route, Failure> {
+    fn route_of_run(&mut self, run: &Run, cut: bool) -> Result<Route, Failure> {
         let mut route = run.route.clone();
+        if cut && run.opens && self.block.is_none() {
+            // what is still to come may write, and all of it is one transaction
+            route.access = Access::Write;
+        }
         if route.place == Place::Nowhere {
             route.place = Place::Any;
             route.access = if run.executes {
@@ -501,154 +287,6 @@ impl Session {
         Ok(answers)
     }
 
-    /// Puts a run on a leg.
-    fn queue_run(
-        &mut self,
-        node: NodeId,
-        script: &mut Script,
-        steps: &[(Step, Frame)],
-        local: &[Option<Bytes>],
-    ) -> Result<(), Failure> {
-        for (index, (step, frame)) in steps.iter().enumerate() {
-            if let Some(answer) = local.get(index).and_then(Option::as_ref) {
-                script.answer(answer.clone());
-                continue;
-            }
-            match step {
-                Step::Parse(statement) => {
-                    self.queue_parse(node, script, statement, Audience::Client)?
-                }
-                Step::Bind { portal, bound } => {
-                    self.ensure_prepared(node, script, &bound.statement)?;
-                    let leg = self.legs.at(node);
-                    leg.queue_bind(frame, bound.statement.known_types())?;
-                    script.expect(Reply::Bind, Audience::Client);
-                    if let Some(portal) = self.statements.portal(portal) {
-                        portal.node = Some(node);
-                    }
-                }
-                Step::DescribeStatement(statement) => {
-                    self.ensure_prepared(node, script, statement)?;
-                    self.queue_frame(node, frame);
-                    script.expect(Reply::Describe(Target::Statement), Audience::Client);
-                }
-                Step::DescribePortal(_) => {
-                    self.queue_frame(node, frame);
-                    script.expect(Reply::Describe(Target::Portal), Audience::Client);
-                }
-                Step::Execute { bound } => {
-                    self.learn_columns(node, script, bound, frame)?;
-                    self.queue_frame(node, frame);
-                    script.expect(Reply::Execute, Audience::Client);
-                }
-                Step::CloseStatement | Step::ClosePortal { .. } => {
-                    self.queue_frame(node, frame);
-                    script.expect(Reply::Close, Audience::Client);
-                }
-                Step::Sync => {
-                    self.queue_frame(node, frame);
-                    script.expect(Reply::Sync, Audience::Client);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// On a shard whose ids are translated, the columns of binary rows must be known: the portal is described, unheard by the client.
-    fn learn_columns(
-        &mut self,
-        node: NodeId,
-        script: &mut Script,
-        bound: &Portal,
-        execute: &Frame,
-    ) -> Result<(), Failure> {
-        let leg = self.legs.at(node);
-        if leg.translation.is_none() {
-            return Ok(());
-        }
-        let binary = match FrontendMessage::parse(&bound.bind) {
-            Ok(FrontendMessage::Bind(bind)) => bind
-                .result_formats()
-                .iter()
-                .any(|format| format == Format::Binary),
-            _ => false,
-        };
-        match FrontendMessage::parse(execute) {
-            Ok(FrontendMessage::Execute { portal, .. }) if binary => {
-                let describe = FrontendMessage::Describe {
-                    target: Target::Portal,
-                    name: portal,
-                };
-                encode(&describe, &mut leg.connection.transport.outbox)?;
-                script.expect(Reply::Describe(Target::Portal), Audience::Pgherd);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn queue_frame(&mut self, node: NodeId, frame: &Frame) {
-        self.legs
-            .at(node)
-            .connection
-            .transport
-            .outbox
-            .extend_from_slice(frame.bytes());
-    }
-
-    fn queue_parse(
-        &mut self,
-        node: NodeId,
-        script: &mut Script,
-        statement: &Statement,
-        audience: Audience,
-    ) -> Result<(), Failure> {
-        let leg = self.legs.at(node);
-        if !statement.name.is_empty() {
-            leg.pin("prepared statement");
-            if leg.connection.prepared.remove(&statement.name).is_some() {
-                // the name stands for an older text there
-                let out = &mut leg.connection.transport.outbox;
-                encode(
-                    &FrontendMessage::Close {
-                        target: Target::Statement,
-                        name: &statement.name,
-                    },
-                    out,
-                )?;
-                script.expect(Reply::Close, Audience::Pgherd);
-            }
-        }
-        leg.queue_parse(&statement.parse)?;
-        script.expect(
-            Reply::Parse {
-                name: statement.name.clone(),
-                generation: statement.generation,
-            },
-            audience,
-        );
-        Ok(())
-    }
-
-    fn ensure_prepared(
-        &mut self,
-        node: NodeId,
-        script: &mut Script,
-        statement: &Statement,
-    ) -> Result<(), Failure> {
-        let known = self
-            .legs
-            .at(node)
-            .connection
-            .prepared
-            .generation(&statement.name)
-            == Some(statement.generation);
-        if known || script.will_know(&statement.name, statement.generation) {
-            return Ok(());
-        }
-        self.queue_parse(node, script, statement, Audience::Pgherd)
-    }
-
     /// A run that reaches every shard.
     async fn run_on_all(&mut self, run: &Run, end: RunEnd) -> Result<(), Failure> {
         if self.open_run.is_some() || end != RunEnd::Sync {
@@ -694,7 +332,7 @@ impl Session {
     }
 
     /// Notes what the Executes that completed have done.
-    fn note_run(&mut self, run: &Run, outcome: &Outcome, node: NodeId) {
+    pub(crate) fn note_run(&mut self, run: &Run, outcome: &Outcome, node: NodeId) {
         let executed = run.steps.iter().filter_map(|(step, _)| match step {
             Step::Execute { bound } if !local_only(&bound.statement) => Some(bound),
             _ => None,
@@ -749,17 +387,14 @@ impl Session {
     /// # Errors
     /// A lost server.
     pub(crate) async fn abort_open_run(&mut self) -> Result<(), Failure> {
-        let Some(open) = self.open_run.take() else {
+        let Some(leg) = self.open_run.and_then(|open| self.legs.get(open.node)) else {
+            self.open_run = None;
             return Ok(());
         };
-        if self.legs.get(open.node).is_none() {
-            return Ok(());
-        }
         let mut script = Script::default();
-        let out = &mut self.legs.at(open.node).connection.transport.outbox;
+        let out = &mut leg.connection.transport.outbox;
         // a Parse that cannot succeed aborts the implicit transaction, whatever the server has done in it
         encode_parse(out, b"", b"pgherd rolls this pipeline back", [])?;
-        encode(&FrontendMessage::Sync, out)?;
         script.expect(
             Reply::Parse {
                 name: Bytes::new(),
@@ -767,63 +402,54 @@ impl Session {
             },
             Audience::Pgherd,
         );
-        script.expect(Reply::Sync, Audience::Pgherd);
-        let mut sink = BytesMut::new();
-        let outcome = self.collect(open.node, &mut script, &mut sink).await?;
-        if outcome.status == Some(TransactionStatus::Failed) {
-            self.fail_block();
-        }
+        leg.connection.prepared.remove(b"");
+        self.end_open_run(script, Audience::Pgherd).await
+    }
+
+    /// Sends the Sync that ends a flushed pipeline.
+    ///
+    /// # Errors
+    /// A lost server.
+    async fn sync_open_run(&mut self, audience: Audience) -> Result<(), Failure> {
+        self.end_open_run(Script::default(), audience).await
+    }
+
+    async fn end_open_run(
+        &mut self,
+        mut script: Script,
+        audience: Audience,
+    ) -> Result<(), Failure> {
+        let Some(OpenRun { node }) = self.open_run.take() else {
+            return Ok(());
+        };
+        let Some(leg) = self.legs.get(node) else {
+            return Ok(());
+        };
+        encode(&FrontendMessage::Sync, &mut leg.connection.transport.outbox)?;
+        let shard = leg.shard;
+        script.expect(Reply::Sync, audience);
+        let mut answer = BytesMut::new();
+        let outcome = self.collect(node, &mut script, &mut answer).await?;
+        self.client.outbox.extend_from_slice(&answer);
+        self.after_request(&Ran {
+            outcome,
+            node,
+            shard,
+        });
         Ok(())
     }
 }
 
-fn single_plan(statement: &Statement) -> Option<&StatementPlan> {
-    statement.planned.plan.statements.first()
-}
-
-/// Whether a statement needs a server whatever surrounds it.
-fn is_for_server(plan: &StatementPlan) -> bool {
-    !is_local(&plan.action) && !is_control(&plan.action)
-}
-
-/// Whether a statement can pass to a server.
-fn passes(statement: &Statement) -> bool {
-    !local_only(statement)
-}
-
-/// Any server knows what this takes.
-const ANYWHERE: Route = Route {
-    place: Place::Any,
-    access: Access::Read,
-};
-
-/// Where a statement can be parsed before its keys are known: tables placed by key are on every shard.
-fn where_parsed(plan: &StatementPlan) -> Route {
-    let place = match &plan.placement {
-        Placement::One(shard) => Place::Shard(*shard),
-        _ => Place::Any,
-    };
-    Route {
-        place,
-        access: plan.access,
-    }
-}
-
-fn local_only(statement: &Statement) -> bool {
-    single_plan(statement).is_some_and(|plan| is_local(&plan.action))
-}
-
-fn put(out: &mut BytesMut, message: &BackendMessage<'_>) {
-    // messages without a variable part, or with an empty one, always fit
-    let _ = message.encode(out);
-}
-
-fn describe(out: &mut BytesMut, plan: Option<&StatementPlan>) {
-    match plan.and_then(|plan| description(&plan.action)) {
-        Some(rows) => {
-            // one column with a name of ours fits
-            let _ = rows.encode_description(out);
-        }
-        None => put(out, &BackendMessage::NoData),
+/// Whether a failure is one that Postgres too finds only when it comes to the message. A refusal of pgherd's is found before anything is
+/// sent, and a failed block does nothing.
+fn comes_in_its_turn(failure: &Failure) -> bool {
+    match failure {
+        Failure::Refused(error) => ![
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::IN_FAILED_SQL_TRANSACTION,
+            SqlState::SERIALIZATION_FAILURE,
+        ]
+        .contains(&error.code),
+        Failure::Fatal(_) | Failure::ClientGone => false,
     }
 }

@@ -8,8 +8,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pgherd_pool::{Checkout, PoolError, Target};
+use pgherd_protocol::Target::Statement;
 use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
 use pgherd_router::Access;
 use pgherd_telemetry::{RouteMetrics, ServerRole};
@@ -110,6 +111,8 @@ pub struct Leg {
     pub translation: Option<Translation>,
     catalog_version: u64,
     settings_version: u64,
+    /// Statements that the client closed and this connection still has.
+    closing: Vec<Bytes>,
     _load: Load,
     client: Arc<Client>,
     held: HeldId,
@@ -144,11 +147,17 @@ impl Leg {
         self.settings_version == version
     }
 
+    /// Notes that a simple query is on its way: it takes the place of the server's unnamed statement.
+    pub fn forget_unnamed(&mut self) {
+        self.connection.prepared.remove(b"");
+    }
+
     /// Queues a simple query.
     ///
     /// # Errors
     /// 54000 where the text is longer than a message can be.
     pub fn queue_query(&mut self, sql: &str) -> Result<(), Failure> {
+        self.forget_unnamed();
         encode(
             &FrontendMessage::Query(sql.as_bytes()),
             &mut self.connection.transport.outbox,
@@ -263,6 +272,15 @@ impl Legs {
         }
     }
 
+    /// A statement's name stands for nothing any more: connections that know it are told before their next request.
+    pub fn close_statement(&mut self, name: &[u8]) {
+        for leg in &mut self.legs {
+            if !name.is_empty() && leg.connection.prepared.remove(name).is_some() {
+                leg.closing.push(Bytes::copy_from_slice(name));
+            }
+        }
+    }
+
     /// Closes all.
     pub fn close_all(&mut self) {
         for leg in &mut self.legs {
@@ -303,6 +321,7 @@ impl Session {
             }
         };
         self.apply_settings(node).await?;
+        self.close_statements(node)?;
         self.join_block(node)?;
         self.follow_catalog(node);
         Ok(node)
@@ -329,7 +348,15 @@ impl Session {
 
     /// Chooses a server.
     async fn server(&mut self, shard: ShardId, access: Access) -> Result<(NodeId, Role), Failure> {
-        let reads_only = self.block.as_ref().is_none_or(|block| block.read_only);
+        let serializable = self
+            .settings
+            .value("default_transaction_isolation")
+            .is_some_and(|level| level.eq_ignore_ascii_case("serializable"));
+        // a replica does not do SERIALIZABLE
+        let reads_only = match &self.block {
+            Some(block) => block.read_only && !block.serializable.unwrap_or(serializable),
+            None => !serializable,
+        };
         let wanted = self.settings.overrides().role;
         let may_read = match wanted {
             Some(WantedRole::Primary) => false,
@@ -408,7 +435,7 @@ impl Session {
         }
     }
 
-    fn wants_replica(&self) -> bool {
+    pub(crate) fn wants_replica(&self) -> bool {
         self.settings.overrides().role == Some(WantedRole::Replica)
     }
 
@@ -455,6 +482,7 @@ impl Session {
             translation,
             catalog_version: catalog.version(),
             settings_version: 0,
+            closing: Vec::new(),
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),
             held,
@@ -493,6 +521,20 @@ impl Session {
             self.execute(node, &text).await.map_err(Failure::from)?;
         }
         self.legs.at(node).has_settings(version);
+        Ok(())
+    }
+
+    /// Queues Close for statements that the client has closed.
+    pub(crate) fn close_statements(&mut self, node: NodeId) -> Result<(), Failure> {
+        let leg = self.legs.at(node);
+        for name in std::mem::take(&mut leg.closing) {
+            let close = FrontendMessage::Close {
+                target: Statement,
+                name: &name,
+            };
+            encode(&close, &mut leg.connection.transport.outbox)?;
+            self.script.expect(Reply::Close, Audience::Pgherd);
+        }
         Ok(())
     }
 

@@ -6,8 +6,9 @@
 //! - [`handshake`], [`options`], [`parameters`]: [`accept`], from a socket to a [`Login`] that has been greeted.
 //! - [`registry`], [`limits`]: who is connected, what each holds, and how many there may be.
 //! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
-//! - `simple`, `extended`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
-//! - `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them.
+//! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
+//! - `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
+//!   what that changes.
 //! - `transaction`, `block`, `definitions`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //!
@@ -30,19 +31,23 @@ pub mod tls;
 pub mod trust;
 pub mod users;
 
+mod attempt;
 mod authentication;
 mod block;
 mod choose;
 mod copy;
 mod definitions;
+mod effects;
 mod everywhere;
 mod explain;
 mod extended;
 mod failure;
 mod legs;
 mod local;
+mod message;
 mod oids;
 mod own;
+mod queue;
 mod relay;
 mod request;
 mod route;

@@ -88,6 +88,11 @@ impl Session {
                 self.discard_all().await;
                 complete(&mut out, "DISCARD ALL");
             }
+            Action::Deallocate(Some(name)) => {
+                self.statements.close(name.as_bytes());
+                self.legs.close_statement(name.as_bytes());
+                complete(&mut out, "DEALLOCATE");
+            }
             Action::ExplainRoute { analyze, statement } => {
                 let inner = sql
                     .get(statement.start as usize..statement.end as usize)
@@ -110,6 +115,14 @@ impl Session {
             }
         }
         Ok(out)
+    }
+
+    /// Whether a statement is DEALLOCATE of one that pgherd knows, and so must forget: which servers have it is for pgherd to know.
+    pub(crate) fn deallocates_known(&self, action: &Action) -> bool {
+        match action {
+            Action::Deallocate(Some(name)) => self.statements.statement(name.as_bytes()).is_some(),
+            _ => false,
+        }
     }
 
     /// Everything the session has left anywhere is gone: the connections that held it are closed.

@@ -186,6 +186,12 @@ impl Session {
         self.legs.close(node);
         let reason = match error {
             RelayError::Client(_) => return Failure::ClientGone,
+            RelayError::Unsynchronized { .. } => {
+                return Failure::Fatal(Box::new(PgError::fatal(
+                    SqlState::PROTOCOL_VIOLATION,
+                    "terminating connection because protocol synchronization was lost",
+                )));
+            }
             RelayError::Protocol { tag } => {
                 if in_block {
                     self.lose_block();

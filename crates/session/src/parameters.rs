@@ -270,6 +270,8 @@ fn fatal(error: &PoolError) -> PgError {
 /// Puts settings in force for a transaction, in which the server reports what they made of its parameters, and ends that.
 async fn try_settings(connection: &mut Checkout, statement: &str) -> Result<Parameters, Failure> {
     let tried = format!("BEGIN; {statement}");
+    // a simple query takes the place of the unnamed statement
+    connection.prepared.remove(b"");
     let lost =
         |what: String| Failure::Unreachable(PgError::fatal(SqlState::CONNECTION_FAILURE, what));
     for query in [tried.as_str(), "ROLLBACK"] {

@@ -13,6 +13,7 @@ use pgherd_protocol::{
     BackendMessage, Frame, PgError, Severity, TransactionStatus, peek_header, split_frame, tag,
 };
 
+use crate::copy::CopyProtocol;
 use crate::oids::{Translation, describe_parameters};
 use crate::script::{Audience, Awaited, Reply, Script};
 
@@ -36,6 +37,8 @@ pub struct Outcome {
     pub forwarded: bool,
     /// Whether the rest of the client's messages is to be skipped until Sync.
     pub skipping: bool,
+    /// Whether the server has asked for COPY data.
+    pub copied_in: bool,
     /// Whether a notification was delivered.
     pub notified: bool,
     /// How many rows came.
@@ -56,6 +59,12 @@ pub enum RelayError {
         /// The FATAL error that it sent before, if any.
         said: Option<Box<PgError>>,
     },
+    /// The client sent what the protocol does not allow within COPY, and has heard so: nobody knows how to go on.
+    #[error("unexpected message {tag:?} from the client within COPY")]
+    Unsynchronized {
+        /// The message's tag.
+        tag: char,
+    },
     /// The server sent what the protocol does not allow here.
     #[error("unexpected message {tag:?} from the server")]
     Protocol {
@@ -70,7 +79,7 @@ pub enum Pause {
     /// Everything owed is there.
     Done,
     /// The server waits for COPY data from the client.
-    CopyIn,
+    CopyIn(CopyProtocol),
 }
 
 /// Follows one leg.
@@ -324,13 +333,15 @@ impl<'a> Relay<'a> {
                     out.extend_from_slice(frame.bytes());
                     self.hold = false;
                 }
-                if matches!(
-                    self.script.front(),
-                    Some(Awaited::Server(Reply::Execute, _))
-                ) {
-                    self.script.forget_sync();
-                }
-                return Ok(Some(Pause::CopyIn));
+                self.outcome.copied_in = true;
+                let protocol = match self.script.front() {
+                    Some(Awaited::Server(Reply::Query, _)) => CopyProtocol::Simple,
+                    _ => {
+                        self.script.forget_sync();
+                        CopyProtocol::Extended
+                    }
+                };
+                return Ok(Some(Pause::CopyIn(protocol)));
             }
             tag::backend::ROW_DESCRIPTION => {
                 self.row_description(&frame, out, client)?;

@@ -20,6 +20,8 @@ pub enum RunEnd {
     Flush,
     /// The bound on buffered bytes: more is to come.
     Full,
+    /// Data of a COPY follows, which is for the run's last Execute.
+    Copy,
     /// A simple query or function call follows without a Sync between.
     Interrupted,
 }
@@ -81,7 +83,13 @@ impl RequestReader {
         if let Some(frame) = self.interrupting.take() {
             return Ok(Some(single(frame)));
         }
-        while let Some(frame) = split_frame(inbox, max_message)? {
+        loop {
+            if !self.run.is_empty() && inbox.first().copied().is_some_and(is_copy_data) {
+                return Ok(Some(self.end_run(RunEnd::Copy)));
+            }
+            let Some(frame) = split_frame(inbox, max_message)? else {
+                return Ok(None);
+            };
             match frame.tag() {
                 tag::frontend::SYNC => {
                     self.run.push(frame);
@@ -100,7 +108,7 @@ impl RequestReader {
                 }
                 tag::frontend::TERMINATE => return Ok(Some(Request::Terminate)),
                 // left over from a COPY that failed: Postgres discards these outside of COPY
-                tag::frontend::COPY_DATA | tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {}
+                other if is_copy_data(other) => {}
                 tag::frontend::PARSE
                 | tag::frontend::BIND
                 | tag::frontend::DESCRIBE
@@ -115,7 +123,6 @@ impl RequestReader {
                 other => return Err(RequestError::UnexpectedMessage(other)),
             }
         }
-        Ok(None)
     }
 
     fn end_run(&mut self, end: RunEnd) -> Request {
@@ -130,6 +137,13 @@ impl RequestReader {
             self.run = run;
         }
     }
+}
+
+fn is_copy_data(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::frontend::COPY_DATA | tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL
+    )
 }
 
 fn single(frame: Frame) -> Request {

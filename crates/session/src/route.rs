@@ -9,8 +9,8 @@ use std::sync::Arc;
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::BackslashReading;
 use pgherd_router::{
-    Access, Action, Destination, HintRole, Overrides as PlanOverrides, ParameterSource,
-    PlanContext, Planned, Resolved, StatementPlan, Values,
+    Access, Action, ClientEncoding, Destination, HintRole, Overrides as PlanOverrides,
+    ParameterSource, PlanContext, Planned, Resolved, SettingsDigest, StatementPlan, Values,
 };
 use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
@@ -186,7 +186,8 @@ impl Session {
             && self.legs.iter().any(|leg| leg.in_block)
     }
 
-    fn plan_now(
+    /// Plans a text with the catalog as it is.
+    pub(crate) fn plan_now(
         &self,
         sql: &str,
         parameter_types: &[u32],
@@ -201,6 +202,12 @@ impl Session {
             database: self.database.name(),
             search_path: &self.search_path(),
             backslash: self.backslash(),
+            role: self.settings.value("role").unwrap_or(&self.user_name),
+            settings: SettingsDigest::of(|name| self.settings.value(name)),
+            encoding: self
+                .settings
+                .value("client_encoding")
+                .map_or(ClientEncoding::ByteSafe, ClientEncoding::of_name),
             parameter_types,
             named_shard: overrides.shard.is_some() || overrides.sharding_key.is_some(),
         };
@@ -215,11 +222,11 @@ impl Session {
 
     /// How this client's plain literals read a backslash.
     fn backslash(&self) -> BackslashReading {
-        if self
-            .settings
-            .value("standard_conforming_strings")
-            .is_some_and(is_off)
-        {
+        let off = match self.settings.value("standard_conforming_strings") {
+            Some(value) => is_off(value),
+            None => !self.catalog().settings().standard_conforming_strings,
+        };
+        if off {
             BackslashReading::Escape
         } else {
             BackslashReading::Literal
@@ -344,7 +351,7 @@ impl Session {
         Ok(Route { place, access })
     }
 
-    fn cursor_place(&self, action: &Action) -> Place {
+    pub(crate) fn cursor_place(&self, action: &Action) -> Place {
         let cursor = match action {
             Action::Fetch(name) => Some(name),
             Action::Close(pgherd_router::CursorTarget::Named(name)) => Some(name),

@@ -3,8 +3,9 @@
 //! Owns: the straight line of a text: plan, route, leg, relay, effects. Never does: extended messages (`extended.rs`).
 //! Main function: [`Session::simple`].
 
+use bytes::BytesMut;
 use pgherd_protocol::{
-    BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus,
+    BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus, split_frame,
 };
 use pgherd_router::{Access, Action, Planned, StatementPlan};
 use pgherd_topology::NodeId;
@@ -40,6 +41,17 @@ impl Session {
                 self.ready();
                 Ok(())
             }
+            [first, _, ..] if self.ends_failed_block(first) => {
+                // the rest of the text is one of its own then
+                let out = self.answer_locally(first, &planned, &sql, None).await?;
+                self.client.outbox.extend_from_slice(&out);
+                let end = planned.spans.first().map_or(0, |span| span.end as usize);
+                let rest = sql.get(end..).unwrap_or_default();
+                let rest =
+                    rest.trim_start_matches(|char: char| char == ';' || char.is_whitespace());
+                let rest = query_frame(rest)?;
+                Box::pin(self.simple(&rest)).await
+            }
             statements => {
                 self.check_block(statements)?;
                 let route = self.route_text(statements, &planned, &sql)?;
@@ -50,7 +62,14 @@ impl Session {
 
     /// Whether pgherd answers a statement that came alone, without relaying it.
     pub(crate) fn answers(&self, statement: &StatementPlan) -> bool {
-        is_local(&statement.action) || (is_control(&statement.action) && self.controls_itself())
+        is_local(&statement.action)
+            || (is_control(&statement.action) && self.controls_itself())
+            || self.deallocates_known(&statement.action)
+    }
+
+    fn ends_failed_block(&self, statement: &StatementPlan) -> bool {
+        self.block.as_ref().is_some_and(|block| block.failed)
+            && ends_failed_block(&statement.action)
     }
 
     /// 25P02 (or why the block failed, once) for anything but its end.
@@ -62,6 +81,8 @@ impl Session {
             return Err(Failure::Refused(lost));
         }
         match statements {
+            // as Postgres has it, an empty text is no command
+            [] => Ok(()),
             [statement] if ends_failed_block(&statement.action) => Ok(()),
             _ => Err(block_failed()),
         }
@@ -119,18 +140,20 @@ impl Session {
         route: &Route,
     ) -> Result<(), Failure> {
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
-            session
-                .legs
-                .at(node)
-                .connection
-                .transport
-                .outbox
-                .extend_from_slice(frame.bytes());
+            let leg = session.legs.at(node);
+            leg.forget_unnamed();
+            let out = &mut leg.connection.transport.outbox;
+            out.extend_from_slice(frame.bytes());
             script.expect(Reply::Query, Audience::Client);
             Ok(())
         };
         let statements = &planned.plan.statements;
         match route.place {
+            Place::All | Place::EachInTurn if self.open_run.is_some() => Err(not_supported(
+                "a statement for every shard cannot be part of a pipeline that was flushed",
+                "Part of the pipeline has been sent to one shard already.",
+                "Send a Sync before it.",
+            )),
             Place::All => {
                 self.check_writer_everywhere(statements)?;
                 let definitions: Vec<_> =
@@ -155,7 +178,7 @@ impl Session {
                 if let Place::Shard(shard) = route.place {
                     self.check_writer(shard, route.access, statements)?;
                 }
-                let outcome = self.on_one_leg(route, queue).await?;
+                let outcome = self.on_leg(route, queue).await?;
                 for (index, statement) in statements
                     .iter()
                     .enumerate()
@@ -248,8 +271,42 @@ impl Session {
             .map_err(|error| PgError::error(SqlState::PROTOCOL_VIOLATION, error.to_string()).into())
     }
 
+    /// A function call by the fast path: opaque, so it needs one shard and its primary.
+    ///
+    /// # Errors
+    /// 0A000 on a sharded database.
+    pub(crate) async fn function_call(&mut self, frame: &Frame) -> Result<(), Failure> {
+        if !self.sharding().is_unsharded() {
+            return Err(not_supported(
+                "function calls of the fast-path protocol are not supported on a sharded database",
+                "The call names a function by its object id, and what it does cannot be known.",
+                "Call the function in a SELECT.",
+            ));
+        }
+        let route = Route {
+            place: Place::Any,
+            access: Access::Write,
+        };
+        let ran = self
+            .on_leg(&route, |session, node, script| {
+                session
+                    .legs
+                    .at(node)
+                    .connection
+                    .transport
+                    .outbox
+                    .extend_from_slice(frame.bytes());
+                script.expect(Reply::Query, Audience::Client);
+                Ok(())
+            })
+            .await?;
+        self.pin(ran.node, "function call", true);
+        self.after_request(&ran);
+        Ok(())
+    }
+
     /// Status bookkeeping after a request on one leg.
-    pub(crate) fn after_request(&mut self, ran: &crate::session::Ran) {
+    pub(crate) fn after_request(&mut self, ran: &crate::attempt::Ran) {
         if let Some(status) = ran.outcome.status {
             self.follow_status(status);
             if status == TransactionStatus::Idle {
@@ -261,6 +318,16 @@ impl Session {
                 .observe(ran.shard, ran.node, std::time::Instant::now());
         }
     }
+}
+
+/// A query string as a client sends it.
+fn query_frame(sql: &str) -> Result<Frame, Failure> {
+    let mut bytes = BytesMut::new();
+    FrontendMessage::Query(sql.as_bytes()).encode(&mut bytes)?;
+    split_frame(&mut bytes, usize::MAX)
+        .ok()
+        .flatten()
+        .ok_or_else(|| PgError::error(SqlState::INTERNAL_ERROR, "a query is no frame").into())
 }
 
 /// The text of one statement of a query string.

@@ -17,7 +17,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pgherd_pool::{
+use pgherd_tls::{
     ALPN, SslMode, TlsError, crypto_provider, read_certificates, read_private_key, server_end_point,
 };
 use tokio_rustls::rustls::server::{

@@ -5,6 +5,7 @@
 //! Main type: [`Block`].
 
 use pgherd_protocol::PgError;
+use pgherd_router::{IsolationLevel, TransactionModes};
 use pgherd_topology::{NodeId, ShardId};
 use smallvec::SmallVec;
 
@@ -30,6 +31,8 @@ pub struct Block {
     begin: Box<str>,
     /// READ ONLY, as far as known.
     pub read_only: bool,
+    /// Whether it is SERIALIZABLE, which a replica does not do; `None` where the session's default holds.
+    pub serializable: Option<bool>,
     /// An error came: everything but the block's end is refused (25P02).
     pub failed: bool,
     /// The one shard that this block writes on.
@@ -54,6 +57,7 @@ impl Block {
         Self {
             begin: begin.trim_end_matches([';', ' ', '\n', '\t']).into(),
             read_only,
+            serializable: None,
             failed: false,
             writer: None,
             two_phase: false,
@@ -74,7 +78,18 @@ impl Block {
             .filter(|told| matches!(told, Told::Modes(_)));
         Self {
             told: modes.cloned().collect(),
+            serializable: self.serializable,
             ..Self::new(&self.begin, self.read_only, start)
+        }
+    }
+
+    /// The modes of BEGIN or SET TRANSACTION are in force.
+    pub fn take_modes(&mut self, modes: &TransactionModes) {
+        if let Some(read_only) = modes.read_only {
+            self.read_only = read_only;
+        }
+        if let Some(isolation) = &modes.isolation {
+            self.serializable = Some(*isolation == IsolationLevel::Serializable);
         }
     }
 
@@ -111,11 +126,9 @@ impl Block {
     }
 
     /// SET TRANSACTION: later joiners are told, and so is a block that follows by AND CHAIN.
-    pub fn set_modes(&mut self, text: &str, read_only: Option<bool>) {
+    pub fn set_modes(&mut self, text: &str, modes: &TransactionModes) {
         self.told.push(Told::Modes(text.into()));
-        if let Some(read_only) = read_only {
-            self.read_only = read_only;
-        }
+        self.take_modes(modes);
     }
 
     /// SAVEPOINT.
@@ -209,7 +222,11 @@ mod tests {
     fn a_chained_block_has_the_modes_of_the_one_before_and_nothing_else() {
         let settings = Settings::default();
         let mut block = Block::new("BEGIN", false, settings.mark());
-        block.set_modes("SET TRANSACTION READ ONLY", Some(true));
+        let modes = TransactionModes {
+            read_only: Some(true),
+            ..TransactionModes::default()
+        };
+        block.set_modes("SET TRANSACTION READ ONLY", &modes);
         block.set("SET LOCAL x = 1");
         block.savepoint("a", settings.mark());
         let chained = block.chained(settings.mark());

@@ -160,6 +160,15 @@ impl KeyType {
         }
     }
 
+    /// Is the number within an integer type? Other types hold any.
+    fn holds(self, value: i64) -> bool {
+        match self {
+            Self::Int2 => i16::try_from(value).is_ok(),
+            Self::Int4 => i32::try_from(value).is_ok(),
+            _ => true,
+        }
+    }
+
     /// Reads a value as the type's input function does: a text parameter, or the content of a
     /// string literal (unescaped).
     ///
@@ -280,10 +289,36 @@ impl KeyValue<'_> {
         }
     }
 
+    /// The value that a column of this type and type modifier (`pg_attribute.atttypmod`, -1: none)
+    /// stores for this one, after the assignment cast: 7.6 becomes 8 in an integer column, 7 becomes
+    /// a `numeric`, and `varchar(3)` cuts the blanks off 'abc  '.
+    ///
+    /// # Errors
+    /// [`KeyError::OutOfRange`] where the column's type does not hold it, [`KeyError::Changed`]
+    /// where the column rounds it in a way that is not worked out here, or refuses it.
+    pub fn stored(self, column: KeyType, modifier: i32) -> Result<Self, KeyError> {
+        let value = match (self, column.hash_family()) {
+            (Self::Numeric(value), HashFamily::Integer) => {
+                Self::Integer(value.to_integer().ok_or(KeyError::OutOfRange(column))?)
+            }
+            (Self::Integer(value), HashFamily::Numeric) => Self::Numeric(Numeric::from(value)),
+            (Self::Text(text), HashFamily::Text) => Self::Text(cut_blanks(text, modifier)?),
+            (Self::Bpchar(text), HashFamily::Bpchar) => Self::Bpchar(cut_blanks(text, modifier)?),
+            (value, family) if value.hash_family() == family => value,
+            _ => return Err(KeyError::Changed),
+        };
+        if let Self::Integer(value) = value
+            && !column.holds(value)
+        {
+            return Err(KeyError::OutOfRange(column));
+        }
+        value.fits(modifier)?;
+        Ok(value)
+    }
+
     /// Whether a column of type modifier `modifier` (`pg_attribute.atttypmod`, -1: none) stores
-    /// the value as it is. To be asked for every key that is about to be written: `varchar(3)`
-    /// cuts trailing blanks, `numeric(9, 2)` and `timestamp(0)` round, and the row would then lie
-    /// where the value before that belongs.
+    /// the value as it is: `varchar(3)` cuts trailing blanks, `numeric(9, 2)` and `timestamp(0)`
+    /// round, and the row would then lie where the value before that belongs.
     ///
     /// # Errors
     /// [`KeyError::Changed`] where Postgres would store another value or refuse this one.
@@ -307,6 +342,34 @@ impl KeyValue<'_> {
             | Self::Boolean(_) => true,
         };
         if fits { Ok(()) } else { Err(KeyError::Changed) }
+    }
+}
+
+/// What a column of characters stores of a longer text: blanks beyond its length are cut off.
+fn cut_blanks(text: Cow<'_, [u8]>, modifier: i32) -> Result<Cow<'_, [u8]>, KeyError> {
+    // the modifier counts the length word too
+    let Ok(limit) = usize::try_from(modifier - 4) else {
+        return Ok(text);
+    };
+    if modifier < 0 {
+        return Ok(text);
+    }
+    let end = text
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte & 0xC0 != 0x80)
+        .nth(limit)
+        .map(|(end, _)| end);
+    match end {
+        None => Ok(text),
+        Some(end) if text[end..].iter().all(|&byte| byte == b' ') => Ok(match text {
+            Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+            Cow::Owned(mut text) => {
+                text.truncate(end);
+                Cow::Owned(text)
+            }
+        }),
+        Some(_) => Err(KeyError::Changed),
     }
 }
 
@@ -409,6 +472,56 @@ mod tests {
         for oid in [0, 701, 1186, 114, 16_384] {
             assert_eq!(KeyType::from_oid(oid), None);
         }
+    }
+
+    #[test]
+    fn a_value_is_stored_as_the_assignment_cast_makes_it() {
+        let numeric = |text: &'static str| KeyType::Numeric.value_from_text(text.as_bytes());
+        for (text, stored) in [
+            ("7.6", 8),
+            ("2.5", 3),
+            ("-2.5", -3),
+            ("2.4999", 2),
+            ("0.5", 1),
+            ("0.4999", 0),
+            ("-0.00001", 0),
+            ("0.00005", 0),
+            ("99999.5", 100_000),
+            ("123456789012.5", 123_456_789_013),
+            ("9223372036854775807.4", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("1e3", 1000),
+        ] {
+            let value = numeric(text).unwrap().stored(KeyType::Int8, -1).unwrap();
+            assert_eq!(value, KeyValue::Integer(stored), "{text}");
+        }
+        for text in ["9223372036854775807.5", "1e30", "NaN", "Infinity"] {
+            assert!(numeric(text).unwrap().stored(KeyType::Int8, -1).is_err());
+        }
+        assert!(
+            numeric("32767.5")
+                .unwrap()
+                .stored(KeyType::Int2, -1)
+                .is_err()
+        );
+        let integer = |value| KeyValue::Integer(value).stored(KeyType::Numeric, -1);
+        for value in [0, 7, -7, 10_000, 123_456_789, i64::MAX, i64::MIN] {
+            let text = value.to_string();
+            let read = KeyType::Numeric.value_from_text(text.as_bytes()).unwrap();
+            assert_eq!(integer(value).unwrap(), read.into_owned(), "{value}");
+        }
+        let varchar = |text: &'static str| {
+            KeyValue::Text(Cow::Borrowed(text.as_bytes())).stored(KeyType::Varchar, 4 + 3)
+        };
+        assert_eq!(varchar("abc  ").unwrap(), varchar("abc").unwrap());
+        assert_eq!(varchar("äöü ").unwrap(), varchar("äöü").unwrap());
+        assert!(varchar("abcd").is_err());
+        assert!(KeyValue::Integer(5).stored(KeyType::Text, -1).is_err());
+        assert!(
+            KeyValue::Integer(1 << 40)
+                .stored(KeyType::Int4, -1)
+                .is_err()
+        );
     }
 
     #[test]

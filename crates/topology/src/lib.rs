@@ -41,7 +41,7 @@ pub use ring::{WeightedShard, propose};
 pub use samples::{Sample, SampleLog};
 pub use shard_map::{ShardMap, ShardMapError, StoredShardMap};
 pub use sharding::{
-    Distribution, ListFunction, Location, RangeFunction, RangeRule, Sharding, ShardingBuilder,
-    ShardingError, ShardingFunction, TableRule, Unlisted,
+    Declarations, Distribution, ListFunction, Location, RangeFunction, RangeRule, Sharding,
+    ShardingBuilder, ShardingError, ShardingFunction, TableRule, Unlisted,
 };
 pub use state::{Health, NodeState, Role, ShardState, Topology, TwoPhase};

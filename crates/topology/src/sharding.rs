@@ -5,19 +5,23 @@
 
 mod builder;
 mod catalog_check;
+mod declarations;
 mod error;
 mod functions;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::hash::{bucket_of, combine_hash};
 use crate::ids::{BucketId, ShardId};
-use crate::key::{KeyError, KeyInput, KeyValues};
+use crate::key::{KeyError, KeyInput, KeyValue, KeyValues};
 use crate::name_index::{NameIndex, Named};
 use crate::names::RelationName;
 use crate::shard_map::ShardMap;
 
 pub use builder::{MAX_KEY_COLUMNS, ShardingBuilder};
+pub use declarations::Declarations;
 pub use error::ShardingError;
 pub use functions::{ListFunction, RangeFunction, RangeRule};
 
@@ -120,6 +124,7 @@ pub struct Sharding {
     tables: NameIndex<Arc<TableRule>>,
     reference: NameIndex<RelationName>,
     unlisted: Unlisted,
+    declarations: Declarations,
 }
 
 impl Named for Arc<TableRule> {
@@ -157,6 +162,7 @@ impl Sharding {
             tables: NameIndex::default(),
             reference: NameIndex::default(),
             unlisted: Unlisted::Shard(ShardId(0)),
+            declarations: Declarations::default(),
         }
     }
 
@@ -204,6 +210,11 @@ impl Sharding {
     /// What happens to tables that no rule names.
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
+    }
+
+    /// What the configuration vouches for.
+    pub fn declarations(&self) -> &Declarations {
+        &self.declarations
     }
 
     /// The shard whose system catalogs clients see: that of the unlisted tables, or the first.
@@ -284,19 +295,33 @@ impl Sharding {
                 given: key.len(),
             });
         }
-        let values = || {
-            key.iter()
-                .map(|input| input.value()?.ok_or(KeyError::Null))
+        let values = key
+            .iter()
+            .map(|input| input.value())
+            .collect::<Result<SmallVec<[Option<KeyValue<'_>>; 1]>, _>>()?;
+        self.locate_values(rule, values)
+    }
+
+    /// As [`Sharding::locate`], of values that were read already.
+    ///
+    /// # Errors
+    /// Where no shard owns the key.
+    pub fn locate_values<'k>(
+        &self,
+        rule: &TableRule,
+        key: impl IntoIterator<Item = Option<KeyValue<'k>>>,
+    ) -> Result<Location, KeyError> {
+        let mut key = key.into_iter();
+        let mut values = || {
+            key.by_ref()
+                .map(|value| value.ok_or(KeyError::Null))
                 .collect::<Result<KeyValues<'_>, _>>()
         };
         match &rule.function {
             ShardingFunction::Hash => {
-                let mut combined = 0;
-                for input in key {
-                    if let Some(value) = input.value()? {
-                        combined = combine_hash(combined, value.partition_hash());
-                    }
-                }
+                let combined = key.flatten().fold(0, |combined, value| {
+                    combine_hash(combined, value.partition_hash())
+                });
                 let (bucket, shard) = self.shard_of_hash(combined);
                 Ok(Location {
                     shard,

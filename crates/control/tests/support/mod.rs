@@ -13,9 +13,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pgherd_control::{
-    Control, ControlLogin, ControlSettings, ControlTls, MemoryStore, Pace, ServerSettings,
-    ShardSettings, SslMode, State,
+    Control, ControlLogin, ControlSettings, MemoryStore, Pace, ServerSettings, ShardSettings, State,
 };
+use pgherd_tls::{ClientTls, TlsSettings};
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
 use pgherd_topology::{Address, Sharding, Topology};
 use tokio_postgres::{Client, NoTls};
@@ -301,10 +301,7 @@ pub fn settings(shards: &[&[&TestServer]], sharding: Sharding) -> ControlSetting
         login: ControlLogin {
             user: "postgres".into(),
             password: None,
-            tls: ControlTls {
-                mode: SslMode::Prefer,
-                ..ControlTls::default()
-            },
+            tls: ClientTls::new(&TlsSettings::default()).unwrap(),
         },
         shards: shards.collect(),
         sharding: Arc::new(sharding),
@@ -322,7 +319,7 @@ pub fn settings(shards: &[&[&TestServer]], sharding: Sharding) -> ControlSetting
 }
 
 pub async fn ready(settings: ControlSettings) -> Control {
-    let control = Control::start(settings).unwrap();
+    let control = Control::start(settings);
     control.wait_ready(Duration::from_secs(20)).await.unwrap();
     control
 }

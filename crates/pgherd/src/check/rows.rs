@@ -57,7 +57,7 @@ async fn check_database(
     }
     let settings = ControlSettings {
         database: database.name.clone(),
-        login: translate::control_login(&database.control_login),
+        login: translate::control_login(database)?,
         shards: database
             .shards
             .iter()

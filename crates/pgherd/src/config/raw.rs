@@ -311,6 +311,8 @@ pub struct Reads {
     pub max_lag: Option<At<Span>>,
     /// The zone pgherd runs in: servers of the same zone are taken first. Default: none.
     pub zone: Option<At<Text>>,
+    /// Functions of yours that write nothing, leave nothing in the session, and answer the same on a replica: `function` in schema public, `schema.function` elsewhere. Statements that call others go to the primary. Default: none.
+    pub functions: Option<Names>,
 }
 
 /// Which servers answer reads.
@@ -429,7 +431,14 @@ pub struct Sharding {
     pub reference: Option<At<Vec<At<Text>>>>,
     /// The shard of tables named nowhere, or `refuse`. Default: the first shard.
     pub unlisted: Option<At<Text>>,
+    /// Functions of yours, each with a list of the tables whose rows it touches: of sharded tables only rows that lie with the keys of the calling statement; reference tables it only reads. `function` in schema public, `schema.function` elsewhere. Functions that are not declared are refused on a sharded database. Default: none.
+    pub functions: Option<At<Named<Names>>>,
+    /// Tables whose triggers, rules and row security policies concern no rows but such as lie with the same sharding key, leave sharding keys as they are and, on reference tables, do the same on every shard. Other tables that have any are refused: to be written, and with rules or policies to be read. Default: none.
+    pub triggers: Option<Names>,
 }
+
+/// Names of tables, or of functions.
+pub type Names = At<Vec<At<Text>>>;
 
 /// How a table is sharded.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

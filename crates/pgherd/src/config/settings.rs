@@ -7,10 +7,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_topology::{Address, RelationName, TableRule, Unlisted};
+use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
 pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
-pub use pgherd_pool::{SslMode, TlsSettings};
+pub use pgherd_tls::{SslMode, TlsSettings};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -267,4 +267,6 @@ pub struct Sharding {
     pub reference: Vec<RelationName>,
     /// What happens to all other tables.
     pub unlisted: Unlisted,
+    /// What is vouched for.
+    pub declarations: Declarations,
 }

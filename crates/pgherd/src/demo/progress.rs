@@ -1,8 +1,9 @@
-//! Shows how far the demo is: a bar on a terminal, a line a step elsewhere.
+//! Shows how far the demo is: a bar on a terminal; elsewhere a line for each step that differs from the one before.
 //!
 //! Main type: [`Reporter`].
 
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -12,6 +13,8 @@ use crate::herd::Progress;
 #[derive(Debug, Clone)]
 pub(super) struct Reporter {
     bar: Option<ProgressBar>,
+    /// The step that a line was written for last.
+    last: Arc<Mutex<String>>,
 }
 
 impl Reporter {
@@ -23,7 +26,10 @@ impl Reporter {
             ProgressBar::with_draw_target(Some(0), indicatif::ProgressDrawTarget::stdout())
                 .with_style(style)
         });
-        Self { bar }
+        Self {
+            bar,
+            last: Arc::default(),
+        }
     }
 
     /// A step of the herd's start.
@@ -39,7 +45,13 @@ impl Reporter {
                 bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
                 bar.set_message(what.to_owned());
             }
-            None => println!("  [{done}/{total}] {what}"),
+            None => {
+                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                if *last != what {
+                    println!("  [{done}/{total}] {what}");
+                    what.clone_into(&mut last);
+                }
+            }
         }
     }
 

@@ -8,12 +8,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, Pace, State};
-use pgherd_pool::{Pools, TlsError};
+use pgherd_pool::Pools;
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
 use pgherd_router::Planner;
 use pgherd_session::{CatalogRequests, Database, DatabaseParts, Herd, ListenTlsError, TwoPhase};
 use pgherd_telemetry::Metrics;
+use pgherd_tls::TlsError;
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
 use pgherd_topology::{Catalog, ShardMapError, Sharding, ShardingError};
 use tokio::sync::watch;
@@ -114,7 +115,7 @@ impl Assembled {
             translate::listen_settings(&config.listen)?,
             translate::console_settings(config.admin.as_ref())?,
             Metrics::new(),
-            MockSecret::random(DEFAULT_ITERATIONS),
+            MockSecret::new(state.mock_key(), DEFAULT_ITERATIONS),
         );
         let mut assembled = Self {
             herd: Arc::new(herd),
@@ -159,7 +160,7 @@ impl Assembled {
         let server_login = translate::server_login(database)?;
         let control = Control::start(ControlSettings {
             database: database.name.clone(),
-            login: translate::control_login(&database.control_login),
+            login: translate::control_login(database)?,
             shards: database
                 .shards
                 .iter()
@@ -171,7 +172,7 @@ impl Assembled {
             in_flight: self.in_flight.clone(),
             state: Arc::clone(&self.state),
             pace: Pace::default(),
-        })?;
+        });
         let made = Database::new(DatabaseParts {
             name: database.name.clone(),
             users,

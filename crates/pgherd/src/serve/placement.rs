@@ -21,7 +21,8 @@ use crate::config::settings::Database;
 pub(crate) fn sharding(database: &Database, state: &State) -> Result<Sharding, AssembleError> {
     let mut builder = Sharding::builder(names(database))
         .map(Arc::new(bucket_table(database, state)?))
-        .unlisted(database.sharding.unlisted);
+        .unlisted(database.sharding.unlisted)
+        .declarations(database.sharding.declarations.clone());
     for rule in &database.sharding.tables {
         builder = builder.table(rule.clone());
     }

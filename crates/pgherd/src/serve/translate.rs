@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use pgherd_control::{ControlLogin, ControlTls, ServerSettings, ShardSettings};
-use pgherd_pool::{ClientTls, PoolSettings, Roots, SslMode, TlsSettings, UserLogin};
+use pgherd_control::{ControlLogin, ServerSettings, ShardSettings};
+use pgherd_pool::{PoolSettings, UserLogin};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
     ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange, ReadSettings,
     TrustedOrigin, User, Users,
 };
+use pgherd_tls::{ClientTls, TlsSettings};
 
 use super::AssembleError;
 use crate::config::settings;
@@ -36,35 +37,27 @@ pub(crate) fn shard_settings(
     }
 }
 
-/// The login of the control plane.
-pub(crate) fn control_login(login: &settings::Login) -> ControlLogin {
-    ControlLogin {
+/// The login of a database's control plane.
+///
+/// # Errors
+/// [`AssembleError::Tls`] where a certificate cannot be read.
+pub(crate) fn control_login(database: &settings::Database) -> Result<ControlLogin, AssembleError> {
+    let login = &database.control_login;
+    Ok(ControlLogin {
         user: login.user.clone(),
         password: login.password.as_ref().map(secret),
-        tls: control_tls(&login.tls),
-    }
+        tls: client_tls(database, &login.tls)?,
+    })
 }
 
-fn control_tls(tls: &TlsSettings) -> ControlTls {
-    ControlTls {
-        mode: match tls.mode {
-            SslMode::Disable => pgherd_control::SslMode::Disable,
-            SslMode::Allow => pgherd_control::SslMode::Allow,
-            SslMode::Prefer => pgherd_control::SslMode::Prefer,
-            SslMode::Require => pgherd_control::SslMode::Require,
-            SslMode::VerifyCa => pgherd_control::SslMode::VerifyCa,
-            SslMode::VerifyFull => pgherd_control::SslMode::VerifyFull,
-        },
-        authorities: match &tls.roots {
-            Roots::File(path) => Some(path.clone()),
-            // without a file the control plane takes the system's where it verifies at all
-            Roots::None | Roots::System => None,
-        },
-        client_certificate: tls
-            .certificate
-            .as_ref()
-            .map(|own| (own.certificate.clone(), own.key.clone())),
-    }
+fn client_tls(
+    database: &settings::Database,
+    tls: &TlsSettings,
+) -> Result<ClientTls, AssembleError> {
+    ClientTls::new(tls).map_err(|source| AssembleError::Tls {
+        database: database.name.clone(),
+        source,
+    })
 }
 
 fn secret(password: &settings::Password) -> Secret {
@@ -159,10 +152,7 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
         .server_login
         .as_ref()
         .map_or(&database.server_tls, |login| &login.tls);
-    let made = ClientTls::new(tls).map_err(|source| AssembleError::Tls {
-        database: database.name.clone(),
-        source,
-    })?;
+    let made = client_tls(database, tls)?;
     let pool = &database.pool;
     Ok(PoolSettings {
         size: pool.size,

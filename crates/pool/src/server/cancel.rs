@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use pgherd_protocol::CancelKey;
 use pgherd_protocol::startup::encode_cancel_request;
+use pgherd_tls::ClientTls;
 use tokio::time::timeout;
 
 use super::Server;
 use super::connect::{Encryption, attempts, open_transport};
 use crate::error::PoolError;
-use crate::tls::ClientTls;
 
 /// Longest time for the whole of it.
 const TIME_LIMIT: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use pgherd_protocol::startup::encode_ssl_request;
+use pgherd_tls::{ALPN, ClientTls, Negotiation, SslMode};
 use pgherd_topology::Address;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout};
@@ -17,7 +18,6 @@ use tokio::time::{Instant, timeout};
 use super::Server;
 use crate::error::PoolError;
 use crate::stream::Stream;
-use crate::tls::{ALPN, ClientTls, Negotiation, SslMode};
 use crate::transport::Transport;
 
 /// The pause before a Unix socket is tried again.

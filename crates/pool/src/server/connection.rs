@@ -10,11 +10,11 @@ use std::thread::ThreadId;
 use std::time::Instant;
 
 use pgherd_protocol::{CancelKey, TransactionStatus};
+use pgherd_tls::ClientTls;
 use pgherd_topology::{Epoch, NodeId, ShardId};
 
 use super::{Canceller, Server};
 use crate::pools::{Holding, Member};
-use crate::tls::ClientTls;
 use crate::transport::{Available, Transport};
 
 /// A connection to a Postgres server, logged in.

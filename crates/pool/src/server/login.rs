@@ -14,12 +14,12 @@ use pgherd_protocol::{
     AuthError, Authentication, BackendMessage, CancelKey, Credential, Frame, FrontendMessage,
     MessageError, PgError, SqlState, StartupMessage, TransactionStatus, split_frame,
 };
+use pgherd_tls::server_end_point;
 
 use super::connect::{Encryption, attempts, open_transport};
 use super::{Parameters, Server, UserLogin};
 use crate::error::PoolError;
 use crate::settings::{CleartextPassword, PoolSettings};
-use crate::tls::server_end_point;
 use crate::transport::Transport;
 
 /// Longest message of a server during the login, in bytes.

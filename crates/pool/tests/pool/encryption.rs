@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use pgherd_pool::{
-    ClientCertificate, ClientTls, Negotiation, PoolError, PoolSettings, Pools, Roots, SslMode,
-    TlsSettings, Transport, crypto_provider,
-};
+use pgherd_pool::{PoolError, PoolSettings, Pools, Transport};
 use pgherd_protocol::{Credential, FirstPacket, SqlState, read_first_packet};
+use pgherd_tls::{
+    ClientCertificate, ClientTls, Negotiation, Roots, SslMode, TlsSettings, crypto_provider,
+};
 use pgherd_topology::{Address, NodeId, NodeState};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,

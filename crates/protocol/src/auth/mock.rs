@@ -9,8 +9,8 @@ use crate::secret::Secret;
 
 /// Makes verifiers for users that do not exist: always the same for one name, so that asking twice tells nothing.
 ///
-/// Postgres calls it the mock authentication nonce and keeps it as long as the cluster lives. Kept only in memory, the
-/// salts of missing users change at a restart while those of others do not.
+/// Postgres calls it the mock authentication nonce and keeps it as long as the cluster lives: were it drawn anew at each
+/// start, the salts of missing users would change then while those of others do not.
 #[derive(Clone)]
 pub struct MockSecret {
     key: Zeroizing<[u8; 32]>,

@@ -5,12 +5,14 @@
 use std::sync::Arc;
 
 use pgherd_router::{
-    BackslashReading, ParameterFormat, ParameterSource, ParameterValue, PlanContext,
+    BackslashReading, ClientEncoding, ParameterFormat, ParameterSource, ParameterValue,
+    PlanContext, SettingsDigest,
 };
 use pgherd_topology::{
     Catalog, Collation, Column, ColumnDefault, ForeignKey, Function, FunctionKind, ListFunction,
-    OidMap, Persistence, ReferentialAction, Relation, RelationKind, RelationName, ShardId,
-    ShardMap, Sharding, ShardingFunction, TableRule, Unlisted, Volatility,
+    OidMap, Operator, Persistence, ReferentialAction, Relation, RelationKind, RelationName,
+    ShardId, ShardMap, Sharding, ShardingFunction, TableRule, TypeInfo, TypeKind, Unlisted,
+    Volatility,
 };
 
 pub const INT4: u32 = 23;
@@ -44,6 +46,18 @@ fn foreign_key(column: &str, target: &str, to: &str, on_delete: ReferentialActio
         target_columns: vec![to.into()],
         on_delete,
         on_update: ReferentialAction::Refuse,
+    }
+}
+
+fn user_operator(name: &str, volatility: Volatility) -> Operator {
+    Operator {
+        schema: "public".into(),
+        name: name.into(),
+        oid: 16_600,
+        left: TEXT,
+        right: TEXT,
+        result: BOOL,
+        volatility,
     }
 }
 
@@ -212,6 +226,18 @@ pub fn catalog() -> Catalog {
             Function::of_user("public", "tax", Volatility::Immutable),
             Function::of_user("public", "award", Volatility::Volatile),
         ])
+        .operators([
+            user_operator("<=>", Volatility::Immutable),
+            user_operator("#!#", Volatility::Volatile),
+        ])
+        .types([
+            TypeInfo::base("public", "mood", 16_500).of_kind(TypeKind::Enum),
+            TypeInfo::base("public", "positive", 16_501).of_kind(TypeKind::Domain {
+                base: INT8,
+                modifier: -1,
+            }),
+            TypeInfo::base("public", "vector", 16_502),
+        ])
         .oid_map(ShardId(0), OidMap::identity())
         .build()
 }
@@ -279,6 +305,9 @@ pub fn context<'a>(
         catalog,
         search_path,
         backslash: BackslashReading::Literal,
+        role: "app",
+        settings: SettingsDigest::default(),
+        encoding: ClientEncoding::ByteSafe,
         parameter_types,
         named_shard: false,
     }

@@ -2,8 +2,9 @@
 //!
 //! Owns: the refusals of `require`, `verify-ca` and `verify-full` (28000). Never does: the TLS handshake (see `opening`).
 
-use pgherd_pool::{PeerAddress, SslMode, Transport};
+use pgherd_pool::{PeerAddress, Transport};
 use pgherd_protocol::{PgError, SqlState};
+use pgherd_tls::SslMode;
 
 use crate::options::StartupOptions;
 use crate::tls::common_name;

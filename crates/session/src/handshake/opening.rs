@@ -6,10 +6,11 @@
 use std::io;
 use std::sync::Arc;
 
-use pgherd_pool::{ALPN, Stream, Transport};
+use pgherd_pool::{Stream, Transport};
 use pgherd_protocol::{
     CancelKey, FirstPacket, PgError, SqlState, StartupMessage, read_first_packet,
 };
+use pgherd_tls::ALPN;
 
 use super::Refusal;
 use crate::tls::ListenTls;

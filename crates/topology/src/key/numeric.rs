@@ -1,6 +1,6 @@
 //! `numeric`: digits to the base of 10,000 as Postgres keeps them, without the zeros round them.
 //!
-//! Owns reading, hashing and ordering; never calculates. Main type: [`Numeric`].
+//! Owns reading, hashing, ordering and rounding to an integer; calculates nothing else. Main type: [`Numeric`].
 
 use std::cmp::Ordering;
 
@@ -186,6 +186,34 @@ impl Numeric {
         hash_bytes(&bytes) ^ i64::from(finite.weight) as u64
     }
 
+    /// Rounded to a whole number, halves away from zero, as the cast to an integer type does; `None`
+    /// where 64 bits do not hold it.
+    pub(super) fn to_integer(&self) -> Option<i64> {
+        let Form::Finite(finite) = &self.0 else {
+            return None;
+        };
+        // five digits to the base of 10,000 hold every 64-bit number
+        if finite.weight > 4 {
+            return None;
+        }
+        let digit = |weight: i32| {
+            usize::try_from(finite.weight - weight)
+                .ok()
+                .and_then(|index| finite.digits.get(index))
+                .copied()
+                .unwrap_or(0)
+        };
+        let whole = (0..=finite.weight).rev().fold(0_i128, |whole, weight| {
+            whole * 10_000 + i128::from(digit(weight))
+        });
+        let magnitude = whole + i128::from(digit(-1) >= 5_000);
+        let value = match finite.sign {
+            Sign::Positive => magnitude,
+            Sign::Negative => -magnitude,
+        };
+        i64::try_from(value).ok()
+    }
+
     /// Whether `numeric` of the modifier (less the length word) keeps the value as it is.
     pub(super) fn fits(&self, modifier: i32) -> bool {
         let precision = modifier >> 16 & 0xFFFF;
@@ -201,6 +229,23 @@ impl Numeric {
                     && finite.integer_digits() <= precision - scale
             }
         }
+    }
+}
+
+impl From<i64> for Numeric {
+    fn from(value: i64) -> Self {
+        let mut rest = value.unsigned_abs();
+        let mut digits = [0_i16; 5];
+        for digit in digits.iter_mut().rev() {
+            *digit = i16::try_from(rest % 10_000).unwrap_or_default();
+            rest /= 10_000;
+        }
+        let sign = if value < 0 {
+            Sign::Negative
+        } else {
+            Sign::Positive
+        };
+        Self(Form::Finite(Finite::new(sign, 4, &digits)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Sharding, ShardingError, ShardingFunction, TableRule, Unlisted};
+use super::{Declarations, Sharding, ShardingError, ShardingFunction, TableRule, Unlisted};
 use crate::ids::ShardId;
 use crate::name_index::NameIndex;
 use crate::names::RelationName;
@@ -19,6 +19,7 @@ pub struct ShardingBuilder {
     tables: Vec<TableRule>,
     reference: Vec<RelationName>,
     unlisted: Unlisted,
+    declarations: Declarations,
 }
 
 impl ShardingBuilder {
@@ -29,6 +30,7 @@ impl ShardingBuilder {
             tables: Vec::new(),
             reference: Vec::new(),
             unlisted: Unlisted::Shard(ShardId(0)),
+            declarations: Declarations::default(),
         }
     }
 
@@ -53,6 +55,12 @@ impl ShardingBuilder {
     /// What happens to the rest; without a call it lives on the first shard.
     pub fn unlisted(mut self, unlisted: Unlisted) -> Self {
         self.unlisted = unlisted;
+        self
+    }
+
+    /// What is vouched for; nothing without a call.
+    pub fn declarations(mut self, declarations: Declarations) -> Self {
+        self.declarations = declarations;
         self
     }
 
@@ -108,6 +116,7 @@ impl ShardingBuilder {
             tables,
             reference,
             unlisted: self.unlisted,
+            declarations: self.declarations,
         })
     }
 

@@ -6,6 +6,7 @@
 
 mod advice;
 mod database;
+mod declarations;
 mod function;
 mod sharding;
 mod user;
@@ -13,7 +14,7 @@ mod user;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_pool::{ClientCertificate, ClientTls, Negotiation, Roots};
+use pgherd_tls::{ClientCertificate, ClientTls, Negotiation, Roots};
 
 use super::located::{At, Number, Place, Size, Text};
 use super::raw;

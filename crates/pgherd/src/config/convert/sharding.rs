@@ -7,6 +7,7 @@ use super::super::raw;
 use super::super::read::suggestion;
 use super::super::reader::Reader;
 use super::super::settings::{Shard, Sharding};
+use super::declarations::declarations;
 use super::function;
 
 const DEFAULT_BUCKETS: u16 = 4096;
@@ -45,9 +46,11 @@ pub fn sharding(
             tables: Vec::new(),
             reference: Vec::new(),
             unlisted: Unlisted::Shard(ShardId(0)),
+            declarations: declarations(database, reader)?,
         });
     };
     let buckets = buckets(raw, shards, reader);
+    let declarations = declarations(database, reader);
     let tables = tables(raw, shards, reader);
     let reference = reference(raw, reader);
     let unlisted = match &raw.unlisted {
@@ -66,6 +69,7 @@ pub fn sharding(
         tables: tables.into_iter().map(|read| read.rule).collect(),
         reference: reference?,
         unlisted: unlisted?,
+        declarations: declarations?,
     })
 }
 

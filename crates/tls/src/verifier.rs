@@ -24,7 +24,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 /// What of a server's identity is checked.
 #[derive(Debug)]
-pub(super) enum Identity {
+pub(crate) enum Identity {
     /// Nothing: the line is encrypted, to whomever.
     Unverified,
     /// One of these roots signed its certificate.
@@ -35,7 +35,7 @@ pub(super) enum Identity {
 
 /// The certificates that are trusted.
 #[derive(Debug)]
-pub(super) struct Trust {
+pub(crate) struct Trust {
     roots: RootCertStore,
     /// As given: a server's own certificate may be among them.
     certificates: Vec<CertificateDer<'static>>,
@@ -43,7 +43,7 @@ pub(super) struct Trust {
 
 impl Trust {
     /// From certificates that must all be usable as roots.
-    pub(super) fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
+    pub(crate) fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
             roots.add(certificate.clone())?;
@@ -55,7 +55,7 @@ impl Trust {
     }
 
     /// From certificates of which some may be unusable. `None`: all are.
-    pub(super) fn from_usable(certificates: Vec<CertificateDer<'static>>) -> Option<Self> {
+    pub(crate) fn from_usable(certificates: Vec<CertificateDer<'static>>) -> Option<Self> {
         let mut roots = RootCertStore::empty();
         let (added, _) = roots.add_parsable_certificates(certificates);
         (added > 0).then_some(Self {
@@ -81,13 +81,13 @@ impl Trust {
 
 /// rustls' hook for it.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(crate) struct Verifier {
     provider: Arc<CryptoProvider>,
     identity: Identity,
 }
 
 impl Verifier {
-    pub(super) fn new(provider: Arc<CryptoProvider>, identity: Identity) -> Self {
+    pub(crate) fn new(provider: Arc<CryptoProvider>, identity: Identity) -> Self {
         Self { provider, identity }
     }
 

@@ -1,24 +1,20 @@
 //! TLS towards the servers: libpq's six modes, roots, a client certificate, and how the handshake begins.
 //!
-//! Owns what is decided before a connection exists. Never reads or writes: [`crate::server`] does. Main types:
+//! Owns what is decided before a connection exists. Never reads from one or writes to one. Main types:
 //! [`SslMode`], [`ClientTls`]. Follows the Postgres documentation, chapter 34.19 (SSL support).
-
-mod binding;
-mod verifier;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::{self, ClientConfig};
 
-pub use self::binding::server_end_point;
-use self::verifier::{Identity, Trust, Verifier};
+use crate::files::{read_certificates, read_private_key};
+use crate::verifier::{Identity, Trust, Verifier};
 
 /// The application protocol name of Postgres, sent in every handshake and required with direct TLS.
 pub const ALPN: &[u8] = b"postgresql";
@@ -234,12 +230,17 @@ impl ClientTls {
         self.negotiation
     }
 
-    pub(crate) fn config(&self) -> Option<&Arc<ClientConfig>> {
+    /// What to shake hands with; `None` where the mode is `disable`.
+    #[must_use]
+    pub fn config(&self) -> Option<&Arc<ClientConfig>> {
         self.config.as_ref()
     }
 
     /// The name to ask for in the handshake and, with `verify-full`, to find in the certificate.
-    pub(crate) fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
+    ///
+    /// # Errors
+    /// [`TlsError::HostName`].
+    pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         ServerName::try_from(host.to_owned()).map_err(|_| TlsError::HostName(host.into()))
     }
 }
@@ -249,38 +250,6 @@ impl ClientTls {
 #[must_use]
 pub fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
-}
-
-/// Reads every certificate of a PEM file.
-///
-/// # Errors
-/// When the file cannot be read or holds none.
-pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::File {
-        what: "certificate",
-        path: path.into(),
-        source,
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(failed)?
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    if certificates.is_empty() {
-        return Err(failed(rustls_pki_types::pem::Error::NoItemsFound));
-    }
-    Ok(certificates)
-}
-
-/// Reads the first private key of a PEM file.
-///
-/// # Errors
-/// When the file cannot be read or holds none.
-pub fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::File {
-        what: "private key",
-        path: path.into(),
-        source,
-    })
 }
 
 /// What of a server's certificate is checked.

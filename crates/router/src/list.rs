@@ -1,0 +1,444 @@
+//! Lists of plain literals, folded to one slot while a text is scanned.
+//!
+//! Owns which lists share a plan whatever their length: `IN (1, 2, 3)`, whose elements are literals
+//! of one kind, and rows of VALUES (or of a row's IN) that are spelled alike up to their literals'
+//! values. Rows with parameters, operators or lists within are left as they are. Main type: [`ListFolder`].
+
+use crate::fingerprint::{KeyBuffer, SLOT};
+use crate::lexer::{LiteralKind, Token, TokenKind};
+use crate::literal::{List, Literals};
+use crate::plan::Span;
+
+/// Set in a literal's kind within the normalised text where it stands for a list of any length.
+const LIST: u8 = 0x80;
+
+/// Follows the tokens of a text, and takes from the normalised text what a list repeats.
+#[derive(Debug, Default)]
+pub(crate) struct ListFolder {
+    /// Where the current token begins in the normalised text.
+    pub(crate) starts_at: usize,
+    /// The blank before the current token went with the list.
+    pub(crate) just_folded: bool,
+    depth: u32,
+    before_last: Last,
+    last: Last,
+    /// The last token was `(` or a comma.
+    follows_separator: bool,
+    elements: Option<Elements>,
+    rows: Option<Rows>,
+}
+
+/// The last token, as far as a list may follow it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    #[default]
+    Other,
+    Dot,
+    In,
+    Values,
+    /// The `(` after IN.
+    InOpen,
+}
+
+/// An IN list whose every token so far is one of a plain list.
+#[derive(Debug, Clone, Copy)]
+struct Elements {
+    /// The normalised text's length after `(`.
+    key_start: usize,
+    first_slot: usize,
+    kind: Option<LiteralKind>,
+    next: Next,
+    first_end: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Element,
+    /// A number, after the minus sign that begins here.
+    Number(u32),
+    Comma,
+}
+
+/// Rows in parentheses, separated by commas.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    /// The depth of parentheses outside the rows.
+    depth: u32,
+    state: RowState,
+    /// The row that the following ones are compared with.
+    kept: Option<KeptRow>,
+    /// Does the current row hold nothing that must keep it apart?
+    plain: bool,
+    key_start: usize,
+    first_slot: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KeptRow {
+    key_start: usize,
+    key_end: usize,
+    first_slot: usize,
+    end: u32,
+    /// Its position in the lists, once a row was folded into it.
+    list: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowState {
+    Before,
+    Within,
+    After,
+}
+
+impl ListFolder {
+    /// Before a token is appended to the normalised text: folds the IN list that it closes.
+    pub(crate) fn before(
+        &mut self,
+        sql: &[u8],
+        token: Token,
+        key: &mut KeyBuffer,
+        literals: &mut Literals,
+    ) {
+        self.just_folded = false;
+        let Some(mut list) = self.elements else {
+            return;
+        };
+        self.elements = match (token.kind, list.next) {
+            (TokenKind::Literal(kind), Next::Element) if list.kind.is_none_or(|k| k == kind) => {
+                list.kind = Some(kind);
+                list.next = Next::Comma;
+                Some(list)
+            }
+            (TokenKind::Literal(kind), Next::Number(sign))
+                if list.kind.is_none_or(|k| k == kind)
+                    && is_number(kind)
+                    && token.start == sign + 1 =>
+            {
+                list.kind = Some(kind);
+                Some(list)
+            }
+            (TokenKind::Comma, Next::Comma) => {
+                list.next = Next::Element;
+                Some(list)
+            }
+            (TokenKind::Operator, Next::Element) if token.text(sql) == b"-" => {
+                list.next = Next::Number(token.start);
+                Some(list)
+            }
+            (TokenKind::RightParen, Next::Comma) => {
+                self.fold_elements(list, key, literals);
+                None
+            }
+            _ => None,
+        };
+    }
+
+    fn fold_elements(&mut self, list: Elements, key: &mut KeyBuffer, literals: &mut Literals) {
+        let (Some(kind), Some(last)) = (list.kind, literals.slots.last().copied()) else {
+            return;
+        };
+        key.truncate(list.key_start);
+        key.extend_from_slice(&[SLOT, kind as u8 | LIST]);
+        self.just_folded = true;
+        let further = &literals.slots[list.first_slot + 1..];
+        literals.lists.push(List {
+            first_slot: position(list.first_slot),
+            width: 1,
+            more_start: position(literals.more.len()),
+            more_rows: position(further.len()),
+            hidden: Span {
+                start: list.first_end,
+                end: last.end,
+            },
+        });
+        literals.more.extend_from_slice(further);
+        literals.slots.truncate(list.first_slot + 1);
+        self.keep_apart();
+    }
+
+    /// After a token was appended to the normalised text.
+    pub(crate) fn after(
+        &mut self,
+        sql: &[u8],
+        token: Token,
+        key: &mut KeyBuffer,
+        literals: &mut Literals,
+    ) {
+        if let Some(list) = &mut self.elements
+            && let Some(literal) = literals.slots.last_mut()
+            && matches!(token.kind, TokenKind::Literal(_))
+        {
+            if let Next::Number(sign) = list.next {
+                literal.start = sign;
+                list.next = Next::Comma;
+            }
+            if literals.slots.len() == list.first_slot + 1 {
+                list.first_end = token.end;
+            }
+        }
+        match token.kind {
+            TokenKind::LeftParen => self.open(key, literals),
+            TokenKind::RightParen => self.close(token, key, literals),
+            TokenKind::Comma => self.follow_rows(RowState::After, RowState::Before),
+            TokenKind::Parameter => self.keep_apart(),
+            // what is worked out may need each row's own values; a sign does not
+            TokenKind::Operator if token.text(sql) != b"-" || !self.follows_separator => {
+                self.keep_apart();
+            }
+            _ => {}
+        }
+        if let Some(rows) = &self.rows
+            && rows.state != RowState::Within
+            && !matches!(
+                token.kind,
+                TokenKind::LeftParen | TokenKind::RightParen | TokenKind::Comma
+            )
+        {
+            self.rows = None;
+        }
+        self.follows_separator = matches!(token.kind, TokenKind::LeftParen | TokenKind::Comma);
+        self.before_last = self.last;
+        self.last = match token.kind {
+            TokenKind::Dot => Last::Dot,
+            TokenKind::LeftParen if self.last == Last::In => Last::InOpen,
+            TokenKind::Word if self.before_last != Last::Dot => {
+                let word = token.text(sql);
+                if word.eq_ignore_ascii_case(b"in") {
+                    Last::In
+                } else if word.eq_ignore_ascii_case(b"values") {
+                    Last::Values
+                } else {
+                    Last::Other
+                }
+            }
+            _ => Last::Other,
+        };
+    }
+
+    /// The current row is not folded into another, and no other into it.
+    fn keep_apart(&mut self) {
+        if let Some(rows) = &mut self.rows {
+            rows.plain = false;
+        }
+    }
+
+    fn follow_rows(&mut self, from: RowState, to: RowState) {
+        if let Some(rows) = &mut self.rows
+            && rows.state == from
+        {
+            rows.state = to;
+        }
+    }
+
+    /// At `(`: a list or a row may begin.
+    fn open(&mut self, key: &KeyBuffer, literals: &Literals) {
+        if self.last == Last::In {
+            self.elements = Some(Elements {
+                key_start: key.len(),
+                first_slot: literals.slots.len(),
+                kind: None,
+                next: Next::Element,
+                first_end: 0,
+            });
+        }
+        let begins = matches!(self.last, Last::Values | Last::InOpen);
+        if begins && self.rows.is_none() {
+            self.rows = Some(Rows {
+                depth: self.depth,
+                state: RowState::Before,
+                kept: None,
+                plain: true,
+                key_start: 0,
+                first_slot: 0,
+            });
+        }
+        if let Some(rows) = &mut self.rows {
+            if rows.state == RowState::Before && rows.depth == self.depth {
+                rows.state = RowState::Within;
+                rows.plain = true;
+                rows.key_start = self.starts_at;
+                rows.first_slot = literals.slots.len();
+            } else if rows.state != RowState::Within {
+                self.rows = None;
+            }
+        }
+        self.depth += 1;
+    }
+
+    /// At `)`: a row may end.
+    fn close(&mut self, token: Token, key: &mut KeyBuffer, literals: &mut Literals) {
+        self.depth = self.depth.saturating_sub(1);
+        let Some(rows) = &mut self.rows else {
+            return;
+        };
+        if rows.state != RowState::Within {
+            self.rows = None;
+            return;
+        }
+        if rows.depth != self.depth {
+            return;
+        }
+        rows.state = RowState::After;
+        if !rows.plain {
+            rows.kept = None;
+            return;
+        }
+        let width = literals.slots.len() - rows.first_slot;
+        let alike = rows.kept.filter(|kept| {
+            width > 0
+                && rows.first_slot - kept.first_slot == width
+                && key[kept.key_start..kept.key_end] == key[rows.key_start..]
+        });
+        match alike {
+            None => {
+                rows.kept = Some(KeptRow {
+                    key_start: rows.key_start,
+                    key_end: key.len(),
+                    first_slot: rows.first_slot,
+                    end: token.end,
+                    list: None,
+                });
+            }
+            Some(kept) => {
+                rows.kept = Some(fold_row(kept, width, token.end, literals));
+                key.truncate(kept.key_end);
+            }
+        }
+    }
+}
+
+/// Moves the literals of the last row, which ends at `end`, behind those of the row it is like.
+fn fold_row(kept: KeptRow, width: usize, end: u32, literals: &mut Literals) -> KeptRow {
+    let position_of_list = kept.list.unwrap_or_else(|| {
+        literals.lists.push(List {
+            first_slot: position(kept.first_slot),
+            width: position(width),
+            more_start: position(literals.more.len()),
+            more_rows: 0,
+            hidden: Span {
+                start: kept.end,
+                end,
+            },
+        });
+        literals.lists.len() - 1
+    });
+    if let Some(list) = literals.lists.get_mut(position_of_list) {
+        list.more_rows += 1;
+        list.hidden.end = end;
+    }
+    let moved = literals.slots.len() - width;
+    let (_, row) = literals.slots.split_at(moved);
+    literals.more.extend_from_slice(row);
+    literals.slots.truncate(moved);
+    KeptRow {
+        list: Some(position_of_list),
+        ..kept
+    }
+}
+
+fn is_number(kind: LiteralKind) -> bool {
+    matches!(kind, LiteralKind::Integer | LiteralKind::Numeric)
+}
+
+/// A text has less than 4 GiB, and each literal takes a byte of it.
+fn position(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fingerprint::scan;
+    use crate::lexer::BackslashReading;
+
+    fn normalised(sql: &str) -> Vec<u8> {
+        let mut key = KeyBuffer::new();
+        scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
+        key.to_vec()
+    }
+
+    /// The elements of each slot.
+    fn slots(sql: &str) -> Vec<Vec<&str>> {
+        let mut key = KeyBuffer::new();
+        let scan = scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
+        let text = |literal: &crate::literal::Literal| {
+            std::str::from_utf8(&sql.as_bytes()[literal.start as usize..literal.end as usize])
+                .unwrap()
+        };
+        (0..position(scan.literals.len()))
+            .map(|slot| scan.literals.elements(slot).map(text).collect())
+            .collect()
+    }
+
+    #[test]
+    fn lists_of_any_length_are_one_text() {
+        let base = normalised("select 1 from t where id in (1) and x = 2");
+        for alike in [
+            "select 1 from t where id in (1, 2) and x = 2",
+            "select 1 from t where id in (1,2 , 3 ) and x = 2",
+            "select 1 from t where id in ( -1, 2) and x = 2",
+        ] {
+            assert_eq!(base, normalised(alike), "{alike}");
+        }
+        for other in [
+            "select 1 from t where id in (1, '2') and x = 2",
+            "select 1 from t where id in (1, 2.0) and x = 2",
+            "select 1 from t where id in (1, $1) and x = 2",
+            "select 1 from t where id in (1 + 2) and x = 2",
+            "select 1 from t where id in (1, 2, f(3)) and x = 2",
+            "select 1 from t where t.in (1) and x = 2",
+            "select 1 from t where id in (1, - 2) and x = 2",
+        ] {
+            assert_ne!(base, normalised(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_spelled_alike_are_one_text() {
+        let base = normalised("insert into t values (1, 'a') returning 5");
+        assert_eq!(
+            base,
+            normalised("insert into t values (1, 'a'), (2, 'b'),\n (3, 'c') returning 5")
+        );
+        for other in [
+            "insert into t values (1, 'a'), (2, 3) returning 5",
+            "insert into t values (1, 'a'), ($1, 'b') returning 5",
+            "insert into t values (1, 'a'), (2, 'b', 3) returning 5",
+            "insert into t values (1, 'a'), (2, default) returning 5",
+        ] {
+            assert_ne!(base, normalised(other), "{other}");
+        }
+        assert_eq!(
+            normalised("select (a, b) in ((1, 2))"),
+            normalised("select (a, b) in ((1, 2), (3, 4))")
+        );
+    }
+
+    #[test]
+    fn a_slot_gives_all_its_elements() {
+        assert_eq!(
+            slots("select 0 from t where a in (1, -2, 3) and b = 4"),
+            [vec!["0"], vec!["1", "-2", "3"], vec!["4"]]
+        );
+        assert_eq!(
+            slots("values (1, 'a'), (2, 'b'), (3, 'c'), (4, 5), (6, 7)"),
+            [
+                vec!["1", "2", "3"],
+                vec!["'a'", "'b'", "'c'"],
+                vec!["4", "6"],
+                vec!["5", "7"]
+            ]
+        );
+        assert_eq!(
+            slots("select (a, b) in ((1, 2), (3, 4)), 5"),
+            [vec!["1", "3"], vec!["2", "4"], vec!["5"]]
+        );
+        // rows with lists in them stay apart
+        assert_eq!(
+            slots("values (1, x in (2, 3)), (4, x in (5, 6))"),
+            [vec!["1"], vec!["2", "3"], vec!["4"], vec!["5", "6"]]
+        );
+        assert_eq!(slots("values (-1), (-2)"), [vec!["1", "2"]]);
+    }
+}

@@ -1,0 +1,244 @@
+//! A request on one server, tried elsewhere where that is safe.
+//!
+//! Owns: relaying a request on the leg that its route gives, and the second try of a read whose server was lost or could not answer
+//! before anything was handed to the client. Never does: requests over several servers (`everywhere.rs`). Main function:
+//! [`Session::on_one_leg`].
+
+use std::time::Instant;
+
+use pgherd_protocol::{PgError, SqlState};
+use pgherd_router::Access;
+use pgherd_topology::{NodeId, Role, ShardId};
+
+use crate::copy::copy_in;
+use crate::extended::OpenRun;
+use crate::failure::{Failure, not_supported};
+use crate::relay::{Outcome, Pause, Relay, RelayError};
+use crate::route::{Place, Route};
+use crate::script::Script;
+use crate::session::Session;
+
+/// How often a request that only reads is tried, on another server each time, before the client hears of it.
+const READ_TRIES: u32 = 3;
+
+/// A request that ran on one leg.
+pub(crate) struct Ran {
+    pub(crate) outcome: Outcome,
+    pub(crate) node: NodeId,
+    pub(crate) shard: ShardId,
+}
+
+impl Session {
+    /// Runs a request on the server that holds the pipeline which it goes on with, or on the one that its route gives.
+    ///
+    /// # Errors
+    /// Those of [`Session::on_one_leg`] and [`Session::continue_on`].
+    pub(crate) async fn on_leg(
+        &mut self,
+        route: &Route,
+        queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
+    ) -> Result<Ran, Failure> {
+        match self.open_run.take() {
+            Some(open) => self.continue_on(open.node, route, queue).await,
+            None => self.on_one_leg(route, queue).await,
+        }
+    }
+
+    /// Runs a request on the one server that its route gives; reads are tried elsewhere where a server is lost, or a
+    /// replica cannot answer, before anything was handed to the client.
+    ///
+    /// # Errors
+    /// No server, no connection, or a lost one (08007 where a write may have taken effect).
+    pub(crate) async fn on_one_leg(
+        &mut self,
+        route: &Route,
+        queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
+    ) -> Result<Ran, Failure> {
+        let shard = match route.place {
+            Place::Shard(shard) => shard,
+            Place::Nowhere | Place::Any | Place::All | Place::EachInTurn => self.any_shard(),
+        };
+        let mut access = route.access;
+        let mut tries = 1;
+        loop {
+            let taken = self.client.outbox.len();
+            self.script.clear();
+            let node = self.leg(shard, access).await?;
+            let leg = self.legs.at(node);
+            let alone = self.block.is_none() && leg.pinned.is_none();
+            let may_retry = alone && route.access == Access::Read && tries < READ_TRIES;
+            let result = self.relay_on(node, may_retry, &queue).await?;
+            match result {
+                Ok(outcome)
+                    if may_retry && !outcome.forwarded && self.is_for_primary(node, &outcome) =>
+                {
+                    self.client.outbox.truncate(taken);
+                    access = Access::Write;
+                }
+                Ok(outcome) => return self.ran(outcome, node, shard),
+                Err((error, forwarded)) => {
+                    if may_retry && !forwarded && matches!(error, RelayError::Server { .. }) {
+                        self.client.outbox.truncate(taken);
+                        let _ = self.lost(node, error);
+                        access = if tries + 1 == READ_TRIES {
+                            Access::Write
+                        } else {
+                            access
+                        };
+                    } else {
+                        return Err(self.lost_in_request(node, error, route.access));
+                    }
+                }
+            }
+            self.legs.release();
+            tries += 1;
+        }
+    }
+
+    /// Goes on with a pipeline on the server that has its earlier part.
+    ///
+    /// # Errors
+    /// 0A000 where the rest belongs elsewhere; the earlier part is rolled back by the caller.
+    pub(crate) async fn continue_on(
+        &mut self,
+        node: NodeId,
+        route: &Route,
+        queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
+    ) -> Result<Ran, Failure> {
+        let leg = self.legs.at(node);
+        let shard = leg.shard;
+        let fits = match route.place {
+            Place::Nowhere | Place::Any => true,
+            Place::Shard(wanted) => wanted == shard,
+            Place::All | Place::EachInTurn => false,
+        };
+        let is_replica = leg.role == Role::Replica;
+        if !fits || (route.access == Access::Write && is_replica && !self.wants_replica()) {
+            self.open_run = Some(OpenRun { node });
+            return Err(not_supported(
+                "all statements of a pipeline must run on one server",
+                "An earlier part was sent to another server before this one came; it is rolled back.",
+                "Send a Sync between them.",
+            ));
+        }
+        self.script.clear();
+        self.close_statements(node)?;
+        match self.relay_on(node, false, &queue).await? {
+            Ok(outcome) => self.ran(outcome, node, shard),
+            Err((error, _)) => Err(self.lost_in_request(node, error, route.access)),
+        }
+    }
+
+    pub(crate) fn ran(
+        &mut self,
+        outcome: Outcome,
+        node: NodeId,
+        shard: ShardId,
+    ) -> Result<Ran, Failure> {
+        match &outcome.error {
+            Some(error) if outcome.error_is_ours => {
+                // what pgherd sent ahead of the request was refused: nothing of the request counts
+                let error = error.clone();
+                self.fail_block();
+                Err(error.into())
+            }
+            _ => Ok(Ran {
+                outcome,
+                node,
+                shard,
+            }),
+        }
+    }
+
+    /// Queues a request on a leg and relays it to its end.
+    #[allow(clippy::type_complexity)]
+    async fn relay_on(
+        &mut self,
+        node: NodeId,
+        hold: bool,
+        queue: &impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
+    ) -> Result<Result<Outcome, (RelayError, bool)>, Failure> {
+        let mut script = std::mem::take(&mut self.script);
+        if let Err(failure) = queue(self, node, &mut script) {
+            // half a request must not reach the server
+            self.legs.close(node);
+            return Err(failure);
+        }
+        let max_message = self.herd.settings().max_message;
+        let begun = Instant::now();
+        let leg = self.legs.at(node);
+        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold);
+        let result = loop {
+            match relay.run(&mut leg.connection, &mut self.client).await {
+                Ok(Pause::Done) => break Ok(()),
+                Ok(Pause::CopyIn(protocol)) => {
+                    let server = &mut leg.connection.transport;
+                    if let Err(error) =
+                        copy_in(server, &mut self.client, protocol, max_message).await
+                    {
+                        break Err(error);
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        let outcome = relay.into_outcome();
+        leg.metrics.answered(begun.elapsed());
+        script.clear();
+        self.script = script;
+        Ok(match result {
+            Ok(()) => Ok(outcome),
+            Err(error) => Err((error, outcome.forwarded)),
+        })
+    }
+
+    /// Whether a replica said that only the primary can do this, now.
+    fn is_for_primary(&mut self, node: NodeId, outcome: &Outcome) -> bool {
+        self.legs.at(node).role == Role::Replica
+            && outcome.error.as_ref().is_some_and(|error| {
+                error.code == SqlState::READ_ONLY_SQL_TRANSACTION
+                    || error.code == SqlState::SERIALIZATION_FAILURE
+            })
+    }
+
+    fn lost_in_request(&mut self, node: NodeId, error: RelayError, access: Access) -> Failure {
+        let in_block = self.legs.get(node).is_some_and(|leg| leg.in_block);
+        let was_lost = matches!(error, RelayError::Server { .. });
+        let failure = self.lost(node, error);
+        match failure {
+            Failure::Refused(error) if was_lost && access == Access::Write && !in_block => {
+                Failure::from(
+                    PgError::error(
+                        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                        "the outcome of the statement is not known",
+                    )
+                    .detail(format!(
+                        "{}: {}",
+                        error.message,
+                        error.detail.unwrap_or_default()
+                    )),
+                )
+            }
+            other => other,
+        }
+    }
+
+    /// Reads the answers to what makes a leg join the block, where the request itself is not relayed.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub(crate) async fn settle_joining(&mut self, node: NodeId) -> Result<(), Failure> {
+        let mut script = std::mem::take(&mut self.script);
+        let mut sink = bytes::BytesMut::new();
+        let outcome = self.collect(node, &mut script, &mut sink).await;
+        script.clear();
+        self.script = script;
+        match outcome?.error {
+            Some(error) => {
+                self.fail_block();
+                Err(error.into())
+            }
+            None => Ok(()),
+        }
+    }
+}
