@@ -2,6 +2,7 @@
 //!
 //! Main type: [`Configuration`]. Its parts are YAML as a user would write it, so that a test shows what it configures.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use pgherd::herd::Herd;
@@ -36,6 +37,8 @@ pub struct Configuration {
     pub database: String,
     /// Further keys of the file.
     pub top: String,
+    /// Servers that are reached by another port than their own.
+    pub detours: BTreeMap<String, u16>,
 }
 
 impl Configuration {
@@ -50,6 +53,7 @@ impl Configuration {
             listen: String::new(),
             database: String::new(),
             top: String::new(),
+            detours: BTreeMap::new(),
         }
     }
 
@@ -80,7 +84,10 @@ impl Configuration {
                     text,
                     "          - {{ name: {}, address: \"127.0.0.1:{}\" }}",
                     server.name(),
-                    server.port()
+                    self.detours
+                        .get(server.name().as_str())
+                        .copied()
+                        .unwrap_or(server.port())
                 )
                 .expect("a string takes all");
             }

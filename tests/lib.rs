@@ -9,6 +9,7 @@ pub mod beside;
 pub mod certificates;
 pub mod cluster;
 pub mod configuration;
+pub mod detour;
 #[path = "oracle/mod.rs"]
 pub mod oracle;
 pub mod product;

@@ -252,3 +252,43 @@ async fn a_replica_that_others_promote_is_followed() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_within_a_block_leaves_the_block_its_rules() {
+    let mut cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    let other = cluster.connect("app").await;
+    let write = |name: &str| format!("INSERT INTO settings VALUES ('{name}', 'x')");
+    for statement in ["BEGIN", &write("a")] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    cluster.rewrite(|configuration| {
+        configuration.sharding = configuration
+            .sharding
+            .replace("currencies]", "currencies, settings]");
+    });
+    cluster.product().signal(Signal::SIGHUP);
+    let begun = Instant::now();
+    // the other shard has no such table: as a reference table it is refused
+    loop {
+        let text = format!("INSERT INTO settings VALUES ('b{:?}', '')", begun.elapsed());
+        let heard = other.batch_execute(&text).await;
+        if heard.is_err_and(|error| sqlstate(&error) == "0A000") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "no reload");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for statement in [&write("c"), "COMMIT"] {
+        client.batch_execute(statement).await.expect(statement);
+    }
+    let refused = client.batch_execute(&write("d")).await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000", "{refused:?}");
+    let rows = cluster
+        .shard(0)
+        .primary()
+        .sql("SELECT string_agg(name, ',' ORDER BY name) FROM settings WHERE name IN ('a', 'c', 'd')")
+        .await
+        .unwrap();
+    assert_eq!(rows[0][0].as_deref(), Some("a,c"));
+}

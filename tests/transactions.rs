@@ -305,4 +305,63 @@ async fn many_clients_with_startup_settings_share_few_connections() {
         .psql(&["SELECT current_setting('DateStyle') LIKE 'ISO%', current_setting('TimeZone') <> 'Asia/Tokyo'"])
         .await;
     assert_eq!(String::from_utf8_lossy(&output.stdout), "t|t\n");
+async fn deferred_constraints_and_chains_hold_over_several_shards() {
+    let cluster = TestCluster::new().shards(3).shop().start().await;
+    let client = cluster.connect("app").await;
+    client
+        .batch_execute(
+            "CREATE TABLE currencies (code text PRIMARY KEY, country text REFERENCES countries (code) DEFERRABLE INITIALLY DEFERRED)",
+        )
+        .await
+        .unwrap();
+    let count = async |table: &str| {
+        cluster
+            .on_each_primary(&format!("SELECT count(*) FROM {table}"))
+            .await
+    };
+    for statement in [
+        "BEGIN",
+        "SAVEPOINT one",
+        "INSERT INTO currencies VALUES ('chf', 'ch')",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let violated = client.batch_execute("COMMIT").await.unwrap_err();
+    assert_eq!(sqlstate(&violated), "23503");
+    assert_eq!(count("currencies").await, ["0"; 3]);
+
+    for statement in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "INSERT INTO currencies VALUES ('chf', 'ch')",
+        "INSERT INTO countries VALUES ('ch', 'Switzerland')",
+        "COMMIT AND CHAIN",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    assert_eq!(
+        count("currencies").await,
+        ["1"; 3],
+        "the first is committed"
+    );
+    let level = client
+        .query_one("SHOW transaction_isolation", &[])
+        .await
+        .unwrap();
+    assert_eq!(level.get::<_, &str>(0), "repeatable read");
+    client
+        .batch_execute("INSERT INTO currencies VALUES ('eur', 'ch')")
+        .await
+        .unwrap();
+    client.batch_execute("ROLLBACK AND CHAIN").await.unwrap();
+    client
+        .batch_execute("INSERT INTO currencies VALUES ('jpy', 'ch')")
+        .await
+        .unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    let codes = cluster
+        .on_each_primary("SELECT string_agg(code, ',' ORDER BY code) FROM currencies")
+        .await;
+    assert_eq!(codes, ["chf,jpy"; 3]);
+    let prepared = count("pg_prepared_xacts").await;
+    assert_eq!(prepared, ["0"; 3]);
 }

@@ -103,8 +103,7 @@ impl Session {
                     Some(_) => {
                         self.tell_block(sql).await?;
                         if let Some(block) = &mut self.block {
-                            block.set(sql);
-                            block.take_modes(modes);
+                            block.set_modes(sql, modes);
                         }
                     }
                 }
@@ -156,8 +155,7 @@ impl Session {
             }
             Action::SetTransaction(TransactionScope::Current, modes) => {
                 if let Some(block) = &mut self.block {
-                    block.set(sql);
-                    block.take_modes(modes);
+                    block.set_modes(sql, modes);
                 }
             }
             _ => {}

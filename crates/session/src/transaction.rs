@@ -15,8 +15,13 @@ use crate::settings::Mark;
 /// Something that a late joiner is told after BEGIN.
 #[derive(Debug, Clone)]
 enum Told {
-    Savepoint { name: Box<str>, mark: Mark },
+    Savepoint {
+        name: Box<str>,
+        mark: Mark,
+    },
     Setting(Box<str>),
+    /// SET TRANSACTION, which AND CHAIN carries over.
+    Modes(Box<str>),
 }
 
 /// An open transaction block.
@@ -67,7 +72,12 @@ impl Block {
 
     /// The block that AND CHAIN opens after this one: the same modes, nothing else.
     pub fn chained(&self, start: Mark) -> Self {
+        let modes = self
+            .told
+            .iter()
+            .filter(|told| matches!(told, Told::Modes(_)));
         Self {
+            told: modes.cloned().collect(),
             serializable: self.serializable,
             ..Self::new(&self.begin, self.read_only, start)
         }
@@ -104,7 +114,7 @@ impl Block {
         for told in &self.told {
             statements.push(match told {
                 Told::Savepoint { name, .. } => format!("SAVEPOINT {}", quoted(name)),
-                Told::Setting(text) => text.to_string(),
+                Told::Setting(text) | Told::Modes(text) => text.to_string(),
             });
         }
         statements
@@ -113,6 +123,12 @@ impl Block {
     /// A setting was changed in the block: later joiners are told.
     pub fn set(&mut self, text: &str) {
         self.told.push(Told::Setting(text.into()));
+    }
+
+    /// SET TRANSACTION: later joiners are told, and so is a block that follows by AND CHAIN.
+    pub fn set_modes(&mut self, text: &str, modes: &TransactionModes) {
+        self.told.push(Told::Modes(text.into()));
+        self.take_modes(modes);
     }
 
     /// SAVEPOINT.
@@ -133,7 +149,7 @@ impl Block {
         if let Some(position) = self.position(name) {
             let mut index = 0;
             self.told.retain(|told| {
-                let keep = index < position || matches!(told, Told::Setting(_));
+                let keep = index < position || !matches!(told, Told::Savepoint { .. });
                 index += 1;
                 keep
             });
@@ -148,7 +164,7 @@ impl Block {
         self.definitions.roll_back();
         match &self.told[position] {
             Told::Savepoint { mark, .. } => Some(mark.clone()),
-            Told::Setting(_) => None,
+            Told::Setting(_) | Told::Modes(_) => None,
         }
     }
 
@@ -200,6 +216,25 @@ mod tests {
                 "SET LOCAL y = 1"
             ]
         );
+    }
+
+    #[test]
+    fn a_chained_block_has_the_modes_of_the_one_before_and_nothing_else() {
+        let settings = Settings::default();
+        let mut block = Block::new("BEGIN", false, settings.mark());
+        let modes = TransactionModes {
+            read_only: Some(true),
+            ..TransactionModes::default()
+        };
+        block.set_modes("SET TRANSACTION READ ONLY", &modes);
+        block.set("SET LOCAL x = 1");
+        block.savepoint("a", settings.mark());
+        let chained = block.chained(settings.mark());
+        assert_eq!(
+            chained.joining_text(),
+            ["BEGIN", "SET TRANSACTION READ ONLY"]
+        );
+        assert!(chained.read_only);
     }
 
     #[test]

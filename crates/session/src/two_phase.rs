@@ -71,11 +71,11 @@ impl Session {
     /// What a server refused, or 40001: nothing is kept. 08007: the outcome is not known to the client.
     pub(crate) async fn commit_legs(&mut self) -> Result<(), Failure> {
         let nodes = self.legs.in_block();
-        let mut writers = Vec::new();
+        let (mut writers, mut readers) = (Vec::new(), Vec::new());
         for &node in &nodes {
             match self.has_written(node).await {
                 Ok(true) => writers.push(node),
-                Ok(false) => {}
+                Ok(false) => readers.push(node),
                 Err(trouble) => {
                     self.roll_back_legs().await;
                     return Err(trouble.into());
@@ -83,14 +83,37 @@ impl Session {
             }
         }
         match writers.as_slice() {
-            [] => {}
-            [writer] => self.commit_alone(*writer).await?,
-            [_, ..] => self.commit_in_two_phases(&writers).await?,
+            [] => return self.commit_reads().await,
+            [writer] => self.commit_alone(*writer, &readers).await?,
+            [_, ..] => self.commit_in_two_phases(&writers, &readers).await?,
         }
         for node in self.legs.in_block() {
             // what only read has nothing to lose
             let _ = self.execute(node, "COMMIT").await;
             self.leave_block(node);
+        }
+        Ok(())
+    }
+
+    /// Ends a block that wrote nowhere. What it has read counts only if every server says so (a serializable transaction may
+    /// fail here).
+    async fn commit_reads(&mut self) -> Result<(), Failure> {
+        for node in self.legs.in_block() {
+            let ended = self.execute(node, "COMMIT").await;
+            self.leave_block(node);
+            if let Err(trouble) = ended {
+                self.roll_back_legs().await;
+                return Err(trouble.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the servers that were only read whether they are still there, last of all before the decision: what their snapshots and locks
+    /// kept out may have happened since one was lost.
+    async fn readers_stand(&mut self, readers: &[NodeId]) -> Result<(), Failure> {
+        for &reader in readers {
+            self.execute(reader, "").await?;
         }
         Ok(())
     }
@@ -112,12 +135,16 @@ impl Session {
     }
 
     async fn has_written(&mut self, node: NodeId) -> Result<bool, Trouble> {
-        self.execute(node, CHECK_DEFERRED).await?;
-        Ok(self.execute(node, ASSIGNED_XID).await?.value.is_some())
+        let text = format!("{CHECK_DEFERRED}; {ASSIGNED_XID}");
+        Ok(self.execute(node, &text).await?.value.is_some())
     }
 
     /// The only writer commits; its answer is the decision.
-    async fn commit_alone(&mut self, writer: NodeId) -> Result<(), Failure> {
+    async fn commit_alone(&mut self, writer: NodeId, readers: &[NodeId]) -> Result<(), Failure> {
+        if let Err(failure) = self.readers_stand(readers).await {
+            self.roll_back_legs().await;
+            return Err(failure);
+        }
         match self.execute(writer, "COMMIT").await {
             Ok(answer) if answer.tags.iter().any(|tag| tag == "COMMIT") => {
                 self.leave_block(writer);
@@ -144,7 +171,11 @@ impl Session {
         }
     }
 
-    async fn commit_in_two_phases(&mut self, writers: &[NodeId]) -> Result<(), Failure> {
+    async fn commit_in_two_phases(
+        &mut self,
+        writers: &[NodeId],
+        readers: &[NodeId],
+    ) -> Result<(), Failure> {
         let commit = match self.name_commit(writers) {
             Ok(commit) => commit,
             Err(failure) => {
@@ -176,7 +207,7 @@ impl Session {
             }
         }
 
-        let decided = self.decide(&commit).await;
+        let decided = self.decide(&commit, readers).await;
         match decided {
             Ok(()) => {}
             Err(Decision::Aborted(failure)) => {
@@ -294,7 +325,7 @@ impl Session {
     }
 
     /// Steps 3 to 5.
-    async fn decide(&mut self, commit: &Commit) -> Result<(), Decision> {
+    async fn decide(&mut self, commit: &Commit, readers: &[NodeId]) -> Result<(), Decision> {
         let anchor = commit.anchor.node;
         self.execute_bound(
             anchor,
@@ -311,6 +342,9 @@ impl Session {
             }
             trouble => Decision::Aborted(trouble.into()),
         })?;
+        self.readers_stand(readers)
+            .await
+            .map_err(Decision::Aborted)?;
         let topology = self.topology();
         let moved = std::iter::once(&commit.anchor)
             .chain(&commit.others)
