@@ -64,7 +64,8 @@ async fn a_read_that_turns_out_to_write_is_done_on_the_primary() {
     assert_eq!(row.get::<_, String>(0), "done");
     let servers = cluster.ran_on("AS once");
     assert_eq!(servers, ["s0a", "s0b"], "the replica was tried");
-    // by a simple query too
+    // by a simple query too, of another client: what such a function leaves keeps its caller on that server
+    let client = cluster.connect("app").await;
     client
         .batch_execute("DELETE FROM settings WHERE name = 'c'")
         .await
