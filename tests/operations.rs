@@ -197,6 +197,64 @@ async fn health_and_metrics_are_served_over_http() {
     assert_eq!(cluster.http("/healthz").await.0, 200);
 }
 
+/// The value of a metric, its labels given as they are rendered.
+async fn metric(cluster: &pgherd_tests::Cluster, name: &str) -> f64 {
+    let (_, text) = cluster.http("/metrics").await;
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        .unwrap_or(0.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_clients_and_waits_for_connections_are_counted() {
+    let cluster = TestCluster::new().shop().start().await;
+    let came_in = "pgherd_client_bytes_total{database=\"shop\",direction=\"in\"}";
+    let went_out = "pgherd_client_bytes_total{database=\"shop\",direction=\"out\"}";
+    let before = (
+        metric(&cluster, came_in).await,
+        metric(&cluster, went_out).await,
+    );
+    let client = cluster.connect("app").await;
+    let text = "x".repeat(10_000);
+    client
+        .batch_execute(&format!("INSERT INTO settings VALUES ('a', '{text}')"))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        client
+            .simple_query("SELECT value FROM settings")
+            .await
+            .unwrap();
+    }
+    let begun = Instant::now();
+    loop {
+        let now = (
+            metric(&cluster, came_in).await,
+            metric(&cluster, went_out).await,
+        );
+        // the answer to the last request is counted with the next one, or when the client leaves
+        if now.0 >= before.0 + 10_000.0 && now.1 >= before.1 + 20_000.0 {
+            assert!(now.0 < before.0 + 20_000.0, "{before:?} {now:?}");
+            assert!(now.1 < before.1 + 40_000.0, "{before:?} {now:?}");
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{before:?} {now:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waits = metric(
+        &cluster,
+        "pgherd_checkout_wait_seconds_count{database=\"shop\"}",
+    )
+    .await;
+    assert!(
+        waits >= 1.0,
+        "the first connection had to be opened: {waits}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_restarts_is_found_again() {
     let cluster = TestCluster::new().shop().start().await;

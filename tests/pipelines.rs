@@ -233,6 +233,19 @@ fn portals() -> Talks {
             ]),
         ),
         (
+            "a cursor of SQL is a portal of the protocol",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .ready([query("DECLARE c CURSOR FOR SELECT generate_series(1, 5)")])
+                .ready([describe('P', "c"), sync()])
+                .ready([query("FETCH 2 FROM c")])
+                .ready([execute("c", 2), sync()])
+                .ready([close('P', "c"), sync()])
+                .ready([query("FETCH 2 FROM c")])
+                .ready([query("ROLLBACK")])
+                .ready([describe('P', "c"), sync()]),
+        ),
+        (
             "empty queries",
             Talk::new()
                 .ready([
@@ -413,9 +426,12 @@ fn transactions() -> Talks {
                 .ready([query("DELETE FROM settings; SELECT 4;")]),
         ),
         (
-            "notices, settings and notifications",
+            "notices",
+            Talk::new().ready([query("DO $$ BEGIN RAISE NOTICE 'heard'; END $$")]),
+        ),
+        (
+            "settings and notifications",
             Talk::new()
-                .ready([query("DO $$ BEGIN RAISE NOTICE 'heard'; END $$")])
                 .ready([query("SET application_name = 'other'")])
                 .ready([
                     unnamed("SET DateStyle = 'German'"),

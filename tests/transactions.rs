@@ -305,6 +305,9 @@ async fn many_clients_with_startup_settings_share_few_connections() {
         .psql(&["SELECT current_setting('DateStyle') LIKE 'ISO%', current_setting('TimeZone') <> 'Asia/Tokyo'"])
         .await;
     assert_eq!(String::from_utf8_lossy(&output.stdout), "t|t\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deferred_constraints_and_chains_hold_over_several_shards() {
     let cluster = TestCluster::new().shards(3).shop().start().await;
     let client = cluster.connect("app").await;

@@ -55,6 +55,7 @@ pub struct Transport {
     /// TLS holds encrypted bytes that the socket has not taken.
     unflushed: bool,
     written: u64,
+    read: u64,
 }
 
 /// What [`Transport::exchange`] came to.
@@ -91,6 +92,7 @@ impl Transport {
             outbox_peak: 0,
             unflushed: false,
             written: 0,
+            read: 0,
         }
     }
 
@@ -113,6 +115,7 @@ impl Transport {
         ready!(self.stream.poll_readable(context))?;
         let room = self.make_room();
         let read = ready!(pin!(self.stream.read_buf(&mut self.inbox)).poll(context))?;
+        self.read += read as u64;
         if read == room {
             self.next_read = (self.next_read * 2).min(MAX_READ);
         } else if read < MIN_READ {
@@ -174,6 +177,12 @@ impl Transport {
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.written
+    }
+
+    /// How many bytes were read into the inbox, ever.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.read
     }
 
     /// Whether everything was handed to the socket.

@@ -65,7 +65,8 @@ impl Session {
             self.script.clear();
             let node = self.leg(shard, access).await?;
             let leg = self.legs.at(node);
-            let alone = self.block.is_none() && leg.pinned.is_none();
+            // settings and prepared statements can be made again elsewhere
+            let alone = self.block.is_none() && !leg.sticky;
             let may_retry = alone && route.access == Access::Read && tries < READ_TRIES;
             let result = self.relay_on(node, may_retry, &queue).await?;
             match result {

@@ -125,6 +125,7 @@ impl Session {
                 | Step::Execute { bound }
                 | Step::DescribePortal(bound) => passes(&bound.statement),
                 Step::ClosePortal { live } => live.is_some(),
+                Step::OnCursor(_) => true,
                 Step::CloseStatement | Step::Sync => false,
             });
         }
@@ -274,7 +275,7 @@ impl Session {
                 | Step::Execute { bound } => local_only(&bound.statement),
                 Step::CloseStatement => true,
                 Step::ClosePortal { live } => live.is_none(),
-                Step::Sync => false,
+                Step::Sync | Step::OnCursor(_) => false,
             };
             answers.push(if local {
                 let mut out = BytesMut::new();

@@ -5,6 +5,8 @@
 //! which the client left anything stays with the client and is closed with it. Never does: choosing the shard (router).
 //! Main types: [`Leg`], [`Legs`].
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -499,15 +501,29 @@ impl Session {
     /// Waits for a connection, or for the client to cancel the wait.
     async fn lend(&self, state: &ShardState, server: &NodeState) -> Result<Checkout, NotLent> {
         let target = Target::new(state, server);
-        tokio::select! {
+        let mut lending = pin!(self.database.pools().checkout(&self.user, &target, None));
+        // a connection that is at hand costs no look at the clock
+        let mut waits_since = None;
+        let lent = poll_fn(|context| {
+            let lent = lending.as_mut().poll(context);
+            if lent.is_pending() {
+                waits_since.get_or_insert_with(Instant::now);
+            }
+            lent
+        });
+        let lent = tokio::select! {
             biased;
-            lent = self.database.pools().checkout(&self.user, &target, None) => lent.map_err(NotLent::from),
+            lent = lent => lent.map_err(NotLent::from),
             () = self.registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             )
             .into())),
+        };
+        if let Some(begun) = waits_since {
+            self.database.metrics().waited_for_checkout(begun.elapsed());
         }
+        lent
     }
 
     /// Brings a connection to the client's settings. A setting that the server refuses ends the request: nothing runs under others.

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::local::{description, is_local};
 use crate::oids::describe_parameters;
 use crate::route::{Place, Route};
+use crate::script::Reply;
 use crate::session::Session;
 use crate::statements::{Portal, Statement};
 
@@ -28,12 +29,21 @@ use crate::statements::{Portal, Statement};
 #[derive(Debug, Clone)]
 pub enum Step {
     Parse(Arc<Statement>),
-    Bind { portal: Bytes, bound: Portal },
+    Bind {
+        portal: Bytes,
+        bound: Portal,
+    },
     DescribeStatement(Arc<Statement>),
     DescribePortal(Portal),
-    Execute { bound: Portal },
+    Execute {
+        bound: Portal,
+    },
     CloseStatement,
-    ClosePortal { live: Option<NodeId> },
+    /// Describe, Execute or Close of a cursor that DECLARE made: to SQL and to the protocol it is one thing.
+    OnCursor(Reply),
+    ClosePortal {
+        live: Option<NodeId>,
+    },
     Sync,
 }
 
@@ -140,6 +150,24 @@ impl Session {
                 let portal = Bytes::copy_from_slice(bind.portal);
                 self.statements.bind(portal.clone(), bound.clone());
                 Step::Bind { portal, bound }
+            }
+            FrontendMessage::Describe {
+                target: Target::Portal,
+                name,
+            } if self.is_cursor(name) => {
+                self.join_cursor(name, run)?;
+                Step::OnCursor(Reply::Describe(Target::Portal))
+            }
+            FrontendMessage::Execute { portal, .. } if self.is_cursor(portal) => {
+                self.join_cursor(portal, run)?;
+                Step::OnCursor(Reply::Execute)
+            }
+            FrontendMessage::Close {
+                target: Target::Portal,
+                name,
+            } if self.is_cursor(name) => {
+                self.join_cursor(name, run)?;
+                Step::OnCursor(Reply::Close)
             }
             FrontendMessage::Describe {
                 target: Target::Statement,
@@ -293,6 +321,29 @@ impl Session {
         Ok(renewed)
     }
 
+    /// Whether a portal's name stands for a cursor of SQL.
+    fn is_cursor(&mut self, name: &[u8]) -> bool {
+        self.statements.portal(name).is_none()
+            && std::str::from_utf8(name).is_ok_and(|name| self.cursors.contains_key(name))
+    }
+
+    /// Sends the run to where a cursor is.
+    fn join_cursor(&mut self, name: &[u8], run: &mut Run) -> Result<(), Failure> {
+        let shard = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| self.cursors.get(name).copied());
+        if let Some(shard) = shard {
+            let there = Route {
+                place: Place::Shard(shard),
+                access: Access::Write,
+            };
+            run.route.join(&there, &self.database.sharding())?;
+        }
+        run.needs_server = true;
+        run.opens = true;
+        Ok(())
+    }
+
     pub(crate) fn known_portal(&mut self, name: &[u8]) -> Result<Portal, Failure> {
         self.statements.portal(name).cloned().ok_or_else(|| {
             PgError::error(
@@ -319,6 +370,8 @@ impl Session {
             Step::CloseStatement | Step::ClosePortal { .. } => {
                 put(out, &BackendMessage::CloseComplete)
             }
+            // only a server has it
+            Step::OnCursor(_) => {}
             Step::Sync => put(out, &BackendMessage::ReadyForQuery(self.status())),
             Step::DescribeStatement(statement) => {
                 let _ = describe_parameters(&[], out);

@@ -55,6 +55,10 @@ impl Session {
                     self.queue_frame(node, frame);
                     script.expect(Reply::Execute, Audience::Client);
                 }
+                Step::OnCursor(reply) => {
+                    self.queue_frame(node, frame);
+                    script.expect(reply.clone(), Audience::Client);
+                }
                 Step::CloseStatement | Step::ClosePortal { .. } => {
                     self.queue_frame(node, frame);
                     script.expect(Reply::Close, Audience::Client);

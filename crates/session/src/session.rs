@@ -61,6 +61,8 @@ pub struct Session {
     pub(crate) reads_on_primary: u32,
     /// Whether the user has a schema of its own name, as of which catalog.
     pub(crate) user_schema: (Option<u64>, bool),
+    /// The bytes from and to the client that its database's metrics have.
+    counted: (u64, u64),
     startup_settings: Vec<(Box<str>, Box<str>)>,
     requests: RequestReader,
     generations: u64,
@@ -71,6 +73,7 @@ pub struct Session {
 pub async fn run(login: Login) {
     let mut session = Session::new(login);
     session.serve().await;
+    session.count_bytes();
     session.close_legs().await;
 }
 
@@ -104,6 +107,7 @@ impl Session {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
+            counted: (0, 0),
             requests: RequestReader::default(),
             generations,
         };
@@ -176,6 +180,7 @@ impl Session {
 
     /// Gives connections back, and reads the catalog again where DDL was committed.
     async fn between_requests(&mut self) {
+        self.count_bytes();
         if self.open_run.is_none() {
             self.legs.release();
         }
@@ -190,6 +195,15 @@ impl Session {
             }
         };
         self.registration.set_state(state);
+    }
+
+    /// Adds what has passed since to the database's metrics.
+    fn count_bytes(&mut self) {
+        let (read, written) = (self.client.bytes_read(), self.client.bytes_written());
+        let metrics = self.database.metrics();
+        metrics.bytes_in(read - self.counted.0);
+        metrics.bytes_out(written - self.counted.1);
+        self.counted = (read, written);
     }
 
     /// Closes what is still held.

@@ -301,13 +301,13 @@ impl DatabaseMetrics {
     }
 
     /// Counts bytes that came from a client.
-    pub fn bytes_in(&self, count: usize) {
-        self.bytes_in.increment(count as u64);
+    pub fn bytes_in(&self, count: u64) {
+        self.bytes_in.increment(count);
     }
 
     /// Counts bytes that went to a client.
-    pub fn bytes_out(&self, count: usize) {
-        self.bytes_out.increment(count as u64);
+    pub fn bytes_out(&self, count: u64) {
+        self.bytes_out.increment(count);
     }
 
     /// Counts a look-up in the plan cache that found its plan.

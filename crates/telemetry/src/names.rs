@@ -26,7 +26,7 @@ pub const ERRORS: &str = "pgherd_errors_total";
 pub const CLIENTS: &str = "pgherd_clients";
 /// Server connections, by `database`, `shard`, `server` and `state` (idle, used).
 pub const SERVER_CONNECTIONS: &str = "pgherd_server_connections";
-/// Seconds that requests waited for a server connection, by `database`.
+/// Seconds that requests waited for a server connection, where none was at hand, by `database`.
 pub const CHECKOUT_WAIT: &str = "pgherd_checkout_wait_seconds";
 /// Bytes from (`in`) and to (`out`) clients, by `database` and `direction`.
 pub const CLIENT_BYTES: &str = "pgherd_client_bytes_total";
@@ -67,7 +67,7 @@ pub const HISTOGRAMS: &[Description] = &[
     ),
     describe(
         CHECKOUT_WAIT,
-        "Time that requests waited for a server connection.",
+        "Time that requests waited for a server connection where none was at hand.",
     ),
 ];
 
