@@ -151,7 +151,9 @@ impl Random {
 }
 
 fn statement(random: &mut Random) -> String {
-    match random.below(10) {
+    match random.below(14) {
+        10..=12 => across(random),
+        13 => write_across(random),
         0 | 1 => insert(random),
         2 => update(random),
         3 => delete(random),
@@ -257,6 +259,89 @@ fn select(random: &mut Random) -> String {
     }
     .unwrap();
     text
+}
+
+/// Keys that are proven across lists, subqueries, WITH and VALUES.
+fn across(random: &mut Random) -> String {
+    let (one, two) = (random.id(), random.id());
+    let few = random.choose(&["", " LIMIT 2", " ORDER BY 1 LIMIT 1"]);
+    let join = random.choose(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
+    let fixed = condition(random, "id", "name");
+    match random.below(16) {
+        0 => format!("SELECT * FROM (SELECT * FROM users{few}) u WHERE {fixed}"),
+        1 => format!(
+            "SELECT u.id, o.id FROM (SELECT id FROM users WHERE id = {one}) u {join} orders o ON o.user_id = u.id"
+        ),
+        2 => format!(
+            "SELECT u.name, n.n FROM users u {join} (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) n ON n.user_id = u.id WHERE u.id = {one}"
+        ),
+        3 => format!("WITH u AS (SELECT * FROM users) SELECT * FROM u WHERE {fixed}"),
+        4 => format!(
+            "WITH u AS (SELECT * FROM users) SELECT a.id, b.id FROM u a {join} u b ON a.id = b.id WHERE a.id = {one}"
+        ),
+        5 => format!(
+            "SELECT u.id, v.x FROM users u {join} (VALUES ({one}, 'a'), ({two}, 'b')) v (id, x) ON v.id = u.id"
+        ),
+        6 => format!(
+            "SELECT u.id, v.x FROM users u {join} (VALUES ({one}, 'a')) v (id, x) ON v.id = u.id WHERE v.x = 'a'"
+        ),
+        7 => format!("SELECT id FROM users WHERE id = ANY ('{{{one},{one}}}') OR id = {one} + 0"),
+        8 => format!(
+            "SELECT id FROM users WHERE id = ANY (ARRAY[{one}, {two}]) AND id IN (SELECT user_id FROM orders{few})"
+        ),
+        9 => {
+            format!("SELECT id FROM users WHERE id = {one} AND id IN (SELECT user_id FROM orders)")
+        }
+        10 => format!(
+            "SELECT id FROM users WHERE id = {one} AND id NOT IN (SELECT user_id FROM orders WHERE user_id = {two})"
+        ),
+        11 => format!(
+            "SELECT * FROM (SELECT id FROM users UNION ALL SELECT user_id FROM orders{few}) x WHERE id = {one}"
+        ),
+        12 => format!(
+            "SELECT * FROM (SELECT id FROM users EXCEPT SELECT user_id FROM orders) x WHERE id = {one}"
+        ),
+        13 => format!(
+            "SELECT u.id, (SELECT count(*) FROM orders o WHERE o.user_id = u.id) FROM users u WHERE u.id IN ({one}, {one})"
+        ),
+        14 => format!(
+            "SELECT o.user_id, u.name FROM (SELECT DISTINCT user_id FROM orders) o {join} users u ON u.id = o.user_id WHERE o.user_id = {one}"
+        ),
+        _ => format!(
+            "SELECT id, name FROM users WHERE (id, name) IN (({one}, 'u{two}'), ({one}, 'v{two}')) OR (id = {one} AND name IS NULL)"
+        ),
+    }
+}
+
+fn write_across(random: &mut Random) -> String {
+    let (one, two) = (random.id(), random.id());
+    match random.below(9) {
+        0 => format!(
+            "MERGE INTO users u USING (VALUES ({one}, 'm{two}')) v (id, name) ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)"
+        ),
+        1 => format!(
+            "MERGE INTO orders o USING (SELECT id FROM users WHERE id = {one}) u ON o.user_id = u.id AND o.id = {two} WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (u.id, {two}, 1)"
+        ),
+        2 => format!(
+            "MERGE INTO users u USING countries c ON u.country = c.code AND u.id = {one} WHEN MATCHED THEN UPDATE SET name = c.name"
+        ),
+        3 => format!(
+            "INSERT INTO orders SELECT id, {two}, 1 FROM users WHERE id = {one} ON CONFLICT DO NOTHING"
+        ),
+        4 => format!(
+            "INSERT INTO orders SELECT v.id, v.n, 2 FROM (VALUES ({one}, {two}), ({one}, 3)) v (id, n) ON CONFLICT DO NOTHING"
+        ),
+        5 => format!(
+            "UPDATE users u SET name = v.name FROM (VALUES ({one}, 'x'), ({one}, 'x')) v (id, name) WHERE u.id = v.id"
+        ),
+        6 => format!(
+            "WITH gone AS (DELETE FROM orders WHERE user_id = {one} AND id = {two} RETURNING *) UPDATE users SET name = 'gone' WHERE id = {one} AND EXISTS (SELECT FROM gone)"
+        ),
+        7 => {
+            format!("INSERT INTO users (id, name) VALUES ({one}.5, 'half') ON CONFLICT DO NOTHING")
+        }
+        _ => format!("DELETE FROM orders WHERE user_id IN ({one}, {one}) AND id IN ({two}, 3)"),
+    }
 }
 
 fn condition(random: &mut Random, id: &str, name: &str) -> String {
