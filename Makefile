@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny fuzz
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -25,7 +25,7 @@ build: prepare
 	cargo build --release --locked -p pgherd
 
 test: prepare tools
-	@$(MAKE) --no-print-directory format lint unit docs deny fuzz
+	@$(MAKE) --no-print-directory format lint unit docs deny grammar fuzz
 	@echo 'make test: all passed'
 
 prepare:
@@ -55,6 +55,13 @@ docs:
 deny:
 	cargo deny check bans licenses sources
 	@cargo deny check advisories || echo 'deny: the advisories were not checked, or one concerns us (see above)'
+
+# the lexer and the planner against Postgres' own scanner and grammar, whose bindings are made with libclang
+grammar:
+	@if ! find /usr/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' | grep -q .; \
+	then echo 'grammar: skipped, libclang is not installed (apt-get install libclang1)'; \
+	else BINDGEN_EXTRA_CLANG_ARGS="-I$$(cc -print-file-name=include)" \
+		cargo test --locked --manifest-path grammar/Cargo.toml; fi
 
 # a smoke run of each fuzz target; they need a nightly compiler
 fuzz:
