@@ -78,7 +78,10 @@ fn plot(shards: &[u16]) -> Plot {
         sharding: schema::SHARDING,
         database: "",
         behind: Vec::new(),
-        definitions: schema::DEFINITIONS.iter().map(|d| (*d).to_owned()).collect(),
+        definitions: schema::DEFINITIONS
+            .iter()
+            .map(|d| (*d).to_owned())
+            .collect(),
         rows: schema::rows(),
         direct: Vec::new(),
         sharded: schema::tables_of(|kind| matches!(kind, schema::Kind::Sharded(_))),

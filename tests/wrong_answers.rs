@@ -93,7 +93,12 @@ impl Keys {
     async fn find(pair: &Pair) -> Self {
         let mut shards = Vec::new();
         for server in &pair.servers {
-            let ids = pair.values(server, "SELECT id FROM users WHERE id BETWEEN 2 AND 13 ORDER BY id").await;
+            let ids = pair
+                .values(
+                    server,
+                    "SELECT id FROM users WHERE id BETWEEN 2 AND 13 ORDER BY id",
+                )
+                .await;
             shards.push(ids);
         }
         // the first shard is where tables without a key lie: it would answer some rightly by chance

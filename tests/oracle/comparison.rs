@@ -62,7 +62,13 @@ fn is_data(part: &Part) -> bool {
 }
 
 fn without_user_types(part: &Part) -> Part {
-    let builtin = |oid: u32| if oid < FIRST_OF_USERS { oid } else { FIRST_OF_USERS };
+    let builtin = |oid: u32| {
+        if oid < FIRST_OF_USERS {
+            oid
+        } else {
+            FIRST_OF_USERS
+        }
+    };
     match part {
         Part::Parameters(types) => Part::Parameters(types.iter().copied().map(builtin).collect()),
         Part::Columns(columns) => {
@@ -106,8 +112,14 @@ pub fn describe(answer: &Answer) -> String {
             }
             Part::Error(failure) => {
                 let further = [&failure.detail, &failure.hint];
-                let further: Vec<&str> = further.into_iter().flatten().map(String::as_str).collect();
-                format!("ERROR {} {} {}", failure.state, failure.message, further.join(" "))
+                let further: Vec<&str> =
+                    further.into_iter().flatten().map(String::as_str).collect();
+                format!(
+                    "ERROR {} {} {}",
+                    failure.state,
+                    failure.message,
+                    further.join(" ")
+                )
             }
             Part::Other(tag) => format!("message {}", char::from(*tag)),
             other => format!("{other:?}"),

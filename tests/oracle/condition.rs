@@ -75,16 +75,41 @@ impl Generator {
                     ")"
                 )
             }
-            12 => sql!(operand, " = ANY (ARRAY[", self.constant(data_type), ", ", self.constant(data_type), "])"),
-            13 => sql!("(", operand, " = ", self.constant(data_type), ") IS NOT TRUE"),
+            12 => sql!(
+                operand,
+                " = ANY (ARRAY[",
+                self.constant(data_type),
+                ", ",
+                self.constant(data_type),
+                "])"
+            ),
+            13 => sql!(
+                "(",
+                operand,
+                " = ",
+                self.constant(data_type),
+                ") IS NOT TRUE"
+            ),
             14 => {
                 let right = self.expression(scope, data_type, depth);
                 sql!(operand, " <= ", right)
             }
             15 => sql!(operand, " = NULL"),
             16 => sql!(operand, " <> ALL (ARRAY[", self.constant(data_type), "])"),
-            17 => sql!("coalesce(", operand, " > ", self.constant(data_type), ", false)"),
-            _ => sql!(operand, " ", self.random.word(&["<", ">=", "<>", ">"]), " ", self.constant(data_type)),
+            17 => sql!(
+                "coalesce(",
+                operand,
+                " > ",
+                self.constant(data_type),
+                ", false)"
+            ),
+            _ => sql!(
+                operand,
+                " ",
+                self.random.word(&["<", ">=", "<>", ">"]),
+                " ",
+                self.constant(data_type)
+            ),
         };
         made.or_simpler(simple)
     }

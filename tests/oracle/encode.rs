@@ -34,7 +34,11 @@ fn numeric(text: &str) -> Option<Vec<u8>> {
         None => (0, text),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() || !(whole.to_owned() + fraction).bytes().all(|b| b.is_ascii_digit()) {
+    if whole.is_empty()
+        || !(whole.to_owned() + fraction)
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+    {
         return None;
     }
     let mut padded = "0".repeat((4 - whole.len() % 4) % 4) + whole + fraction;
@@ -48,7 +52,11 @@ fn numeric(text: &str) -> Option<Vec<u8>> {
     let first = groups.iter().take_while(|group| **group == 0).count();
     let last = groups.len() - groups.iter().rev().take_while(|group| **group == 0).count();
     let groups = groups.get(first..last).unwrap_or_default();
-    weight = if groups.is_empty() { 0 } else { weight - i16::try_from(first).ok()? };
+    weight = if groups.is_empty() {
+        0
+    } else {
+        weight - i16::try_from(first).ok()?
+    };
     let sign = if groups.is_empty() { 0 } else { sign };
     let mut out = Vec::new();
     out.extend_from_slice(&u16::try_from(groups.len()).ok()?.to_be_bytes());
@@ -64,7 +72,11 @@ fn numeric(text: &str) -> Option<Vec<u8>> {
 /// Days since 2000-01-01, for `YYYY-MM-DD` from March 2000 on.
 fn days(text: &str) -> Option<i32> {
     let mut parts = text.split('-').map(str::parse::<i32>);
-    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    let (year, month, day) = (
+        parts.next()?.ok()?,
+        parts.next()?.ok()?,
+        parts.next()?.ok()?,
+    );
     if parts.next().is_some() || year < 2000 {
         return None;
     }
@@ -90,7 +102,10 @@ mod tests {
             numeric("12345.5"),
             Some(vec![0, 3, 0, 1, 0, 0, 0, 1, 0, 1, 9, 41, 19, 136])
         );
-        assert_eq!(numeric("-0.5"), Some(vec![0, 1, 255, 255, 64, 0, 0, 1, 19, 136]));
+        assert_eq!(
+            numeric("-0.5"),
+            Some(vec![0, 1, 255, 255, 64, 0, 0, 1, 19, 136])
+        );
         assert_eq!(numeric("x"), None);
     }
 

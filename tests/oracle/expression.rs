@@ -68,7 +68,13 @@ impl Generator {
                 self.constant(data_type),
                 ")"
             ),
-            2 => sql!("nullif(", operand.clone(), ", ", self.constant(data_type), ")"),
+            2 => sql!(
+                "nullif(",
+                operand.clone(),
+                ", ",
+                self.constant(data_type),
+                ")"
+            ),
             3 if depth > 0 => self.scalar_subquery(scope, data_type, depth),
             _ => self.particular(scope, data_type, depth, &operand),
         };
@@ -81,7 +87,13 @@ impl Generator {
         sql!("(", inner, ")::", data_type.name())
     }
 
-    fn particular(&mut self, scope: &[Source], data_type: Type, depth: usize, operand: &Node) -> Node {
+    fn particular(
+        &mut self,
+        scope: &[Source],
+        data_type: Type,
+        depth: usize,
+        operand: &Node,
+    ) -> Node {
         let operand = operand.clone();
         match data_type {
             Type::Int8 => match self.random.below(4) {
@@ -94,7 +106,11 @@ impl Generator {
                 0 => sql!("(", operand, " + 1)"),
                 1 => sql!("length(", self.operand(scope, Type::Text), ")"),
                 2 => sql!("greatest(", operand, ", ", self.constant(Type::Int4), ")"),
-                3 => sql!("extract(year FROM ", self.operand(scope, Type::Date), ")::int"),
+                3 => sql!(
+                    "extract(year FROM ",
+                    self.operand(scope, Type::Date),
+                    ")::int"
+                ),
                 _ => sql!("(", operand, " * 2 - 1)"),
             },
             Type::Text | Type::Varchar => match self.random.below(8) {
@@ -102,7 +118,13 @@ impl Generator {
                 1 => sql!("(", operand, " || 'x')"),
                 2 => sql!("substr(", operand, ", 1, 2)"),
                 3 => sql!("(", self.operand(scope, Type::Numeric), ")::text"),
-                4 => sql!("concat(", operand, ", '-', ", self.operand(scope, Type::Int4), ")"),
+                4 => sql!(
+                    "concat(",
+                    operand,
+                    ", '-', ",
+                    self.operand(scope, Type::Int4),
+                    ")"
+                ),
                 5 => sql!("replace(", operand, ", 'n', '''')"),
                 6 => sql!("to_char(", self.operand(scope, Type::Date), ", 'YYYY-MM')"),
                 _ => sql!("lower(", self.expression(scope, Type::Text, depth), ")"),
@@ -140,7 +162,13 @@ impl Generator {
             }
             _ => {
                 let number = self.operand(scope, Type::Int4);
-                sql!("array_agg(", number.clone(), " ORDER BY ", number, " DESC NULLS LAST)")
+                sql!(
+                    "array_agg(",
+                    number.clone(),
+                    " ORDER BY ",
+                    number,
+                    " DESC NULLS LAST)"
+                )
             }
         };
         if self.random.percent(12) {

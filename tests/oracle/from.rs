@@ -17,6 +17,10 @@ const BY_USER: &[&str] = &[
     "users",
     "users",
     "users",
+    "users",
+    "users",
+    "orders",
+    "orders",
     "orders",
     "orders",
     "everyone",
@@ -153,8 +157,14 @@ impl Generator {
                 }
                 3 => sql!(" CROSS JOIN ", node),
                 kind => {
-                    let kind = ["JOIN", "INNER JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "LEFT OUTER JOIN"]
-                        [kind % 6];
+                    let kind = [
+                        "JOIN",
+                        "INNER JOIN",
+                        "LEFT JOIN",
+                        "RIGHT JOIN",
+                        "FULL JOIN",
+                        "LEFT OUTER JOIN",
+                    ][kind % 6];
                     if on.is_empty() {
                         on.push("true".into());
                     }

@@ -63,7 +63,12 @@ impl Generator {
         let found = match self.random.below(24) {
             0 => sql!(value, " = ", column),
             1 => sql!(column, " IN (", value, ")"),
-            2 => sql!(column, " IN (", Node::list(", ", vec![value, other], 1), ")"),
+            2 => sql!(
+                column,
+                " IN (",
+                Node::list(", ", vec![value, other], 1),
+                ")"
+            ),
             3 => sql!(column, " = ANY (ARRAY[", value, "])"),
             4 => sql!(column, " = ANY (ARRAY[", value, ", ", other, "])"),
             5 => sql!("(", column, " = ", value, " OR ", column, " = ", other, ")"),
@@ -78,7 +83,13 @@ impl Generator {
             14 => sql!(column, " >= ", value),
             15 => sql!(column, " <> ", value),
             16 => sql!("(", column, " = ", value, ") IS TRUE"),
-            17 => sql!("CASE WHEN ", column, " = ", value, " THEN true ELSE false END"),
+            17 => sql!(
+                "CASE WHEN ",
+                column,
+                " = ",
+                value,
+                " THEN true ELSE false END"
+            ),
             18 => sql!(column, " = NULL"),
             19 => sql!(column, " OPERATOR(pg_catalog.=) ", value),
             _ => self.typed_trap(column, data_type, &text),

@@ -12,9 +12,17 @@ impl Generator {
         let key = self.literal(Type::Int8, &text);
         let source = match self.random.below(4) {
             0 => sql!("(VALUES (", key.clone(), ", 'merged')) AS s (id, name)"),
-            1 => sql!("(SELECT ", key.clone(), "::bigint AS id, 'merged' AS name) s"),
+            1 => sql!(
+                "(SELECT ",
+                key.clone(),
+                "::bigint AS id, 'merged' AS name) s"
+            ),
             2 => Node::from("everyone s"),
-            _ => sql!("(SELECT user_id AS id, note AS name FROM orders WHERE user_id = ", key.clone(), " AND id = 0) s"),
+            _ => sql!(
+                "(SELECT user_id AS id, note AS name FROM orders WHERE user_id = ",
+                key.clone(),
+                " AND id = 0) s"
+            ),
         };
         let fixed = sql!(" AND t.id = ", key).droppable();
         let mut actions = vec![match self.random.below(4) {

@@ -30,7 +30,10 @@ impl Tally {
     /// One more was refused.
     pub(super) fn refused(&mut self, answer: &Answer) {
         let message = answer.failure().map_or("", |failure| &failure.message);
-        if answer.failure().is_none_or(|failure| failure.hint.is_none()) {
+        if answer
+            .failure()
+            .is_none_or(|failure| failure.hint.is_none())
+        {
             self.without_hint.insert(reason(message));
         }
         *self.refused.entry(reason(message)).or_default() += 1;
@@ -45,8 +48,7 @@ impl Tally {
         for (reason, count) in &other.refused {
             *self.refused.entry(reason.clone()).or_default() += count;
         }
-        self.without_hint
-            .extend(other.without_hint.iter().cloned());
+        self.without_hint.extend(other.without_hint.iter().cloned());
     }
 
     /// The reasons that came without a hint.
@@ -75,7 +77,9 @@ impl Tally {
     #[must_use]
     pub fn failures(&self) -> String {
         let states = self.failed_alike.iter();
-        let states: Vec<String> = states.map(|(state, count)| format!("{state} {count}")).collect();
+        let states: Vec<String> = states
+            .map(|(state, count)| format!("{state} {count}"))
+            .collect();
         states.join(", ")
     }
 
@@ -133,6 +137,9 @@ mod tests {
 
     #[test]
     fn a_reason_has_no_names_and_no_numbers() {
-        assert_eq!(reason("table \"users\" has 12 columns"), "table … has N columns");
+        assert_eq!(
+            reason("table \"users\" has 12 columns"),
+            "table … has N columns"
+        );
     }
 }

@@ -127,5 +127,9 @@ impl Sides {
 }
 
 fn both(ours: &Answer, theirs: &Answer) -> String {
-    format!("  pgherd:\n{}  Postgres:\n{}", describe(ours), describe(theirs))
+    format!(
+        "  pgherd:\n{}  Postgres:\n{}",
+        describe(ours),
+        describe(theirs)
+    )
 }

@@ -272,7 +272,18 @@ pub const DEFINITIONS: &[&str] = &[
 
 /// Texts that keys and other columns hold: some that collate, fold or compare in ways of their own.
 pub const WORDS: &[&str] = &[
-    "ann", "Ann", "bob", "ann ", "", "O'Neil", "zoë", "zoe", "Ångström", "a\\b", "eve", "%",
+    "ann",
+    "Ann",
+    "bob",
+    "ann ",
+    "",
+    "O'Neil",
+    "zoë",
+    "zoe",
+    "Ångström",
+    "a\\b",
+    "eve",
+    "%",
 ];
 
 /// Ids beside the small ones: the same as a double, negative, the largest.
@@ -352,7 +363,9 @@ pub fn rows() -> Vec<String> {
         statements.push(format!(
             "INSERT INTO countries VALUES ('{code}', 'C{number}', {number}.5)"
         ));
-        statements.push(format!("INSERT INTO currencies VALUES ({number}, '{code}')"));
+        statements.push(format!(
+            "INSERT INTO currencies VALUES ({number}, '{code}')"
+        ));
     }
     statements
 }

@@ -23,7 +23,9 @@ impl Generator {
             9 => (sql!(" LIMIT ", self.limit()), Certainty::Count),
             10 => (sql!(" OFFSET ", self.limit()), Certainty::Count),
             11 => {
-                let lock = self.random.word(&[" FOR UPDATE", " FOR SHARE", " FOR NO KEY UPDATE"]);
+                let lock = self
+                    .random
+                    .word(&[" FOR UPDATE", " FOR SHARE", " FOR NO KEY UPDATE"]);
                 (Node::from(lock).droppable(), Certainty::Rows)
             }
             _ => (Node::nothing(), Certainty::Rows),
@@ -69,7 +71,15 @@ impl Generator {
         } else {
             Node::nothing()
         };
-        sql!(Node::list(", ", vec![sql!(" ORDER BY ", Node::list(", ", items, columns))], 1), limit).droppable()
+        sql!(
+            Node::list(
+                ", ",
+                vec![sql!(" ORDER BY ", Node::list(", ", items, columns))],
+                1
+            ),
+            limit
+        )
+        .droppable()
     }
 
     fn limit(&mut self) -> Node {
@@ -108,7 +118,13 @@ impl Generator {
             })
             .collect();
         let condition = self.filter(from.conditions, &from.sources, outer, depth);
-        sql!("SELECT ", Node::list(", ", items, 1), " FROM ", from.node, condition)
+        sql!(
+            "SELECT ",
+            Node::list(", ", items, 1),
+            " FROM ",
+            from.node,
+            condition
+        )
     }
 
     /// WHERE, of conditions that fix keys and others.
@@ -142,7 +158,9 @@ impl Generator {
         }
         if self.random.percent(15) {
             let last = items.len() - 1;
-            let name = self.random.word(&[" AS x", " \"select\"", " AS \"X y\"", " AS total"]);
+            let name = self
+                .random
+                .word(&[" AS x", " \"select\"", " AS \"X y\"", " AS total"]);
             items[last] = sql!(items[last].clone(), name);
         }
         let distinct = match self.random.below(14) {
@@ -185,13 +203,20 @@ impl Generator {
             items.push(self.aggregate(&from.sources, 0));
         }
         let groups: Vec<Node> = if keys > 0 {
-            (1..=keys).map(|position| position.to_string().into()).collect()
+            (1..=keys)
+                .map(|position| position.to_string().into())
+                .collect()
         } else {
             // a group by what is not selected
-            vec![self.column(&from.sources, Type::Text).unwrap_or_else(|| "()".into())]
+            vec![
+                self.column(&from.sources, Type::Text)
+                    .unwrap_or_else(|| "()".into()),
+            ]
         };
         let having = if self.random.percent(30) {
-            let aggregate = self.random.word(&["count(*) > 1", "count(*) < 3", "min(1) = 1"]);
+            let aggregate = self
+                .random
+                .word(&["count(*) > 1", "count(*) < 3", "min(1) = 1"]);
             Node::from(format!(" HAVING {aggregate}")).droppable()
         } else {
             Node::nothing()
@@ -228,11 +253,17 @@ impl Generator {
                 alias: "users".into(),
                 ..source
             };
-            let names: Vec<&str> = source.columns.iter().map(|(name, _)| name.as_str()).collect();
+            let names: Vec<&str> = source
+                .columns
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect();
             (sql!("users (", names.join(", "), ")"), source)
         };
         let query = self.query(&[], &types, 1);
-        let materialized = self.random.word(&["", "", "MATERIALIZED ", "NOT MATERIALIZED "]);
+        let materialized = self
+            .random
+            .word(&["", "", "MATERIALIZED ", "NOT MATERIALIZED "]);
         self.named.push(source);
         sql!("WITH ", names, " AS ", materialized, "(", query, ") ").droppable()
     }
@@ -250,12 +281,19 @@ impl Generator {
         let data_type = *self.random.choose(&[Type::Int8, Type::Text, Type::Int4]);
         let operand = self.operand(scope, data_type);
         let query = self.typed_block(&[], &[data_type], depth);
-        let operator = self.random.word(&[" IN (", " IN (", " NOT IN (", " = ANY (", " = SOME ("]);
+        let operator = self
+            .random
+            .word(&[" IN (", " IN (", " NOT IN (", " = ANY (", " = SOME ("]);
         sql!(operand, operator, query, ")")
     }
 
     /// A subquery of one value.
-    pub(super) fn scalar_subquery(&mut self, scope: &[Source], data_type: Type, depth: usize) -> Node {
+    pub(super) fn scalar_subquery(
+        &mut self,
+        scope: &[Source],
+        data_type: Type,
+        depth: usize,
+    ) -> Node {
         let from = self.from(scope, depth);
         let operand = self.operand(&from.sources, data_type);
         let aggregate = if matches!(data_type, Type::Boolean) {

@@ -17,7 +17,7 @@ impl Generator {
             match self.random.below(40) {
                 0 | 1 => self.transaction(&mut round),
                 2 => self.setting(&mut round),
-                3 => self.prepared(&mut round),
+                3 if self.random.percent(35) => self.prepared(&mut round),
                 4 => self.copy(&mut round),
                 5 => self.oddity(&mut round),
                 _ => {
@@ -80,7 +80,9 @@ impl Generator {
                 }
             }
         }
-        let end = self.random.word(&["COMMIT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN"]);
+        let end = self
+            .random
+            .word(&["COMMIT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN"]);
         round.push(self.plain(end));
         if end == "COMMIT AND CHAIN" {
             round.push(self.plain("ROLLBACK"));
@@ -93,7 +95,12 @@ impl Generator {
         round.push(Self::simple(format!(
             "DECLARE c CURSOR FOR SELECT id, amount FROM orders WHERE user_id = {id} {order}"
         )));
-        let fetch = self.random.word(&["FETCH 2 FROM c", "FETCH ALL FROM c", "MOVE 1 IN c", "FETCH NEXT FROM c"]);
+        let fetch = self.random.word(&[
+            "FETCH 2 FROM c",
+            "FETCH ALL FROM c",
+            "MOVE 1 IN c",
+            "FETCH NEXT FROM c",
+        ]);
         round.push(Self::simple(fetch));
         round.push(Self::simple("CLOSE c"));
     }
@@ -102,12 +109,18 @@ impl Generator {
     fn setting(&mut self, round: &mut Vec<Step>) {
         let (set, reset) = *self.random.choose(&[
             ("SET search_path TO archive, public", "RESET search_path"),
-            ("SET search_path TO archive, public", "SET search_path = public"),
+            (
+                "SET search_path TO archive, public",
+                "SET search_path = public",
+            ),
             ("SET search_path TO 'archive'", "SET search_path TO DEFAULT"),
             ("SHOW search_path", "SHOW DateStyle"),
             ("SET DateStyle = 'German'", "RESET DateStyle"),
             ("SET TIME ZONE 'America/New_York'", "RESET TIME ZONE"),
-            ("SET standard_conforming_strings = off", "RESET standard_conforming_strings"),
+            (
+                "SET standard_conforming_strings = off",
+                "RESET standard_conforming_strings",
+            ),
             ("SET transform_null_equals = on", "RESET ALL"),
             ("SET LOCAL search_path TO archive", "DISCARD ALL"),
         ]);
@@ -123,10 +136,22 @@ impl Generator {
     fn prepared(&mut self, round: &mut Vec<Step>) {
         self.begin_statement();
         let (text, keys) = *self.random.choose(&[
-            ("PREPARE p (bigint) AS SELECT name FROM users WHERE id = $1", Type::Int8),
-            ("PREPARE p AS SELECT count(*) FROM orders WHERE user_id = $1", Type::Int8),
-            ("PREPARE p (text) AS DELETE FROM notes WHERE name = $1", Type::Text),
-            ("PREPARE p (text) AS SELECT value FROM settings WHERE name = $1", Type::Text),
+            (
+                "PREPARE p (bigint) AS SELECT name FROM users WHERE id = $1",
+                Type::Int8,
+            ),
+            (
+                "PREPARE p AS SELECT count(*) FROM orders WHERE user_id = $1",
+                Type::Int8,
+            ),
+            (
+                "PREPARE p (text) AS DELETE FROM notes WHERE name = $1",
+                Type::Text,
+            ),
+            (
+                "PREPARE p (text) AS SELECT value FROM settings WHERE name = $1",
+                Type::Text,
+            ),
         ]);
         round.push(Self::simple(text));
         for _ in 0..2 {
@@ -152,7 +177,10 @@ impl Generator {
             kind => {
                 let (first, second) = (100 + self.random.below(50), 160 + self.random.below(50));
                 let (target, data) = match kind {
-                    4 => ("users (id, name)", format!("{first}\tcopied\n{second}\t\\N\n")),
+                    4 => (
+                        "users (id, name)",
+                        format!("{first}\tcopied\n{second}\t\\N\n"),
+                    ),
                     5 => ("settings (name, n)", format!("c{first}\t1\n")),
                     _ => ("countries", format!("c{first}\tx\t1.5\n")),
                 };
@@ -173,8 +201,12 @@ impl Generator {
         let word = *self.random.choose(WORDS);
         let word = super::schema::quoted(word);
         let text = match self.random.below(22) {
-            0 => format!("SELECT name FROM users WHERE id = {id}; SELECT n FROM notes WHERE name = {word}"),
-            1 => format!("UPDATE users SET age = 3 WHERE id = {id}; UPDATE users SET age = 4 WHERE id = {id}"),
+            0 => format!(
+                "SELECT name FROM users WHERE id = {id}; SELECT n FROM notes WHERE name = {word}"
+            ),
+            1 => format!(
+                "UPDATE users SET age = 3 WHERE id = {id}; UPDATE users SET age = 4 WHERE id = {id}"
+            ),
             2 => "TABLE countries".into(),
             3 => "TABLE users".into(),
             4 => format!("VALUES (1, {word}), (2, 'b')"),
@@ -207,7 +239,9 @@ impl Generator {
     /// A statement without values, in any protocol.
     fn plain(&mut self, text: &str) -> Step {
         let mut step = Self::simple(text);
-        step.mode = *self.random.choose(&[Mode::Simple, Mode::Simple, Mode::Text, Mode::Binary]);
+        step.mode = *self
+            .random
+            .choose(&[Mode::Simple, Mode::Simple, Mode::Text, Mode::Binary]);
         step
     }
 

@@ -29,7 +29,10 @@ impl Generator {
         match data_type {
             Type::Int8 | Type::Int4 => self.random.below(45).to_string(),
             Type::Text | Type::Varchar => match self.random.below(4) {
-                0 => self.random.word(&["de", "fr", "us", "jp", "gift", "late"]).to_owned(),
+                0 => self
+                    .random
+                    .word(&["de", "fr", "us", "jp", "gift", "late"])
+                    .to_owned(),
                 1 => format!("v{}", self.random.below(12)),
                 _ => (*self.random.choose(WORDS)).to_owned(),
             },

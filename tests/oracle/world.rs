@@ -113,7 +113,11 @@ impl World {
             .unwrap_or_else(|error| panic!("{error}"));
         let port = ports::choose(1).expect("one of seventeen thousand ports is free")[0];
         let address = |server: &Server| format!("127.0.0.1:{}", server.port());
-        let servers: Vec<String> = herd.shards().iter().map(|shard| address(shard.primary())).collect();
+        let servers: Vec<String> = herd
+            .shards()
+            .iter()
+            .map(|shard| address(shard.primary()))
+            .collect();
         let pairs: Vec<Pair> = plot
             .shard_counts
             .iter()
@@ -179,7 +183,11 @@ impl World {
             .iter()
             .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
             .collect();
-        if output.status.success() { Ok(text) } else { Err(text) }
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(text)
+        }
     }
 
     async fn fill(&mut self) {
@@ -212,8 +220,10 @@ impl World {
                 if refused {
                     self.refused_definitions.push(definition.clone());
                 } else {
-                    self.failed_definitions
-                        .push(format!("{definition}: {} {}", failure.state, failure.message));
+                    self.failed_definitions.push(format!(
+                        "{definition}: {} {}",
+                        failure.state, failure.message
+                    ));
                 }
             }
             for row in &pair.plot.rows {
@@ -225,7 +235,11 @@ impl World {
                         break;
                     }
                     // what was made behind pgherd's back is seen within a second
-                    assert!(begun.elapsed() < READY_LIMIT, "{row}\n{}", describe(&answer));
+                    assert!(
+                        begun.elapsed() < READY_LIMIT,
+                        "{row}\n{}",
+                        describe(&answer)
+                    );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -289,7 +303,11 @@ impl Pair {
             all.clone(),
         )];
         for (shard, server) in self.servers.iter().enumerate() {
-            let tables = if shard == 0 { all.clone() } else { spread.clone() };
+            let tables = if shard == 0 {
+                all.clone()
+            } else {
+                spread.clone()
+            };
             holders.push((server, &self.database, tables));
         }
         holders
@@ -329,14 +347,23 @@ impl Pair {
                 (sum.0 + shard[position].0, sum.1 + shard[position].1)
             });
             if ours != plain[position] {
-                wrong.push(format!("{table} holds {} rows, and {} in one Postgres", ours.0, plain[position].0));
+                wrong.push(format!(
+                    "{table} holds {} rows, and {} in one Postgres",
+                    ours.0, plain[position].0
+                ));
             }
             position += 1;
         }
         for table in &plot.reference {
-            if shards.iter().any(|shard| shard[position] != plain[position]) {
+            if shards
+                .iter()
+                .any(|shard| shard[position] != plain[position])
+            {
                 let counts: Vec<i128> = shards.iter().map(|shard| shard[position].0).collect();
-                wrong.push(format!("the copies of {table} hold {counts:?} rows, and {} in one Postgres", plain[position].0));
+                wrong.push(format!(
+                    "the copies of {table} hold {counts:?} rows, and {} in one Postgres",
+                    plain[position].0
+                ));
             }
             position += 1;
         }
@@ -349,7 +376,11 @@ impl Pair {
             }
             position += 1;
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("; "))
+        }
     }
 }
 
@@ -406,7 +437,13 @@ impl Watch {
 fn kept(table: &str) -> String {
     let name: String = table
         .chars()
-        .map(|character| if character.is_ascii_alphanumeric() { character } else { '_' })
+        .map(|character| {
+            if character.is_ascii_alphanumeric() {
+                character
+            } else {
+                '_'
+            }
+        })
         .collect();
     format!("fixture.{name}")
 }
@@ -517,7 +554,10 @@ async fn wait_until_ready(pair: &Pair) -> Connection {
                 return client;
             }
         }
-        assert!(begun.elapsed() < READY_LIMIT, "the endpoint does not answer");
+        assert!(
+            begun.elapsed() < READY_LIMIT,
+            "the endpoint does not answer"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

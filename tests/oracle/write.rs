@@ -63,7 +63,11 @@ impl Generator {
             let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
             list = sql!(" (", names.join(", "), ")");
         }
-        let rows = if self.random.percent(60) { 1 } else { 2 + self.random.below(2) };
+        let rows = if self.random.percent(60) {
+            1
+        } else {
+            2 + self.random.below(2)
+        };
         let same_key = self.random.percent(60);
         let mut position = self.new_position();
         let mut items = Vec::new();
@@ -175,14 +179,32 @@ impl Generator {
                 sql!(" ON CONFLICT (", &unique, ") DO UPDATE SET ", assignments)
             }
             4 => {
-                let Some((column, _)) = table.columns.iter().find(|(name, _)| !table.unique.contains(name)) else {
+                let Some((column, _)) = table
+                    .columns
+                    .iter()
+                    .find(|(name, _)| !table.unique.contains(name))
+                else {
                     return Node::nothing();
                 };
-                sql!(" ON CONFLICT (", &unique, ") DO UPDATE SET ", *column, " = excluded.", *column)
+                sql!(
+                    " ON CONFLICT (",
+                    &unique,
+                    ") DO UPDATE SET ",
+                    *column,
+                    " = excluded.",
+                    *column
+                )
             }
             5 if self.random.percent(30) => {
                 let key = table.unique[0];
-                sql!(" ON CONFLICT (", &unique, ") DO UPDATE SET ", key, " = excluded.", key)
+                sql!(
+                    " ON CONFLICT (",
+                    &unique,
+                    ") DO UPDATE SET ",
+                    key,
+                    " = excluded.",
+                    key
+                )
             }
             _ => return Node::nothing(),
         };
@@ -267,7 +289,13 @@ impl Generator {
         let joined = self.joined(&source);
         let scope = if joined.is_some() {
             // two sources: every column is qualified
-            vec![source.clone(), Source { columns: Vec::new(), ..source.clone() }]
+            vec![
+                source.clone(),
+                Source {
+                    columns: Vec::new(),
+                    ..source.clone()
+                },
+            ]
         } else {
             vec![source.clone()]
         };
@@ -310,7 +338,9 @@ impl Generator {
         if !self.random.percent(18) {
             return None;
         }
-        let name = self.random.word(&["users", "orders", "everyone", "countries", "settings"]);
+        let name = self
+            .random
+            .word(&["users", "orders", "everyone", "countries", "settings"]);
         let table = self.table(name);
         // two sharded tables are joined by their keys, or the result would be too large to be of use
         let alias = self.alias();
@@ -349,7 +379,11 @@ impl Generator {
         if self.random.percent(35) {
             conditions.push(self.condition(&scope, 1));
         }
-        (from, Node::clause(" WHERE ", " AND ", conditions), qualified)
+        (
+            from,
+            Node::clause(" WHERE ", " AND ", conditions),
+            qualified,
+        )
     }
 
     fn link(&mut self, one: &Source, other: &Source) -> Option<Node> {

@@ -55,7 +55,12 @@ async fn ask(client: &mut Connection, sql: &str, wrong: &mut Vec<String>) -> Opt
 async fn now_is_one_moment(pair: &Pair, keys: &Keys) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut client = pair.client().await;
-    for moment in ["now()", "current_timestamp", "transaction_timestamp()", "current_date + now()::time"] {
+    for moment in [
+        "now()",
+        "current_timestamp",
+        "transaction_timestamp()",
+        "current_date + now()::time",
+    ] {
         ask(&mut client, "BEGIN", &mut wrong).await;
         let mut seen = Vec::new();
         for key in ["{a}", "{b}"] {
@@ -66,7 +71,9 @@ async fn now_is_one_moment(pair: &Pair, keys: &Keys) -> Vec<String> {
         if let [Some(one), Some(other)] = seen.as_slice()
             && one != other
         {
-            wrong.push(format!("{moment} is {one:?} and {other:?} in one transaction"));
+            wrong.push(format!(
+                "{moment} is {one:?} and {other:?} in one transaction"
+            ));
         }
     }
     wrong
@@ -78,7 +85,11 @@ async fn drawn_ids_are_unique(pair: &Pair) -> Vec<String> {
     let mut ids = Vec::new();
     for owner in 0..40 {
         let insert = format!("INSERT INTO things (owner) VALUES ({owner}) RETURNING id");
-        ids.extend(ask(&mut client, &insert, &mut wrong).await.unwrap_or_default());
+        ids.extend(
+            ask(&mut client, &insert, &mut wrong)
+                .await
+                .unwrap_or_default(),
+        );
     }
     let drawn = ids.len();
     ids.sort();
@@ -123,17 +134,61 @@ async fn reference_copies_agree(pair: &Pair) -> Vec<String> {
 async fn nothing_is_left_to_the_next_client(pair: &Pair, keys: &Keys) -> Vec<String> {
     const LEFT: &[(&str, &str, &str)] = &[
         ("SET work_mem = '7MB'", "SHOW work_mem", "4MB"),
-        ("SET DateStyle = 'German'", "SELECT '2024-02-01'::date::text FROM users WHERE id = {b}", "2024-02-01"),
-        ("SET search_path TO archive", "SELECT count(*) FROM users WHERE id = {b} AND active IS NOT NULL", "1"),
-        ("SET ROLE app", "SELECT current_user FROM users WHERE id = {b}", "app"),
-        ("CREATE TEMP TABLE countries (x int)", "SELECT count(*) FROM countries WHERE code = 'de'", "1"),
-        ("SELECT pg_advisory_lock(4711)", "SELECT pg_try_advisory_xact_lock(4711)", "t"),
-        ("PREPARE left_over AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE name = 'left_over'", "0"),
-        ("LISTEN someone", "SELECT count(*) FROM pg_listening_channels()", "0"),
-        ("BEGIN; UPDATE users SET age = 77 WHERE id = {b}", "SELECT count(*) FROM users WHERE id = {b} AND age = 77", "0"),
-        ("SELECT set_config('extra_float_digits', '-3', false)", "SHOW extra_float_digits", "1"),
-        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SHOW transaction_read_only", "off"),
-        ("SET statement_timeout = '1ms'", "SHOW statement_timeout", "0"),
+        (
+            "SET DateStyle = 'German'",
+            "SELECT '2024-02-01'::date::text FROM users WHERE id = {b}",
+            "2024-02-01",
+        ),
+        (
+            "SET search_path TO archive",
+            "SELECT count(*) FROM users WHERE id = {b} AND active IS NOT NULL",
+            "1",
+        ),
+        (
+            "SET ROLE app",
+            "SELECT current_user FROM users WHERE id = {b}",
+            "app",
+        ),
+        (
+            "CREATE TEMP TABLE countries (x int)",
+            "SELECT count(*) FROM countries WHERE code = 'de'",
+            "1",
+        ),
+        (
+            "SELECT pg_advisory_lock(4711)",
+            "SELECT pg_try_advisory_xact_lock(4711)",
+            "t",
+        ),
+        (
+            "PREPARE left_over AS SELECT 1",
+            "SELECT count(*) FROM pg_prepared_statements WHERE name = 'left_over'",
+            "0",
+        ),
+        (
+            "LISTEN someone",
+            "SELECT count(*) FROM pg_listening_channels()",
+            "0",
+        ),
+        (
+            "BEGIN; UPDATE users SET age = 77 WHERE id = {b}",
+            "SELECT count(*) FROM users WHERE id = {b} AND age = 77",
+            "0",
+        ),
+        (
+            "SELECT set_config('extra_float_digits', '-3', false)",
+            "SHOW extra_float_digits",
+            "1",
+        ),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SHOW transaction_read_only",
+            "off",
+        ),
+        (
+            "SET statement_timeout = '1ms'",
+            "SHOW statement_timeout",
+            "0",
+        ),
     ];
     let mut wrong = Vec::new();
     for (said, look, expected) in LEFT {
@@ -146,7 +201,10 @@ async fn nothing_is_left_to_the_next_client(pair: &Pair, keys: &Keys) -> Vec<Str
         let holds = said.contains("lock");
         if !holds {
             let seen = ask(&mut beside, &look, &mut wrong).await;
-            if seen.as_ref().is_some_and(|seen| seen[..] != [(*expected).to_owned()]) {
+            if seen
+                .as_ref()
+                .is_some_and(|seen| seen[..] != [(*expected).to_owned()])
+            {
                 wrong.push(format!("while another had said {said}, {look} is {seen:?}"));
             }
         }
@@ -155,8 +213,13 @@ async fn nothing_is_left_to_the_next_client(pair: &Pair, keys: &Keys) -> Vec<Str
         for _ in 0..3 {
             let mut next = pair.client().await;
             let seen = ask(&mut next, &look, &mut wrong).await;
-            if seen.as_ref().is_some_and(|seen| seen[..] != [(*expected).to_owned()]) {
-                wrong.push(format!("after another said {said} (refused: {refused}), {look} is {seen:?}"));
+            if seen
+                .as_ref()
+                .is_some_and(|seen| seen[..] != [(*expected).to_owned()])
+            {
+                wrong.push(format!(
+                    "after another said {said} (refused: {refused}), {look} is {seen:?}"
+                ));
             }
         }
     }
@@ -170,7 +233,12 @@ async fn a_transaction_is_alone_with_its_lock(pair: &Pair) -> Vec<String> {
     let mut other = pair.client().await;
     ask(&mut one, "BEGIN", &mut wrong).await;
     let held = ask(&mut one, "SELECT pg_advisory_xact_lock(12)", &mut wrong).await;
-    let got = ask(&mut other, "SELECT pg_try_advisory_xact_lock(12)", &mut wrong).await;
+    let got = ask(
+        &mut other,
+        "SELECT pg_try_advisory_xact_lock(12)",
+        &mut wrong,
+    )
+    .await;
     if held.is_some() && got.is_some_and(|got| got != ["f"]) {
         wrong.push("two clients hold one advisory lock".into());
     }

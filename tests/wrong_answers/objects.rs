@@ -32,11 +32,19 @@ tables:
 reference: [countries, currencies, stamps, counted]
 unlisted: s0";
 
-const SHARDED: &[&str] = &["parts_2024", "animals", "dogs", "measured", "daily", "moments"];
+const SHARDED: &[&str] = &[
+    "parts_2024",
+    "animals",
+    "dogs",
+    "measured",
+    "daily",
+    "moments",
+];
 
 /// Without rows at first: some cannot be given any from outside.
 const EMPTY: &[&str] = &[
-    "watched", "shifted", "ruled", "parents", "children", "secret", "made", "numbered", "moods", "loose",
+    "watched", "shifted", "ruled", "parents", "children", "secret", "made", "numbered", "moods",
+    "loose",
 ];
 
 const DEFINITIONS: &[&str] = &[
@@ -125,12 +133,17 @@ pub fn plot(shards: &[u16]) -> Plot {
         sharding: SHARDING,
         database: "",
         behind: owned(BEHIND).collect(),
-        definitions: owned(schema::DEFINITIONS).chain(owned(DEFINITIONS)).collect(),
+        definitions: owned(schema::DEFINITIONS)
+            .chain(owned(DEFINITIONS))
+            .collect(),
         rows: schema::rows().into_iter().chain(owned(ROWS)).collect(),
         direct: owned(DIRECT).collect(),
         sharded: tables(|kind| matches!(kind, schema::Kind::Sharded(_)), SHARDED),
         empty: EMPTY.to_vec(),
-        reference: tables(|kind| kind == schema::Kind::Reference, &["stamps", "counted"]),
+        reference: tables(
+            |kind| kind == schema::Kind::Reference,
+            &["stamps", "counted"],
+        ),
         unlisted: tables(|kind| kind == schema::Kind::Unlisted, &["audit"]),
     }
 }

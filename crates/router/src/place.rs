@@ -390,6 +390,12 @@ fn check_reference_write(
         ))
         .hint("Send the value as a literal or a parameter."));
     }
+    if let Some(column) = &survey.census.system_column {
+        return Err(refuse(format!(
+            "Each shard fills {column} for itself: where a row lies there, and who wrote it."
+        ))
+        .hint("Name rows by a key of the table."));
+    }
     if let Some(column) = &survey.varying_default {
         return Err(refuse(format!(
             "The column {column} of {name} is left to a default that each shard makes for itself."

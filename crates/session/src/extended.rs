@@ -204,8 +204,8 @@ impl Session {
                 self.check_block(&statement.planned.plan.statements)?;
                 if single_plan(&statement).is_none_or(is_for_server) {
                     run.needs_server = true;
-                    let there = single_plan(&statement)
-                        .map_or(ANYWHERE, |plan| self.where_parsed(plan));
+                    let there =
+                        single_plan(&statement).map_or(ANYWHERE, |plan| self.where_parsed(plan));
                     parsed_for.join(&there, &self.database.sharding())?;
                 }
                 Step::DescribeStatement(statement)
