@@ -15,6 +15,8 @@ pub(crate) struct FunctionFacts {
     pub(crate) volatile: Option<String>,
     /// The first that is not immutable.
     pub(crate) changing: Option<String>,
+    /// The first whose value is the moment at which the transaction began.
+    pub(crate) moment: Option<String>,
     /// The first that a user wrote, or an extension brought.
     pub(crate) user: Option<String>,
     /// The first that a user wrote and that is not immutable.
@@ -101,6 +103,18 @@ pub(crate) const GRAMMAR_STABLE: &[&str] = &[
     "current_role",
     "current_catalog",
     "current_schema",
+];
+
+/// What is the moment at which the transaction began.
+const MOMENT: &[&str] = &[
+    "age",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "now",
+    "transaction_timestamp",
 ];
 
 /// Functions that read or change a sequence.
@@ -280,6 +294,9 @@ impl FunctionFacts {
             self.user_changing |= volatility != Volatility::Immutable;
         } else {
             self.add_builtin(call);
+        }
+        if MOMENT.contains(&name) {
+            note(&mut self.moment, name);
         }
         if volatility == Volatility::Volatile {
             note(&mut self.volatile, name);

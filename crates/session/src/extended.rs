@@ -180,10 +180,7 @@ impl Session {
                     Some(_) => Route::NOWHERE,
                     None => {
                         run.needs_server = true;
-                        Route {
-                            place: Place::Any,
-                            access: Access::Read,
-                        }
+                        ANYWHERE
                     }
                 };
                 run.route.join(&place, &self.database.sharding())?;
@@ -469,7 +466,7 @@ impl Session {
             {
                 let there = Route {
                     place: Place::Shard(leg.shard),
-                    access: Access::Read,
+                    ..ANYWHERE
                 };
                 route.join(&there, &self.database.sharding())?;
             }
@@ -744,6 +741,7 @@ impl Session {
         Route {
             place,
             access: plan.access,
+            reads_moment: false,
         }
     }
 
@@ -810,6 +808,7 @@ fn passes(statement: &Statement) -> bool {
 const ANYWHERE: Route = Route {
     place: Place::Any,
     access: Access::Read,
+    reads_moment: false,
 };
 
 fn local_only(statement: &Statement) -> bool {

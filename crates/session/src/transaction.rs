@@ -31,6 +31,8 @@ pub struct Block {
     pub failed: bool,
     /// The one shard that this block writes on.
     pub writer: Option<ShardId>,
+    /// The shard whose server has told when the transaction began.
+    pub moment: Option<ShardId>,
     /// DDL or a write to reference tables reached every shard: COMMIT takes two phases.
     pub two_phase: bool,
     /// DDL ran: the catalog is read again once it is committed.
@@ -54,6 +56,7 @@ impl Block {
             serializable: None,
             failed: false,
             writer: None,
+            moment: None,
             two_phase: false,
             changes_catalog: false,
             lost: None,
