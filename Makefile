@@ -11,12 +11,13 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
 	@echo 'make test   every check and every test'
 	@echo 'make build  target/release/pgherd'
+	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
 	target/release/pgherd demo $(DEMO)
@@ -71,3 +72,13 @@ fuzz:
 		if ! cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 >target/fuzz.log 2>&1; \
 		then cat target/fuzz.log; exit 1; fi; tail -n 1 target/fuzz.log; \
 	done; fi
+
+# random statements on one plain Postgres and through pgherd: any number, from any seed, over any numbers of shards
+N ?= 20000
+SEED ?=
+SHARDS ?= 1,3,4
+REPLICAS ?= 0
+fuzz-sql: prepare
+	cargo build --locked -p pgherd
+	N=$(N) SHARDS='$(SHARDS)' REPLICAS=$(REPLICAS) $(if $(SEED),SEED=$(SEED)) \
+		cargo test --locked -p pgherd-tests --test oracle -- --ignored --nocapture any_number

@@ -17,7 +17,7 @@ impl Generator {
             match self.random.below(40) {
                 0 | 1 => self.transaction(&mut round),
                 2 => self.setting(&mut round),
-                3 => self.prepared(&mut round),
+                3 if self.random.percent(35) => self.prepared(&mut round),
                 4 => self.copy(&mut round),
                 5 => self.oddity(&mut round),
                 _ => {

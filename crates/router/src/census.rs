@@ -33,6 +33,8 @@ pub(crate) struct Census {
     pub(crate) changing_operator: Option<String>,
     /// A cast to a type whose input or checks may call a user's function.
     pub(crate) casts_to_user_type: bool,
+    /// The first column that each server fills for itself, such as `ctid`.
+    pub(crate) system_column: Option<String>,
 }
 
 impl Census {
@@ -77,6 +79,13 @@ impl Walk<'_, '_, '_> {
                 .census
                 .changing_operator
                 .get_or_insert_with(|| symbol.to_owned());
+        }
+    }
+
+    fn note_column(&mut self, name: String) {
+        const SYSTEM: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+        if SYSTEM.contains(&name.as_str()) {
+            self.survey.census.system_column.get_or_insert(name);
         }
     }
 
@@ -177,11 +186,17 @@ impl Visitor for Walk<'_, '_, '_> {
                 let is_local = sets_locally(function);
                 self.call(&function.name, is_local, function.over.is_some());
             }
-            Expr::Identifier(name) if name.quote_style.is_none() => {
+            Expr::Identifier(name) => {
                 let folded = fold(name);
-                if GRAMMAR_STABLE.contains(&folded.as_str()) {
+                if name.quote_style.is_none() && GRAMMAR_STABLE.contains(&folded.as_str()) {
                     let name = ObjectName::from(vec![name.clone()]);
                     self.call(&name, false, false);
+                }
+                self.note_column(folded);
+            }
+            Expr::CompoundIdentifier(parts) => {
+                if let Some(column) = parts.last() {
+                    self.note_column(fold(column));
                 }
             }
             Expr::Cast {

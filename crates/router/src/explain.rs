@@ -91,6 +91,7 @@ fn explained(draft: Draft, analyze: bool) -> Draft {
         reason,
         relations,
         checks_clock_words: _,
+        reads_moment,
     } = draft;
     // an explained statement of all shards has one plan for each: the home shard's stands for them
     let placement = match (action, placement) {
@@ -120,5 +121,6 @@ fn explained(draft: Draft, analyze: bool) -> Draft {
         reason,
         relations,
         checks_clock_words: false,
+        reads_moment: reads_moment && analyze,
     }
 }

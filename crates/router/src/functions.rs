@@ -16,6 +16,8 @@ pub(crate) struct FunctionFacts {
     pub(crate) volatile: Option<String>,
     /// The first that is not immutable.
     pub(crate) changing: Option<String>,
+    /// The first whose value is the moment at which the transaction began.
+    pub(crate) moment: Option<String>,
     /// The first that a user wrote, or an extension brought, and whose tables are not declared.
     pub(crate) user: Option<String>,
     /// The tables that declared functions touch, each with the function.
@@ -106,6 +108,18 @@ pub(crate) const GRAMMAR_STABLE: &[&str] = &[
     "current_role",
     "current_catalog",
     "current_schema",
+];
+
+/// What is the moment at which the transaction began.
+const MOMENT: &[&str] = &[
+    "age",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "now",
+    "transaction_timestamp",
 ];
 
 /// Functions that read or change a sequence.
@@ -307,6 +321,9 @@ impl FunctionFacts {
             }
         } else {
             self.add_builtin(call);
+        }
+        if MOMENT.contains(&name) {
+            note(&mut self.moment, name);
         }
         if volatility == Volatility::Volatile {
             note(&mut self.volatile, name);

@@ -26,6 +26,7 @@ pub(crate) struct Draft {
     pub(crate) reason: String,
     pub(crate) relations: Vec<RelationName>,
     pub(crate) checks_clock_words: bool,
+    pub(crate) reads_moment: bool,
 }
 
 impl Draft {
@@ -40,6 +41,7 @@ impl Draft {
             reason: reason.into(),
             relations: Vec::new(),
             checks_clock_words: false,
+            reads_moment: false,
         }
     }
 
@@ -89,6 +91,7 @@ pub(crate) fn place(survey: &Survey<'_, '_>) -> Draft {
     }
     Draft {
         checks_clock_words: matches!(action, Action::ReferenceWrite { .. }) && reads_clock(survey),
+        reads_moment: survey.census.functions.moment.is_some(),
         check: named_check(survey),
         access: access(survey),
         residue: residue(survey),
@@ -428,6 +431,12 @@ fn check_reference_write(
             "{function} is not immutable: each shard would have its own value in {name}."
         ))
         .hint("Send the value as a literal or a parameter."));
+    }
+    if let Some(column) = &survey.census.system_column {
+        return Err(refuse(format!(
+            "Each shard fills {column} for itself: where a row lies there, and who wrote it."
+        ))
+        .hint("Name rows by a key of the table."));
     }
     if let Some(column) = &survey.varying_default {
         return Err(refuse(format!(

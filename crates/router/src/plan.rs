@@ -75,6 +75,8 @@ pub struct StatementPlan {
     /// A value that reads the clock (`'now'`, `'today'`) would make the copies of a reference table
     /// differ: [`StatementPlan::resolve`] refuses such literals and text parameters.
     pub checks_clock_words: bool,
+    /// It reads the moment at which its transaction began (`now()`), of which each server has its own.
+    pub reads_moment: bool,
 }
 
 impl StatementPlan {

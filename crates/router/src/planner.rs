@@ -225,6 +225,7 @@ fn unlexed(sql: &[u8], context: &PlanContext<'_>, why: &str) -> Planned {
         relations: Box::default(),
         parameters: 0,
         checks_clock_words: false,
+        reads_moment: false,
     };
     Planned {
         plan: Arc::new(QueryPlan {

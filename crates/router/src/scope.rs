@@ -205,7 +205,10 @@ impl<'c> Names<'c> {
             | RelationKind::Index
             | RelationKind::PartitionedIndex
             | RelationKind::CompositeType
-            | RelationKind::Toast => self.check_cascades(table, relation),
+            | RelationKind::Toast => {
+                self.check_references(table, relation)?;
+                self.check_cascades(table, relation)
+            }
         }
     }
 
@@ -302,6 +305,56 @@ impl<'c> Names<'c> {
             }
         }
         Ok(())
+    }
+
+    /// A server checks foreign keys against its own rows: those on either side must lie together.
+    fn check_references(&self, table: &TableUse<'c>, relation: &Relation) -> Result<(), Rejection> {
+        if table.mode == TableMode::Read || relation.kind == RelationKind::Sequence {
+            return Ok(());
+        }
+        let apart = |other: &Relation| {
+            not_followed(
+                &table.name,
+                &format!(
+                    "has a foreign key with {}, whose rows may lie elsewhere",
+                    other.name
+                ),
+            )
+        };
+        for foreign in &relation.foreign_keys {
+            if let Some(target) = self.catalog.relation(&foreign.target)
+                && !self.lie_together(relation, target)?
+            {
+                return Err(apart(target));
+            }
+        }
+        if table.mode != TableMode::Insert {
+            for source in self.catalog.relations() {
+                let refers = source
+                    .foreign_keys
+                    .iter()
+                    .any(|foreign| foreign.target == relation.name);
+                if refers && !self.lie_together(source, relation)? {
+                    return Err(apart(source));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Is every row of `source` on a shard that has the row of `target` that its foreign key names?
+    fn lie_together(&self, source: &Relation, target: &Relation) -> Result<bool, Rejection> {
+        Ok(
+            match (self.kind_of(&target.name)?, self.kind_of(&source.name)?) {
+                (TableKind::Home | TableKind::System, TableKind::Home)
+                | (TableKind::Reference, _) => true,
+                (TableKind::Sharded(parent), TableKind::Sharded(child)) => {
+                    self.sharding.colocated(&parent.table, &child.table)
+                        && links_keys(source, &child, target, &parent)
+                }
+                _ => false,
+            },
+        )
     }
 
     /// Rows that foreign keys change along with this table must be on the same shard.

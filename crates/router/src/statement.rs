@@ -131,6 +131,7 @@ fn finish(
         reason,
         relations,
         checks_clock_words,
+        reads_moment,
     } = draft;
     let unsharded = context.sharding.is_unsharded();
     let answered_by_session =
@@ -158,6 +159,7 @@ fn finish(
         action => action,
     };
     Ok(StatementPlan {
+        reads_moment,
         checks_clock_words: checks_clock_words && matches!(placement, Placement::All),
         action,
         placement,

@@ -77,6 +77,18 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
             .detail(format!("{full} is listed in the sharding configuration.")),
         ));
     }
+    if at.takes("inherits") {
+        for mut parent in at.parenthesised()?.split_at_commas() {
+            let parent = subject.names.full_name(&parent.qualified_name()?);
+            if is_listed(&parent, subject) {
+                return Some(refused(
+                    ddl_rejection("children of a sharded or reference table are not supported")
+                        .detail(format!("{full} would inherit from {parent}."))
+                        .hint("Add what the child would hold to the table itself."),
+                ));
+            }
+        }
+    }
     let mut columns = Vec::new();
     let mut constraints = Vec::new();
     for element in elements.split_at_commas() {

@@ -58,6 +58,7 @@ impl Session {
             Place::Shard(shard) => shard,
             Place::Nowhere | Place::Any | Place::All | Place::EachInTurn => self.any_shard(),
         };
+        self.check_moment(shard, route)?;
         let mut access = route.access;
         let mut tries = 1;
         loop {
@@ -96,6 +97,21 @@ impl Session {
         }
     }
 
+    /// A transaction began at one moment, and each server of a block has its own.
+    fn check_moment(&mut self, shard: ShardId, route: &Route) -> Result<(), Failure> {
+        let Some(block) = self.block.as_mut().filter(|_| route.reads_moment) else {
+            return Ok(());
+        };
+        if *block.moment.get_or_insert(shard) == shard {
+            return Ok(());
+        }
+        Err(not_supported(
+            "the moment at which the transaction began is not the same on every shard",
+            "The block has read now() or its like on another shard already.",
+            "Read it once, and send it as a literal or a parameter.",
+        ))
+    }
+
     /// Goes on with a pipeline on the server that has its earlier part.
     ///
     /// # Errors
@@ -106,8 +122,12 @@ impl Session {
         route: &Route,
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
+        let shard = self.legs.at(node).shard;
+        if let Err(failure) = self.check_moment(shard, route) {
+            self.open_run = Some(OpenRun { node });
+            return Err(failure);
+        }
         let leg = self.legs.at(node);
-        let shard = leg.shard;
         let fits = match route.place {
             Place::Nowhere | Place::Any => true,
             Place::Shard(wanted) => wanted == shard,

@@ -14,7 +14,7 @@ use crate::attempt::Ran;
 use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
-use crate::message::{Run, Step, local_only, passes, single_plan};
+use crate::message::{ANYWHERE, Run, Step, local_only, passes, single_plan};
 use crate::relay::Outcome;
 use crate::request::RunEnd;
 use crate::route::{Place, Route};
@@ -254,7 +254,7 @@ impl Session {
             {
                 let there = Route {
                     place: Place::Shard(leg.shard),
-                    access: Access::Read,
+                    ..ANYWHERE
                 };
                 route.join(&there, &self.sharding())?;
             }

@@ -134,10 +134,7 @@ impl Session {
                     Some(_) => Route::NOWHERE,
                     None => {
                         run.needs_server = true;
-                        Route {
-                            place: Place::Any,
-                            access: Access::Read,
-                        }
+                        ANYWHERE
                     }
                 };
                 run.route.join(&place, &self.sharding())?;
@@ -238,6 +235,7 @@ impl Session {
         Route {
             place,
             access: plan.access,
+            reads_moment: false,
         }
     }
 
@@ -336,8 +334,9 @@ impl Session {
             let there = Route {
                 place: Place::Shard(shard),
                 access: Access::Write,
+                reads_moment: false,
             };
-            run.route.join(&there, &self.database.sharding())?;
+            run.route.join(&there, &self.sharding())?;
         }
         run.needs_server = true;
         run.opens = true;
@@ -417,9 +416,10 @@ pub fn passes(statement: &Statement) -> bool {
 }
 
 /// Any server knows what this takes.
-const ANYWHERE: Route = Route {
+pub(crate) const ANYWHERE: Route = Route {
     place: Place::Any,
     access: Access::Read,
+    reads_moment: false,
 };
 
 pub fn local_only(statement: &Statement) -> bool {

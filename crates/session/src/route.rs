@@ -26,6 +26,8 @@ pub struct Route {
     pub place: Place,
     /// Write if any statement is not a proven read.
     pub access: Access,
+    /// Whether any statement reads the moment at which the transaction began.
+    pub reads_moment: bool,
 }
 
 /// The shards of a request.
@@ -48,6 +50,7 @@ impl Route {
     pub const NOWHERE: Self = Self {
         place: Place::Nowhere,
         access: Access::Read,
+        reads_moment: false,
     };
 
     /// Adds a statement that runs in the same transaction.
@@ -55,6 +58,7 @@ impl Route {
     /// # Errors
     /// 0A000 where the two do not meet on one shard.
     pub fn join(&mut self, other: &Self, sharding: &Sharding) -> Result<(), Failure> {
+        self.reads_moment |= other.reads_moment;
         if other.place != Place::Nowhere && other.access == Access::Write {
             self.access = Access::Write;
         }
@@ -348,7 +352,11 @@ impl Session {
             Some(HintRole::Replica) => Access::Read,
             None => statement.access,
         };
-        Ok(Route { place, access })
+        Ok(Route {
+            place,
+            access,
+            reads_moment: statement.reads_moment,
+        })
     }
 
     pub(crate) fn cursor_place(&self, action: &Action) -> Place {

@@ -286,6 +286,7 @@ impl Session {
         let route = Route {
             place: Place::Any,
             access: Access::Write,
+            reads_moment: false,
         };
         let ran = self
             .on_leg(&route, |session, node, script| {

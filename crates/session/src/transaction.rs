@@ -37,6 +37,8 @@ pub struct Block {
     pub failed: bool,
     /// The one shard that this block writes on.
     pub writer: Option<ShardId>,
+    /// The shard whose server has told when the transaction began.
+    pub moment: Option<ShardId>,
     /// DDL or a write to reference tables reached every shard: COMMIT takes two phases.
     pub two_phase: bool,
     /// What DDL in this block makes of the catalog.
@@ -60,6 +62,7 @@ impl Block {
             serializable: None,
             failed: false,
             writer: None,
+            moment: None,
             two_phase: false,
             definitions: Definitions::default(),
             lost: None,
