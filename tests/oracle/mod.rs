@@ -4,7 +4,7 @@
 //! plain one answers; what it refuses with 0A000 must have changed nothing.
 //!
 //! # Layout
-//! - [`schema`]: the tables; [`world`]: servers, proxy and databases with them
+//! - [`schema`]: the tables; [`world`]: servers, proxy and databases with them; [`watch`]: a look into all of them
 //! - [`Node`] (`node`): a statement as a tree; [`Random`] (`random`)
 //! - `generator`, `values`, `keys`, `expression`, `condition`, `select`, `from`, `write`, `merge`, `session`: the grammar
 //! - [`client`], `encode`: a statement on the wire; [`comparison`]: whether two answers say the same
@@ -28,6 +28,7 @@ mod select;
 mod session;
 pub mod shrinking;
 mod values;
+pub mod watch;
 pub mod world;
 mod write;
 

@@ -308,7 +308,10 @@ impl<'c> Names<'c> {
         let apart = |other: &Relation| {
             not_followed(
                 &table.name,
-                &format!("has a foreign key with {}, whose rows may lie elsewhere", other.name),
+                &format!(
+                    "has a foreign key with {}, whose rows may lie elsewhere",
+                    other.name
+                ),
             )
         };
         for foreign in &relation.foreign_keys {
