@@ -71,6 +71,13 @@ async fn no_statement_known_to_go_wrong_is_answered_wrongly() {
         wrong.join("\n")
     );
     assert_eq!(tally.without_hint(), [""; 0], "refused without a hint");
+    for pair in world.pairs() {
+        for server in &pair.servers {
+            // nobody but a superuser could read all keys
+            pair.values(server, "ALTER TABLE secret DISABLE ROW LEVEL SECURITY")
+                .await;
+        }
+    }
     let placed = world.check_rows();
     assert!(placed.is_ok(), "{placed:?}");
 }
