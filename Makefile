@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare format lint unit docs deny fuzz fuzz-sql
+.PHONY: help demo build test prepare format lint unit docs deny grammar fuzz fuzz-sql
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -26,7 +26,7 @@ build: prepare
 	cargo build --release --locked -p pgherd
 
 test: prepare
-	@$(MAKE) --no-print-directory format lint unit docs deny fuzz
+	@$(MAKE) --no-print-directory format lint unit docs deny grammar fuzz
 	@echo 'make test: all passed'
 
 prepare:
@@ -49,6 +49,13 @@ docs:
 deny:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
 	else echo 'deny: skipped, cargo-deny is not installed'; fi
+
+# the lexer and the planner against Postgres' own scanner and grammar, whose bindings are made with libclang
+grammar:
+	@if ! find /usr/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' | grep -q .; \
+	then echo 'grammar: skipped, libclang is not installed (apt-get install libclang1)'; \
+	else BINDGEN_EXTRA_CLANG_ARGS="-I$$(cc -print-file-name=include)" \
+		cargo test --locked --manifest-path grammar/Cargo.toml; fi
 
 # a smoke run of each fuzz target; they need a nightly compiler and cargo-fuzz
 fuzz:

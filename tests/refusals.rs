@@ -13,7 +13,7 @@ const REFUSED: &[&str] = &[
     "INSERT INTO users (id, name) SELECT id + 1000, name FROM users",
     "SELECT name FROM users WHERE id = {a} UNION SELECT name FROM users WHERE id = {b}",
     "SELECT count(*) FROM users WHERE EXISTS (SELECT FROM orders WHERE user_id = {a})",
-    "SELECT count(*) FROM users WHERE id IN (SELECT user_id FROM orders WHERE user_id = {a})",
+    "SELECT count(*) FROM users WHERE id IN (SELECT user_id FROM orders WHERE id = {a})",
     "SELECT sum(CASE WHEN id = {a} THEN 1 END) FROM users",
     "SELECT count(*) FROM users a LEFT JOIN users b ON b.id = {a}",
     "SELECT name FROM users WHERE id IN ({a}, length(name))",

@@ -262,27 +262,27 @@ impl<'a> Lexer<'a> {
     fn take_word(&mut self, first: u8) -> Result<TokenKind, LexError> {
         match (first, self.peek(1), self.peek(2)) {
             (b'e' | b'E', Some(b'\''), _) => {
-                self.take_string(2, Backslash::Escapes, LexError::UnterminatedString)?;
+                self.take_string(2, Inside::Escapes, LexError::UnterminatedString)?;
                 return Ok(TokenKind::Literal(LiteralKind::EscapeString));
             }
             (b'b' | b'B', Some(b'\''), _) => {
-                self.take_string(2, Backslash::Plain, LexError::UnterminatedBitString)?;
+                self.take_string(2, Inside::Bits, LexError::UnterminatedBitString)?;
                 return Ok(TokenKind::Literal(LiteralKind::BitString));
             }
             (b'x' | b'X', Some(b'\''), _) => {
-                self.take_string(2, Backslash::Plain, LexError::UnterminatedHexString)?;
+                self.take_string(2, Inside::Bits, LexError::UnterminatedHexString)?;
                 return Ok(TokenKind::Literal(LiteralKind::HexString));
             }
             (b'n' | b'N', Some(b'\''), _) => {
-                let backslash = match self.backslash {
-                    BackslashReading::Literal => Backslash::Plain,
-                    BackslashReading::Escape => Backslash::Escapes,
+                let inside = match self.backslash {
+                    BackslashReading::Literal => Inside::Plain,
+                    BackslashReading::Escape => Inside::Escapes,
                 };
-                self.take_string(2, backslash, LexError::UnterminatedString)?;
+                self.take_string(2, inside, LexError::UnterminatedString)?;
                 return Ok(TokenKind::Literal(LiteralKind::NationalString));
             }
             (b'u' | b'U', Some(b'&'), Some(b'\'')) => {
-                self.take_string(3, Backslash::Plain, LexError::UnterminatedString)?;
+                self.take_string(3, Inside::Plain, LexError::UnterminatedString)?;
                 return Ok(TokenKind::Literal(LiteralKind::UnicodeString));
             }
             (b'u' | b'U', Some(b'&'), Some(b'"')) => {
@@ -300,11 +300,11 @@ impl<'a> Lexer<'a> {
     fn take_plain_string(&mut self) -> Result<TokenKind, LexError> {
         match self.backslash {
             BackslashReading::Literal => {
-                self.take_string(1, Backslash::Plain, LexError::UnterminatedString)?;
+                self.take_string(1, Inside::Plain, LexError::UnterminatedString)?;
                 Ok(TokenKind::Literal(LiteralKind::String))
             }
             BackslashReading::Escape => {
-                self.take_string(1, Backslash::Escapes, LexError::UnterminatedString)?;
+                self.take_string(1, Inside::Escapes, LexError::UnterminatedString)?;
                 Ok(TokenKind::Literal(LiteralKind::EscapeString))
             }
         }
@@ -315,7 +315,7 @@ impl<'a> Lexer<'a> {
     fn take_string(
         &mut self,
         opening: usize,
-        backslash: Backslash,
+        inside: Inside,
         unterminated: LexError,
     ) -> Result<(), LexError> {
         self.at += opening;
@@ -323,14 +323,16 @@ impl<'a> Lexer<'a> {
             match self.peek(0) {
                 None => return Err(unterminated),
                 Some(0) => return Err(LexError::ZeroByte),
-                Some(b'\'') if self.peek(1) == Some(b'\'') => self.at += 2,
+                Some(b'\'') if self.peek(1) == Some(b'\'') && inside != Inside::Bits => {
+                    self.at += 2
+                }
                 Some(b'\'') => {
                     self.at += 1;
                     if !self.skip_to_continuation() {
                         return Ok(());
                     }
                 }
-                Some(b'\\') if backslash == Backslash::Escapes => {
+                Some(b'\\') if inside == Inside::Escapes => {
                     if self.peek(1).is_none() {
                         return Err(unterminated);
                     }
@@ -454,16 +456,41 @@ impl<'a> Lexer<'a> {
         TokenKind::Literal(kind)
     }
 
-    /// A number with a radix prefix or underscores: taken whole, whatever it holds.
+    /// A number with a radix prefix or underscores, as since Postgres 16. What follows it without a
+    /// blank is taken too: Postgres refuses that.
     fn take_other_number(&mut self) -> TokenKind {
-        while let Some(byte) = self.peek(0) {
-            let decimal_point = byte == b'.' && self.peek(1) != Some(b'.');
-            if !(byte.is_ascii_alphanumeric() || byte == b'_' || decimal_point) {
-                break;
+        let has_radix = self.peek(0) == Some(b'0')
+            && self.peek(1).is_some_and(|byte| byte.is_ascii_alphabetic());
+        if has_radix {
+            self.at += 2;
+            self.skip_grouped(|byte| byte.is_ascii_hexdigit());
+        } else {
+            self.skip_grouped(|byte| byte.is_ascii_digit());
+            if self.peek(0) == Some(b'.') && self.peek(1) != Some(b'.') {
+                self.at += 1;
+                self.skip_grouped(|byte| byte.is_ascii_digit());
             }
-            self.at += 1;
+            if self.skip_exponent() {
+                self.skip_grouped(|byte| byte.is_ascii_digit());
+            }
+        }
+        if self.peek(0).is_some_and(is_name_start) {
+            while self.peek(0).is_some_and(is_name_part) {
+                self.at += 1;
+            }
         }
         TokenKind::Literal(LiteralKind::OtherNumber)
+    }
+
+    /// Digits, with an underscore before any.
+    fn skip_grouped(&mut self, is_digit: impl Fn(&u8) -> bool) {
+        loop {
+            let underscore = usize::from(self.peek(0) == Some(b'_'));
+            if !self.sql.get(self.at + underscore).is_some_and(&is_digit) {
+                return;
+            }
+            self.at += underscore + 1;
+        }
     }
 
     fn skip_exponent(&mut self) -> bool {
@@ -489,9 +516,16 @@ impl<'a> Lexer<'a> {
                 TokenKind::Punctuation
             }
             Some(byte) if byte.is_ascii_digit() => {
+                let start = self.at;
                 self.at += 1;
                 self.skip_digits();
                 self.skip_exponent();
+                let grouped = self.peek(0) == Some(b'_')
+                    && self.peek(1).is_some_and(|byte| byte.is_ascii_digit());
+                if grouped {
+                    self.at = start;
+                    return self.take_other_number();
+                }
                 TokenKind::Literal(LiteralKind::Numeric)
             }
             _ => self.one(TokenKind::Dot),
@@ -545,9 +579,13 @@ impl<'a> Lexer<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Backslash {
+enum Inside {
+    /// A doubled quote is one.
     Plain,
+    /// A backslash escapes too.
     Escapes,
+    /// Of B'' and X'': nothing stands for a quote.
+    Bits,
 }
 
 /// Where the text of a string's continuation starts: after the closing quote that ended just before

@@ -362,10 +362,8 @@ mod tests {
     fn slots(sql: &str) -> Vec<Vec<&str>> {
         let mut key = KeyBuffer::new();
         let scan = scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
-        let text = |literal: &crate::literal::Literal| {
-            std::str::from_utf8(&sql.as_bytes()[literal.start as usize..literal.end as usize])
-                .unwrap()
-        };
+        let text =
+            |literal: &crate::literal::Literal| &sql[literal.start as usize..literal.end as usize];
         (0..position(scan.literals.len()))
             .map(|slot| scan.literals.elements(slot).map(text).collect())
             .collect()

@@ -264,5 +264,6 @@ files! {
     constants_are_worked_out: "constants.txt";
     subqueries_show_and_are_asked: "subqueries.txt";
     merges_are_placed: "merge.txt";
+    stored_keys_are_known_or_refused: "stored.txt";
     replicas_serve_proven_reads: "replica.txt";
 }

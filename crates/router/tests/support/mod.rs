@@ -27,6 +27,9 @@ pub const DATE: u32 = 1082;
 pub const TIMESTAMPTZ: u32 = 1184;
 pub const BOOL: u32 = 16;
 
+/// A name of 63 bytes, the most that Postgres keeps.
+pub const LONG_NAME: &str = "the_table_whose_name_is_as_long_as_a_name_of_postgres_may_be_63";
+
 pub fn public(name: &str) -> RelationName {
     RelationName::new("public", name)
 }
@@ -141,6 +144,18 @@ pub fn catalog() -> Catalog {
             .column(Column::new("digits", INT4).default_of(ColumnDefault::Immutable)),
         table("settings", &[("key", TEXT), ("value", TEXT)]),
         table("logs", &[("id", INT8), ("user_id", INT8), ("note", TEXT)]),
+        table("accounts", &[("note", TEXT)])
+            .column(Column::new("id", INT8).default_of(ColumnDefault::IdentityAlways)),
+        table("tickets", &[("note", TEXT)])
+            .column(Column::new("id", INT8).default_of(ColumnDefault::IdentityByDefault)),
+        table("made", &[("note", TEXT)])
+            .column(Column::new("id", INT8).default_of(ColumnDefault::Generated)),
+        table("days", &[("day", DATE), ("note", TEXT)]),
+        table("clocks", &[("at", 1114), ("note", TEXT)]),
+        table("prices", &[("note", TEXT)])
+            .column(Column::new("price", NUMERIC).modifier(((9 << 16) | 2) + 4)),
+        table("blobs", &[("data", 17)]),
+        table(LONG_NAME, &[("id", INT8)]),
     ];
     // users.id stands first, as in its CREATE TABLE
     let user_tables = user_tables.into_iter().map(|mut relation| {
@@ -269,6 +284,14 @@ pub fn sharding_of(shards: &[&str], unlisted: Unlisted) -> Sharding {
         hash("secured", &["id"]),
         hash("drifted", &["id"]),
         hash("ruled", &["id"]),
+        hash("accounts", &["id"]),
+        hash("tickets", &["id"]),
+        hash("made", &["id"]),
+        hash("days", &["day"]),
+        hash("clocks", &["at"]),
+        hash("prices", &["price"]),
+        hash("blobs", &["data"]),
+        hash(LONG_NAME, &["id"]),
         hash("planned", &["id"]),
         hash("planned_lines", &["planned_id"]).with(public("planned")),
     ]
