@@ -7,10 +7,14 @@
 
 #[path = "wrong_answers/clients.rs"]
 mod clients;
+#[path = "wrong_answers/definitions.rs"]
+mod definitions;
 #[path = "wrong_answers/objects.rs"]
 mod objects;
 #[path = "wrong_answers/parameters.rs"]
 mod parameters;
+#[path = "wrong_answers/proofs.rs"]
+mod proofs;
 #[path = "wrong_answers/queries.rs"]
 mod queries;
 #[path = "wrong_answers/sessions.rs"]
@@ -23,7 +27,8 @@ use pgherd_tests::oracle::comparison::Certainty;
 use pgherd_tests::oracle::report::Tally;
 use pgherd_tests::oracle::runner::{self, Step};
 use pgherd_tests::oracle::shrinking;
-use pgherd_tests::oracle::world::{Pair, Watch, World};
+use pgherd_tests::oracle::watch::Watch;
+use pgherd_tests::oracle::world::{Pair, World};
 use pgherd_tests::oracle::{Node, Value};
 
 /// A name and the statements of one client.
@@ -31,14 +36,22 @@ pub struct Case(pub &'static str, pub &'static [&'static str]);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_statement_known_to_go_wrong_is_answered_wrongly() {
-    let world = World::start(objects::plot(&[3])).await;
+    let world = World::start(objects::plot(&[3, 2])).await;
     println!("made behind the proxy: {:#?}", world.refused_definitions);
     let pair = &world.pairs()[0];
     let mut watch = pair.watch().await;
     let keys = Keys::find(pair).await;
     let mut tally = Tally::default();
     let mut wrong = world.failed_definitions.clone();
-    for Case(name, statements) in [queries::CASES, writes::CASES, sessions::CASES].concat_cases() {
+    for Case(name, statements) in [
+        queries::CASES,
+        proofs::CASES,
+        writes::CASES,
+        definitions::CASES,
+        sessions::CASES,
+    ]
+    .concat_cases()
+    {
         for mode in [Mode::Simple, Mode::Text, Mode::Binary] {
             let round = keys.round(statements, mode);
             check(pair, &mut watch, &round, &mut tally, name, &mut wrong).await;
@@ -49,6 +62,7 @@ async fn no_statement_known_to_go_wrong_is_answered_wrongly() {
         check(pair, &mut watch, &round, &mut tally, name, &mut wrong).await;
     }
     wrong.extend(clients::check(pair, &mut watch, &keys).await);
+    wrong.extend(clients::two_databases_are_told_apart(world.pairs()).await);
     println!("{}", tally.table("what is known to go wrong"));
     assert!(
         wrong.is_empty(),
@@ -57,6 +71,13 @@ async fn no_statement_known_to_go_wrong_is_answered_wrongly() {
         wrong.join("\n")
     );
     assert_eq!(tally.without_hint(), [""; 0], "refused without a hint");
+    for pair in world.pairs() {
+        for server in &pair.servers {
+            // nobody but a superuser could read all keys
+            pair.values(server, "ALTER TABLE secret DISABLE ROW LEVEL SECURITY")
+                .await;
+        }
+    }
     let placed = world.check_rows();
     assert!(placed.is_ok(), "{placed:?}");
 }

@@ -4,12 +4,13 @@
 //! plain one answers; what it refuses with 0A000 must have changed nothing.
 //!
 //! # Layout
-//! - [`schema`]: the tables; [`world`]: servers, proxy and databases with them
+//! - [`schema`]: the tables; [`world`]: servers, proxy and databases with them; [`watch`]: a look into all of them
 //! - [`Node`] (`node`): a statement as a tree; [`Random`] (`random`)
-//! - `generator`, `values`, `keys`, `expression`, `condition`, `select`, `from`, `write`, `merge`, `session`: the grammar
+//! - `generator`, `values`, `keys`, `expression`, `condition`, `select`, `from`, `write`, `merge`, `across`, `session`: the grammar
 //! - [`client`], `encode`: a statement on the wire; [`comparison`]: whether two answers say the same
 //! - [`runner`]: a round of statements on both sides; [`shrinking`]: a failing round made small; [`report`]: what was refused and why
 
+mod across;
 pub mod client;
 pub mod comparison;
 mod condition;
@@ -28,6 +29,7 @@ mod select;
 mod session;
 pub mod shrinking;
 mod values;
+pub mod watch;
 pub mod world;
 mod write;
 

@@ -7,7 +7,8 @@ use super::client::{Answer, Connection, Mode, exchanges, forget, request};
 use super::comparison::{Certainty, describe, same};
 use super::node::Node;
 use super::report::Tally;
-use super::world::{Pair, Watch};
+use super::watch::Watch;
+use super::world::Pair;
 
 /// A statement of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]

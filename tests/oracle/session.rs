@@ -33,7 +33,9 @@ impl Generator {
     fn statement(&mut self) -> Step {
         self.begin_statement();
         let writes = self.random.percent(38);
-        let (node, certainty) = if writes {
+        let (node, certainty) = if self.random.percent(15) {
+            self.across(writes)
+        } else if writes {
             self.write_statement()
         } else {
             self.select_statement()

@@ -7,7 +7,8 @@ use super::comparison::Certainty;
 use super::node::Node;
 use super::report::Tally;
 use super::runner::{Difference, Step, run};
-use super::world::{Pair, Watch};
+use super::watch::Watch;
+use super::world::Pair;
 
 /// How many smaller rounds are tried.
 const ATTEMPTS: usize = 400;

@@ -2,7 +2,8 @@
 
 use pgherd_tests::oracle::client::{Answer, Connection, Part};
 use pgherd_tests::oracle::comparison::describe;
-use pgherd_tests::oracle::world::{Pair, Watch};
+use pgherd_tests::oracle::watch::Watch;
+use pgherd_tests::oracle::world::Pair;
 
 use super::Keys;
 
@@ -243,5 +244,32 @@ async fn a_transaction_is_alone_with_its_lock(pair: &Pair) -> Vec<String> {
         wrong.push("two clients hold one advisory lock".into());
     }
     ask(&mut one, "ROLLBACK", &mut wrong).await;
+    wrong
+}
+
+/// The same texts, one after the other, in databases whose rows lie on different shards.
+pub async fn two_databases_are_told_apart(pairs: &[Pair]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut clients = Vec::new();
+    for pair in pairs {
+        let mut watch = pair.watch().await;
+        watch.reset().await;
+        clients.push(pair.client().await);
+    }
+    for id in 0..14 {
+        for (client, pair) in clients.iter_mut().zip(pairs) {
+            let shards = pair.shards;
+            let insert = format!("UPDATE users SET name = 'over {shards}' WHERE id = {id}");
+            ask(client, &insert, &mut wrong).await;
+        }
+        for (client, pair) in clients.iter_mut().zip(pairs) {
+            let query = format!("SELECT name FROM users WHERE id = {id}");
+            let expected = vec![format!("over {}", pair.shards)];
+            let seen = ask(client, &query, &mut wrong).await;
+            if seen.as_ref() != Some(&expected) {
+                wrong.push(format!("over {} shards {query} is {seen:?}", pair.shards));
+            }
+        }
+    }
     wrong
 }

@@ -52,7 +52,8 @@ pub(crate) fn read_materialized(at: Cursor<'_, '_>, subject: Subject<'_, '_>) ->
     if below.sharded || is_listed(&full, subject) {
         return Some(refused(
             ddl_rejection("a materialized view over sharded tables is not supported")
-                .detail(format!("{full} would hold the rows of one shard.")),
+                .detail(format!("{full} would hold the rows of one shard."))
+                .hint("Create a view, or a table that the application fills."),
         ));
     }
     Some(at_home(subject, vec![full]))

@@ -306,4 +306,5 @@ fn null_key(column: &str) -> Rejection {
 fn unusable(column: &str, error: KeyError) -> Rejection {
     Rejection::unsupported(label::KEY_VALUE, "the sharding key names no shard")
         .detail(format!("For {column}: {error}."))
+        .hint("Send the key as a value of its column's type, in that type's usual form.")
 }

@@ -197,7 +197,8 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
         return Err(Rejection::unsupported(
             label::NOT_FOLLOWED,
             "an operator outside pg_catalog is not followed on a sharded database",
-        ));
+        )
+        .hint("Use an operator of Postgres' own, or name a shard with SET pgherd.shard."));
     }
     if let Some(operator) = &survey.census.changing_operator {
         return Err(Rejection::unsupported(
@@ -216,7 +217,8 @@ fn check_functions(survey: &Survey<'_, '_>) -> Result<(), Rejection> {
         )
         .detail(format!(
             "What {name} reads is not followed on a sharded database."
-        )));
+        ))
+        .hint("Send the SQL itself, or name a shard with SET pgherd.shard."));
     }
     if let Some(name) = &functions.sets {
         return Err(Rejection::unsupported(
@@ -447,13 +449,15 @@ fn check_reference_write(
     if let Some(function) = &survey.census.functions.order_dependent {
         return Err(refuse(format!(
             "The result of {function} depends on the order of rows, which each shard has its own of."
-        )));
+        ))
+        .hint("Read the value first, and write it as a literal or a parameter."));
     }
     if survey.census.picks_rows {
         return Err(refuse(
             "Which rows LIMIT, OFFSET, FETCH, DISTINCT ON or TABLESAMPLE leave may differ between shards."
                 .into(),
-        ));
+        )
+        .hint("Read the values first, and write them as literals or parameters."));
     }
     if survey.joins_in_write {
         return Err(refuse(

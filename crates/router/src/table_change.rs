@@ -159,7 +159,10 @@ fn change(
                 .detail(format!(
                     "{} is named in the sharding configuration.",
                     table.name
-                ))));
+                ))
+                .hint(
+                    "Create a table of the new name, list it, and move the rows.",
+                )));
         }
         at.takes("column");
         return Some(keep_key(table, &at.name()?, "renamed"));
@@ -171,7 +174,10 @@ fn change(
         .detail(format!(
             "{} is named in the sharding configuration.",
             table.name
-        ))));
+        ))
+        .hint(
+            "Create a table in the other schema, list it, and move the rows.",
+        )));
     }
     let follows_nothing = at.peeks_all(&["enable", "row", "level"])
         || at.peeks_all(&["force", "row", "level"])
@@ -197,7 +203,8 @@ fn keep_key(table: &Changed<'_>, column: &str, done: &str) -> Result<(), Rejecti
         return Ok(());
     }
     Err(ddl_rejection(format!("a sharding key cannot be {done}"))
-        .detail(format!("{column} is the sharding key of {}.", table.name)))
+        .detail(format!("{column} is the sharding key of {}.", table.name))
+        .hint("Create a table with the other key, list it, and move the rows."))
 }
 
 fn add(

@@ -180,7 +180,8 @@ fn of_parent(
     }
     refused(
         ddl_rejection("partitions of a sharded or reference table are not supported")
-            .detail(format!("{full} would be a partition of {above}.")),
+            .detail(format!("{full} would be a partition of {above}."))
+            .hint("Leave the table whole: it is divided over the shards already."),
     )
 }
 
@@ -254,12 +255,12 @@ pub(crate) fn check_constraint(
             check_unique(rule, columns, draws_ids)
         }
         (Constraint::UniqueUsingIndex | Constraint::Exclude, TableKind::Sharded(rule)) => Err(
-            ddl_rejection("the constraint would hold on each shard for itself only").detail(
-                format!(
+            ddl_rejection("the constraint would hold on each shard for itself only")
+                .detail(format!(
                     "EXCLUDE and UNIQUE USING INDEX are not followed for the sharded table {}.",
                     rule.table
-                ),
-            ),
+                ))
+                .hint("Write a plain UNIQUE or PRIMARY KEY that contains the sharding key."),
         ),
         (Constraint::Unique(_) | Constraint::UniqueUsingIndex | Constraint::Exclude, _) => Ok(()),
         (Constraint::Foreign(columns, target, target_columns), _) => check_foreign(
@@ -326,7 +327,9 @@ fn check_foreign(
         names.full_name(target)
     };
     let refuse = |why: String| {
-        ddl_rejection("the foreign key would be checked against one shard's rows only").detail(why)
+        ddl_rejection("the foreign key would be checked against one shard's rows only")
+            .detail(why)
+            .hint("Reference a reference table, or by sharding key a table whose rows lie together with these.")
     };
     match (kind, names.kind_of(&target)?) {
         (TableKind::Sharded(_), TableKind::Reference)
