@@ -475,3 +475,32 @@ async fn explain(client: &tokio_postgres::Client, statement: &str) -> String {
         })
         .collect()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parameter_is_read_as_the_type_that_the_server_gives_it() {
+    let cluster = TestCluster::new().shards(3).start().await;
+    let client = cluster.connect("app").await;
+    client
+        .batch_execute("CREATE TABLE users (id bigint PRIMARY KEY, score float8)")
+        .await
+        .unwrap();
+    // $1 is a bigint by its first use, and a double by its second
+    let by_key = "SELECT score FROM users WHERE id = $1 AND score = $1";
+    let by_score = "SELECT id FROM users WHERE score = $1 AND id = $1";
+    for id in 0..20_i64 {
+        client
+            .batch_execute(&format!("INSERT INTO users VALUES ({id}, {id})"))
+            .await
+            .unwrap();
+        // tokio-postgres binds in binary: eight bytes either way
+        let rows = client.query(by_key, &[&id]).await.unwrap();
+        assert_eq!(rows.len(), 1, "{id}");
+    }
+    let refused = client.query(by_score, &[&7.0_f64]).await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000");
+    let unsound = client
+        .prepare("SELECT id FROM users WHERE id = $1 AND score = $1 AND nothing = $1")
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&unsound), "42703");
+}

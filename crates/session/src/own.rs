@@ -96,6 +96,57 @@ impl Session {
         Ok(())
     }
 
+    /// Has a server say which types a statement's parameters have, without running it.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(crate) async fn describe_parameters_of(
+        &mut self,
+        node: NodeId,
+        sql: &str,
+        declared: &[u32],
+    ) -> Result<Vec<u32>, Trouble> {
+        // with what taking the leg has queued
+        let mut script = std::mem::take(&mut self.script);
+        let connection = &mut self.legs.at(node).connection;
+        connection.prepared.remove(b"");
+        let out = &mut connection.transport.outbox;
+        encode_parse(out, b"", sql.as_bytes(), declared.iter().copied()).map_err(Failure::from)?;
+        let describe = FrontendMessage::Describe {
+            target: Target::Statement,
+            name: b"",
+        };
+        encode(&describe, out)?;
+        encode(&FrontendMessage::Sync, out)?;
+        script.expect(
+            Reply::Parse {
+                name: bytes::Bytes::new(),
+                generation: 0,
+            },
+            Audience::Pgherd,
+        );
+        script.expect(Reply::Describe(Target::Statement), Audience::Client);
+        script.expect(Reply::Sync, Audience::Pgherd);
+        let mut sink = BytesMut::new();
+        let outcome = self.collect(node, &mut script, &mut sink).await;
+        script.clear();
+        self.script = script;
+        let outcome = outcome.map_err(Trouble::Lost)?;
+        if let Some(leg) = self.legs.get(node) {
+            leg.connection.prepared.remove(b"");
+        }
+        if let Some(error) = outcome.error {
+            return Err(Trouble::Refused(Box::new(error)));
+        }
+        let mut found = Vec::new();
+        while let Ok(Some(frame)) = split_frame(&mut sink, usize::MAX) {
+            if let Ok(BackendMessage::ParameterDescription(types)) = BackendMessage::parse(&frame) {
+                found.extend(types.iter());
+            }
+        }
+        Ok(found)
+    }
+
     /// Runs one statement with parameters in text format, which appear in no log of the server's.
     ///
     /// # Errors

@@ -154,7 +154,7 @@ impl Session {
     }
 
     /// Plans a text. A name that the catalog does not know makes it be read again, once; DDL of the open block makes the block read its
-    /// own catalog first.
+    /// own catalog first. Where a key's parameter could be of several types, the home shard is asked which it is.
     ///
     /// # Errors
     /// The router's rejection; what a server says to the reading.
@@ -178,8 +178,33 @@ impl Session {
                 self.look_for_user_schema();
                 self.plan_now(sql, parameter_types).map_err(Failure::from)
             }
+            Err(rejection) if rejection.parameter_types_may_help() => {
+                match self.ask_for_types(sql, parameter_types).await? {
+                    Some(types) => self.plan_now(sql, &types).map_err(Failure::from),
+                    None => Err(rejection.into()),
+                }
+            }
             planned => planned.map_err(Failure::from),
         }
+    }
+
+    /// The types that the home shard gives to a statement's parameters. `None` in a block, which asking would draw that shard into.
+    ///
+    /// # Errors
+    /// What its server says to the statement.
+    async fn ask_for_types(
+        &mut self,
+        sql: &str,
+        declared: &[u32],
+    ) -> Result<Option<Vec<u32>>, Failure> {
+        if self.block.is_some() || self.open_run.is_some() {
+            return Ok(None);
+        }
+        let home = self.sharding().home();
+        self.script.clear();
+        let node = self.leg(home, Access::Write).await?;
+        let types = self.describe_parameters_of(node, sql, declared).await?;
+        Ok(Some(types))
     }
 
     /// Whether the open block may have made what nobody else can see, though no statement of it says so (a function, a DO).
