@@ -25,18 +25,16 @@ demo: build
 build: prepare
 	cargo build --release --locked -p pgherd
 
-test: prepare tools
+test: tools
 	@$(MAKE) --no-print-directory format lint unit docs deny grammar fuzz
 	@echo 'make test: all passed'
 
 prepare:
 	@deploy/prepare.sh
 
-# what only `make test` needs: cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with
+# what only `make test` needs
 tools:
-	@cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
-	@if cargo +nightly --version >/dev/null 2>&1; then \
-		cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz; fi
+	@deploy/prepare.sh tools
 
 format:
 	cargo fmt --all --check
@@ -59,10 +57,8 @@ deny:
 
 # the lexer and the planner against Postgres' own scanner and grammar, whose bindings are made with libclang
 grammar:
-	@if ! find /usr/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' | grep -q .; \
-	then echo 'grammar: skipped, libclang is not installed (apt-get install libclang1)'; \
-	else BINDGEN_EXTRA_CLANG_ARGS="-I$$(cc -print-file-name=include)" \
-		cargo test --locked --manifest-path grammar/Cargo.toml; fi
+	BINDGEN_EXTRA_CLANG_ARGS="-I$$(cc -print-file-name=include)" \
+		cargo test --locked --manifest-path grammar/Cargo.toml
 
 # a smoke run of each fuzz target; they need a nightly compiler
 fuzz:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building and testing pgherd needs on Debian or Ubuntu: a C compiler and make, Rust, Postgres' server binaries
-# and psql. Run as root or as a user with sudo; does nothing, quickly, where all is there.
+# and psql. Run as root or as a user with sudo; does nothing, quickly, where all is there. With the word `tools` also what only
+# `make test` needs: libclang, cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with.
 set -eu
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -95,4 +96,12 @@ fi
 if [ "$(id -u)" -eq 0 ] && ! id postgres >/dev/null 2>&1; then
     say "adding the user postgres, who runs the servers"
     useradd --system --no-create-home --shell /usr/sbin/nologin postgres
+fi
+
+[ "${1:-}" = tools ] || exit 0
+
+find /usr/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' | grep -q . || install_packages libclang1
+cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
+if cargo +nightly --version >/dev/null 2>&1 && ! cargo fuzz --version >/dev/null 2>&1; then
+    cargo install --locked --quiet cargo-fuzz
 fi
