@@ -298,3 +298,88 @@ async fn notices_and_parameter_changes_pass() {
     assert_eq!(row.get::<_, &str>(0), "33s");
     assert_eq!(row.get::<_, &str>(1), "tests");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_tables_shadow_others_for_their_session_alone() {
+    let cluster = TestCluster::new()
+        .shards(3)
+        .replicas(1)
+        .shop()
+        .start()
+        .await;
+    let client = cluster.connect("app").await;
+    let other = cluster.connect("app").await;
+    client
+        .batch_execute("INSERT INTO users (id, name) VALUES (7, 'lasting')")
+        .await
+        .unwrap();
+    let names = async |client: &tokio_postgres::Client| {
+        let messages = client
+            .simple_query("SELECT name FROM users WHERE id = 7")
+            .await?;
+        Ok::<_, tokio_postgres::Error>(
+            messages
+                .iter()
+                .filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                    _ => None,
+                })
+                .collect::<Vec<_>>(),
+        )
+    };
+    for statement in [
+        "CREATE TEMP TABLE scratch (id bigint, note text)",
+        "INSERT INTO scratch SELECT n, 'note ' || n FROM generate_series(1, 100) n",
+        "CREATE TEMPORARY TABLE users (id bigint, name text)",
+        "INSERT INTO users VALUES (7, 'passing'), (8, 'too'), (9, 'each on a shard of its own otherwise')",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    // without a key: it is an ordinary table of this session's now
+    let counted = client
+        .query_one(
+            "SELECT count(*) FROM users u JOIN scratch s USING (id)",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(counted.get::<_, i64>(0), 3);
+    assert_eq!(names(&client).await.unwrap(), ["passing"]);
+    assert_eq!(names(&other).await.unwrap(), ["lasting"]);
+    let elsewhere = other.batch_execute("SELECT * FROM scratch").await;
+    assert_eq!(sqlstate(&elsewhere.unwrap_err()), "42P01");
+    // its rows and those of a shard do not meet in one statement
+    let mixed = client
+        .batch_execute("SELECT * FROM scratch s JOIN public.users u ON u.id = s.id WHERE u.id = 7")
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&mixed), "0A000");
+    let copied = client
+        .batch_execute("CREATE TEMP TABLE all_users AS SELECT * FROM public.users")
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&copied), "0A000");
+
+    // what a block makes ends with it
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("DROP TABLE users").await.unwrap();
+    assert_eq!(names(&client).await.unwrap(), ["lasting"]);
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(names(&client).await.unwrap(), ["passing"]);
+    for statement in [
+        "BEGIN",
+        "CREATE TEMP TABLE short (n int) ON COMMIT DROP",
+        "INSERT INTO short VALUES (1)",
+        "SELECT * FROM short",
+        "COMMIT",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let gone = client.batch_execute("SELECT * FROM short").await;
+    assert_eq!(sqlstate(&gone.unwrap_err()), "42P01");
+    client.batch_execute("DROP TABLE users").await.unwrap();
+    assert_eq!(names(&client).await.unwrap(), ["lasting"]);
+    client.batch_execute("DISCARD ALL").await.unwrap();
+    let gone = client.batch_execute("SELECT * FROM scratch").await;
+    assert_eq!(sqlstate(&gone.unwrap_err()), "42P01");
+}

@@ -9,13 +9,13 @@ use pgherd_topology::{Relation, RelationKind, RelationName};
 use crate::action::{Action, DdlPlan};
 use crate::lexer::TokenKind;
 use crate::place::Draft;
-use crate::plan::{Placement, Residue};
+use crate::plan::Placement;
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, is_system_schema};
 use crate::statement::{NAME_A_SHARD, not_over_shards};
 use crate::survey::Subject;
 use crate::tokens::{Cursor, Name};
-use crate::{create_index, create_view, table_change, table_definition};
+use crate::{create_index, create_view, table_change, table_definition, temporary};
 
 /// The shards that a definition concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,10 +233,7 @@ fn create(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<Draft> {
     at.takes_any(&["trusted", "constraint"]);
     at.takes("procedural");
     if temporary {
-        let rejection =
-            ddl_rejection("temporary relations are not supported on a sharded database")
-                .hint("Use a table of the home shard, or name a shard with SET pgherd.shard.");
-        return Some(refused(rejection).residue(Residue::TEMPORARY));
+        return temporary::read(at, subject);
     }
     if at.takes("table") {
         return table_definition::read(at, subject);

@@ -60,6 +60,7 @@ mod statement;
 mod survey;
 mod table_change;
 mod table_definition;
+mod temporary;
 mod tokens;
 mod transaction;
 mod unparsed;
@@ -85,3 +86,4 @@ pub use resolve::{
     Destination, KeyExplanation, Overrides, ParameterFormat, ParameterSource, ParameterValue,
     Resolved, ValueEncoding, Values,
 };
+pub use temporary::SCHEMA as TEMPORARY_SCHEMA;

@@ -12,6 +12,7 @@ use pgherd_topology::{
 
 use crate::functions::is_replicated_catalog;
 use crate::rejection::{Rejection, label};
+use crate::temporary;
 use crate::tokens::Name;
 
 /// Where a relation's rows are, as far as planning cares.
@@ -100,7 +101,11 @@ impl<'c> Names<'c> {
         let schema = name.schema.as_deref().unwrap_or_else(|| {
             self.search_path
                 .iter()
-                .find(|schema| !is_system_schema(schema) && self.schema_exists(schema))
+                .find(|schema| {
+                    !is_system_schema(schema)
+                        && &***schema != temporary::SCHEMA
+                        && self.schema_exists(schema)
+                })
                 .map_or("public", |schema| schema)
         });
         RelationName::new(schema, name.name.as_str())
@@ -147,6 +152,9 @@ impl<'c> Names<'c> {
     pub(crate) fn kind_of(&self, name: &RelationName) -> Result<TableKind, Rejection> {
         if is_system_schema(&name.schema) {
             return Ok(TableKind::System);
+        }
+        if *name.schema == *temporary::SCHEMA {
+            return Ok(TableKind::Home);
         }
         match self.sharding.distribution(name) {
             Distribution::Sharded(rule) => Ok(TableKind::Sharded(Arc::clone(rule))),

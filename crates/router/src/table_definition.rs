@@ -128,7 +128,7 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
 }
 
 /// Where the query of CREATE TABLE ... AS begins.
-fn created_as<'s, 'a>(at: Cursor<'s, 'a>) -> Option<Cursor<'s, 'a>> {
+pub(crate) fn created_as<'s, 'a>(at: Cursor<'s, 'a>) -> Option<Cursor<'s, 'a>> {
     let after = at.find("as")?;
     let query = Cursor {
         at: after + 1,
@@ -137,7 +137,7 @@ fn created_as<'s, 'a>(at: Cursor<'s, 'a>) -> Option<Cursor<'s, 'a>> {
     (begins_query(query) || query.peeks("execute")).then_some(query)
 }
 
-fn created_from(
+pub(crate) fn created_from(
     query: Cursor<'_, '_>,
     full: RelationName,
     kind: &TableKind,

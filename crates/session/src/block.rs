@@ -145,6 +145,7 @@ impl Session {
                 }
             }
             Action::RollbackTo(name) => {
+                self.temporary.change();
                 if let Some(mark) = self
                     .block
                     .as_mut()
@@ -167,6 +168,7 @@ impl Session {
         let Some(block) = self.block.take() else {
             return;
         };
+        self.temporary.change();
         let now = std::time::Instant::now();
         let version_before = self.settings.version();
         let mut seen = Vec::new();

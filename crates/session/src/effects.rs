@@ -61,6 +61,7 @@ impl Session {
             _ => {}
         }
         self.note_residue(statement.residue, node);
+        self.note_temporary(statement);
         self.note_writer(statement, node);
         self.note_catalog(statement);
     }

@@ -9,7 +9,7 @@
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
 //! - `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
-//! - `transaction`, `block`, `definitions`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //!
 //! # The straight line
@@ -56,6 +56,7 @@ mod session;
 mod settings;
 mod simple;
 mod statements;
+mod temporary;
 mod tokens;
 mod transaction;
 mod two_phase;

@@ -18,6 +18,7 @@ use crate::failure::{Failure, block_failed};
 use crate::route::unknown_shard;
 use crate::session::Session;
 use crate::settings::{Overrides, WantedRole};
+use crate::temporary::Temporary;
 
 /// How long SHOW pgherd.token waits for samples.
 const SAMPLE_PATIENCE: Duration = Duration::from_secs(1);
@@ -129,6 +130,7 @@ impl Session {
     async fn discard_all(&mut self) {
         self.close_legs().await;
         self.statements.clear();
+        self.temporary = Temporary::None;
         self.cursors.clear();
         self.settings.clear();
         self.begin_settings();

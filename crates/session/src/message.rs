@@ -299,7 +299,8 @@ impl Session {
             return Err(PgError::error(SqlState::INVALID_SQL_STATEMENT_NAME, message).into());
         };
         let needs_no_reading = !self.definitions_are_stale() || only_controls(&statement.planned);
-        if statement.planned_under == self.plan_stamp() && needs_no_reading {
+        let stamp = self.plan_stamp();
+        if statement.planned_under == stamp && stamp.catalog != u64::MAX && needs_no_reading {
             return Ok(statement);
         }
         let planned = self

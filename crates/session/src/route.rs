@@ -10,7 +10,8 @@ use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::BackslashReading;
 use pgherd_router::{
     Access, Action, ClientEncoding, Destination, HintRole, Overrides as PlanOverrides,
-    ParameterSource, PlanContext, Planned, Resolved, SettingsDigest, StatementPlan, Values,
+    ParameterSource, PlanContext, Planned, Resolved, SettingsDigest, StatementPlan,
+    TEMPORARY_SCHEMA, Values,
 };
 use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
@@ -18,6 +19,7 @@ use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
 use crate::session::Session;
 use crate::statements::PlanStamp;
+use crate::temporary::Temporary;
 
 /// Where the statements of one request go, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +149,7 @@ impl Session {
     /// What a plan made now depends on.
     pub(crate) fn plan_stamp(&self) -> PlanStamp {
         PlanStamp {
-            catalog: self.catalog_version(),
+            catalog: self.temporary.version_over(self.catalog_version()),
             rules: self.rules.version,
             settings: self.settings.version(),
         }
@@ -165,8 +167,14 @@ impl Session {
     ) -> Result<Planned, Failure> {
         self.look_for_user_schema();
         let mut planned = self.plan_now(sql, parameter_types);
-        if self.definitions_are_stale() && !planned.as_ref().is_ok_and(only_controls) {
+        let controls = planned.as_ref().is_ok_and(only_controls);
+        if !controls && !matches!(self.temporary, Temporary::None) {
+            self.see_temporary().await?;
+            planned = self.plan_now(sql, parameter_types);
+        }
+        if self.definitions_are_stale() && !controls {
             self.read_definitions().await?;
+            self.see_temporary().await?;
             planned = self.plan_now(sql, parameter_types);
         }
         match planned {
@@ -175,6 +183,7 @@ impl Session {
                 if self.may_have_defined() {
                     self.read_definitions().await?;
                 }
+                self.see_temporary().await?;
                 self.look_for_user_schema();
                 self.plan_now(sql, parameter_types).map_err(Failure::from)
             }
@@ -222,14 +231,17 @@ impl Session {
         parameter_types: &[u32],
     ) -> Result<Planned, pgherd_router::Rejection> {
         let sharding = self.sharding();
-        let catalog = self.catalog();
+        let catalog = match self.temporary.catalog() {
+            Some(catalog) => Arc::clone(catalog),
+            None => self.catalog(),
+        };
         let overrides = self.settings.overrides();
         let context = PlanContext {
             sharding: &sharding,
             rules_version: self.rules.version,
             catalog: &catalog,
             database: self.database.name(),
-            search_path: &self.search_path(),
+            search_path: &self.search_path(&catalog),
             backslash: self.backslash(),
             role: self.settings.value("role").unwrap_or(&self.user_name),
             settings: SettingsDigest::of(|name| self.settings.value(name)),
@@ -264,22 +276,27 @@ impl Session {
 
     /// The schemas in which an unqualified name is looked for. `"$user"` counts only where there is such a schema, as in Postgres:
     /// a table is created in the first one.
-    fn search_path(&self) -> Vec<Box<str>> {
+    fn search_path(&self, catalog: &Catalog) -> Vec<Box<str>> {
         let own = self.user_schema.1.then(|| self.user_name.clone());
-        match self.settings.value("search_path") {
-            None => own.into_iter().chain(["public".into()]).collect(),
-            Some(path) => path
-                .split('\u{0}')
-                .filter(|schema| !schema.is_empty())
-                .filter_map(|schema| {
-                    if schema == "$user" {
-                        own.clone()
-                    } else {
-                        Some(schema.into())
-                    }
-                })
-                .collect(),
-        }
+        let schemas: Vec<Box<str>> = match self.settings.value("search_path") {
+            None => catalog.settings().search_path.clone(),
+            Some(path) => path.split('\u{0}').map(Into::into).collect(),
+        };
+        // Postgres looks there first, unless the path names it
+        let temporary = self.temporary.catalog().is_some()
+            && !schemas.iter().any(|schema| **schema == *TEMPORARY_SCHEMA);
+        let first = temporary.then(|| TEMPORARY_SCHEMA.into());
+        let named = schemas
+            .into_iter()
+            .filter(|schema| !schema.is_empty())
+            .filter_map(|schema| {
+                if *schema == *"$user" {
+                    own.clone()
+                } else {
+                    Some(schema)
+                }
+            });
+        first.into_iter().chain(named).collect()
     }
 
     /// Finds out, once for each catalog, whether the user has a schema of its own name with anything in it.

@@ -28,6 +28,7 @@ use crate::request::{Request, RequestReader};
 use crate::script::Script;
 use crate::settings::Settings;
 use crate::statements::Statements;
+use crate::temporary::Temporary;
 use crate::tokens::Tokens;
 use crate::transaction::Block;
 use crate::transaction::quoted;
@@ -46,6 +47,8 @@ pub struct Session {
     pub(crate) statements: Statements,
     /// The shard on which a cursor was declared.
     pub(crate) cursors: HashMap<Box<str>, ShardId>,
+    /// The client's temporary tables.
+    pub(crate) temporary: Temporary,
     pub(crate) tokens: Tokens,
     pub(crate) legs: Legs,
     pub(crate) block: Option<Block>,
@@ -92,6 +95,7 @@ impl Session {
             settings: Settings::default(),
             statements: Statements::default(),
             cursors: HashMap::new(),
+            temporary: Temporary::default(),
             tokens: Tokens::default(),
             legs: Legs::default(),
             block: None,

@@ -2,7 +2,7 @@
 //!
 //! Owns relations, functions, operators and types of one database, as its home shard has them, and
 //! how the other shards' OIDs translate; never reads a server ([`reading`] makes one of what others
-//! have read) and never sees temporary tables. What control publishes holds what is committed; a session whose open
+//! have read) and sees temporary tables only where a session adds its own ([`Catalog::with_temporary`]). What control publishes holds what is committed; a session whose open
 //! block ran DDL has a catalog of its own until the block's end. Lookups take `&str` and allocate nothing. Main type: [`Catalog`].
 
 mod builder;
@@ -91,6 +91,22 @@ impl Catalog {
     /// A catalog that knows nothing, of version 0: what there is before the first one was read.
     pub fn empty() -> Self {
         Self::builder().build()
+    }
+
+    /// The same with the temporary relations of one session besides, under a version of its own. They are found by name only.
+    pub fn with_temporary(
+        &self,
+        relations: impl IntoIterator<Item = Relation>,
+        version: u64,
+    ) -> Self {
+        let mut catalog = Self {
+            version,
+            ..self.clone()
+        };
+        for relation in relations {
+            catalog.relations.replace(relation);
+        }
+        catalog
     }
 
     /// Rises with every change that control sees. No two catalogs of a database have the same one: a catalog of an open block
