@@ -504,3 +504,63 @@ async fn a_parameter_is_read_as_the_type_that_the_server_gives_it() {
         .unwrap_err();
     assert_eq!(sqlstate(&unsound), "42703");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_mean_what_the_role_s_own_search_path_makes_them_mean() {
+    let cluster = TestCluster::new().shards(3).shop().start().await;
+    let before = cluster.connect("app").await;
+    for id in 0..12 {
+        before
+            .batch_execute(&format!("INSERT INTO users (id) VALUES ({id})"))
+            .await
+            .unwrap();
+    }
+    // behind the proxy's back, on the home shard: a table that a search path may put before the sharded one
+    for statement in [
+        "CREATE SCHEMA other AUTHORIZATION app",
+        "CREATE TABLE other.users (id bigint)",
+        "INSERT INTO other.users SELECT generate_series(1, 5)",
+        "GRANT SELECT ON other.users TO app",
+    ] {
+        cluster.shard(0).primary().sql(statement).await.unwrap();
+    }
+    for shard in cluster.herd().shards() {
+        shard
+            .primary()
+            .sql("ALTER ROLE app SET search_path = other, public")
+            .await
+            .unwrap();
+    }
+    let count = "SELECT count(*) FROM users";
+    // who was there keeps what it began with
+    let refused = before.batch_execute(count).await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000");
+    // who comes once the change is known begins with it, on whichever connection
+    let mut tries = 0;
+    loop {
+        let after = cluster.connect("app").await;
+        if let Ok(messages) = after.simple_query(count).await {
+            assert!(
+                messages.iter().any(|message| matches!(
+                    message,
+                    tokio_postgres::SimpleQueryMessage::Row(row) if row.get(0) == Some("5")
+                )),
+                "{messages:?}"
+            );
+            after
+                .batch_execute("SET search_path = public")
+                .await
+                .unwrap();
+            let refused = after.batch_execute(count).await.unwrap_err();
+            assert_eq!(sqlstate(&refused), "0A000");
+            after.batch_execute("RESET search_path").await.unwrap();
+            after.batch_execute(count).await.unwrap();
+            break;
+        }
+        tries += 1;
+        assert!(tries < 100, "the change is not noticed");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let still = before.batch_execute(count).await.unwrap_err();
+    assert_eq!(sqlstate(&still), "0A000");
+}

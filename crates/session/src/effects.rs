@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
-use crate::session::Session;
+use crate::session::{Session, known_form, set_config};
 use crate::statements::Statement;
 use crate::transaction::quoted;
 
@@ -175,7 +175,9 @@ impl Session {
             return;
         };
         let value = match &setting.value {
-            SettingValue::Default => self.startup_value(name).map(str::to_owned),
+            SettingValue::Default => self
+                .startup_value(name)
+                .map(|value| known_form(name, value)),
             SettingValue::Texts(texts) => Some(texts.join("\u{0}")),
             SettingValue::Opaque => None,
         };
@@ -192,7 +194,20 @@ impl Session {
         {
             self.registration.set_application_name(&texts.join(","));
         }
-        self.note_change(name, text, node);
+        let startup = match setting.value {
+            SettingValue::Default => self
+                .startup_value(name)
+                .map(|value| set_config(name, value)),
+            SettingValue::Texts(_) | SettingValue::Opaque => None,
+        };
+        match startup {
+            None => self.note_change(name, text, node),
+            // the server went back to its own default, and a client's is what it began with
+            Some(again) => {
+                self.note_change(name, &again, node);
+                self.legs.at(node).forget_settings();
+            }
+        }
     }
 
     /// A session-level change that one server has carried out: every other one that serves this client gets it too.

@@ -145,6 +145,11 @@ impl Leg {
         self.settings_version = Some(version);
     }
 
+    /// It is to be brought to the client's settings anew.
+    pub fn forget_settings(&mut self) {
+        self.settings_version = None;
+    }
+
     /// Whether it has the settings of this version.
     pub fn settings_are(&self, version: u64) -> bool {
         self.settings_version == Some(version)

@@ -265,7 +265,10 @@ impl Session {
     fn backslash(&self) -> BackslashReading {
         let off = match self.settings.value("standard_conforming_strings") {
             Some(value) => is_off(value),
-            None => !self.catalog().settings().standard_conforming_strings,
+            None => !self
+                .catalog()
+                .settings()
+                .standard_conforming_strings_of(&self.user.name),
         };
         if off {
             BackslashReading::Escape
@@ -279,7 +282,7 @@ impl Session {
     fn search_path(&self, catalog: &Catalog) -> Vec<Box<str>> {
         let own = self.user_schema.1.then(|| self.user_name.clone());
         let schemas: Vec<Box<str>> = match self.settings.value("search_path") {
-            None => catalog.settings().search_path.clone(),
+            None => catalog.settings().search_path_of(&self.user.name).to_vec(),
             Some(path) => path.split('\u{0}').map(Into::into).collect(),
         };
         // Postgres looks there first, unless the path names it

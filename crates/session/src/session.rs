@@ -120,6 +120,7 @@ impl Session {
     }
 
     async fn serve(&mut self) {
+        self.fix_search_path().await;
         loop {
             let ended = match self.next_request().await {
                 Ok(Request::Terminate) => return,
@@ -330,13 +331,32 @@ impl Session {
             // clients spell names as they like, and SET's are in lower case
             let known = name.to_ascii_lowercase();
             self.settings.know(&known, Some(&known_form(&known, value)));
-            let text = format!(
-                "SELECT pg_catalog.set_config({}, {}, false)",
-                quoted_text(name),
-                quoted_text(value)
-            );
+            let text = set_config(name, value);
             self.settings.record(name, &text);
         }
+    }
+
+    /// On a sharded database plans rely on what names mean, so every server is told the search path, though it may be only what a
+    /// new session begins with: ALTER ROLE reaches connections at different times.
+    async fn fix_search_path(&mut self) {
+        let given = self.startup_value("search_path").is_some();
+        if given || self.sharding().is_unsharded() {
+            return;
+        }
+        if self.catalog_version() == 0 {
+            self.reload_catalog().await;
+        }
+        let catalog = self.catalog();
+        let path: Vec<String> = catalog
+            .settings()
+            .search_path_of(&self.user.name)
+            .iter()
+            .map(|schema| quoted(schema))
+            .collect();
+        self.startup_settings
+            .push(("search_path".into(), path.join(", ").into()));
+        self.settings.clear();
+        self.begin_settings();
     }
 
     /// The settings of the startup message, and none besides.
@@ -409,7 +429,7 @@ fn is_utf8(encoding: &str) -> bool {
 }
 
 /// A setting's value as [`Settings::value`] gives it: the members of a list apart.
-fn known_form(name: &str, value: &str) -> String {
+pub fn known_form(name: &str, value: &str) -> String {
     if name != "search_path" {
         return value.to_owned();
     }
@@ -427,6 +447,15 @@ fn known_form(name: &str, value: &str) -> String {
         })
         .collect();
     members.join("\u{0}")
+}
+
+/// What puts a setting in force as a startup message does.
+pub fn set_config(name: &str, value: &str) -> String {
+    format!(
+        "SELECT pg_catalog.set_config({}, {}, false)",
+        quoted_text(name),
+        quoted_text(value)
+    )
 }
 
 /// A string literal that reads the same whatever standard_conforming_strings is.

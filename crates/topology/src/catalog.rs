@@ -63,11 +63,39 @@ pub struct ServerSettings {
     pub version_num: u32,
     /// `server_encoding`. Text keys hash as bytes of this encoding.
     pub encoding: Box<str>,
-    /// `search_path` as the database gives it to a new session, before `$user` is resolved; a role
-    /// may have its own.
+    /// `search_path` as the database gives it to a new session, before `$user` is resolved.
     pub search_path: Vec<Box<str>>,
     /// What `standard_conforming_strings` is in a new session.
     pub standard_conforming_strings: bool,
+    /// What ALTER ROLE has set for some roles in this database instead.
+    pub roles: HashMap<Box<str>, RoleSettings>,
+}
+
+/// The settings that a role's new sessions begin with, where it has its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleSettings {
+    /// `search_path`, before `$user` is resolved.
+    pub search_path: Option<Vec<Box<str>>>,
+    /// `standard_conforming_strings`
+    pub standard_conforming_strings: Option<bool>,
+}
+
+impl ServerSettings {
+    /// The `search_path` of a role's new session, before `$user` is resolved.
+    pub fn search_path_of(&self, role: &str) -> &[Box<str>] {
+        self.roles
+            .get(role)
+            .and_then(|settings| settings.search_path.as_deref())
+            .unwrap_or(&self.search_path)
+    }
+
+    /// The `standard_conforming_strings` of a role's new session.
+    pub fn standard_conforming_strings_of(&self, role: &str) -> bool {
+        self.roles
+            .get(role)
+            .and_then(|settings| settings.standard_conforming_strings)
+            .unwrap_or(self.standard_conforming_strings)
+    }
 }
 
 impl Default for ServerSettings {
@@ -78,6 +106,7 @@ impl Default for ServerSettings {
             encoding: "UTF8".into(),
             search_path: vec!["$user".into(), "public".into()],
             standard_conforming_strings: true,
+            roles: HashMap::new(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub use address::{Address, AddressError};
 pub use catalog::{
     Catalog, CatalogBuilder, Collation, Column, ColumnDefault, CompositeField, ForeignKey,
     Function, FunctionKind, OidMap, Operator, Persistence, ReferentialAction, Relation,
-    RelationKind, ServerSettings, TypeInfo, TypeKind, UniqueKey, Volatility,
+    RelationKind, RoleSettings, ServerSettings, TypeInfo, TypeKind, UniqueKey, Volatility,
 };
 pub use hash::{bucket_of, combine_hash, combine_hashes};
 pub use ids::{BucketId, Epoch, Lsn, LsnError, NodeId, ShardId};

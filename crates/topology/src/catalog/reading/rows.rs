@@ -274,9 +274,19 @@ pub(super) fn setting(row: &Row<'_>, settings: &mut ServerSettings) -> Result<()
     settings.version_num = row.number(1)?;
     settings.encoding = row.text(2)?.into();
     let value = row.optional(4).unwrap_or_default();
-    match row.text(3)? {
-        "search_path" => settings.search_path = identifiers(value),
-        "standard_conforming_strings" => settings.standard_conforming_strings = value != "off",
+    match (row.text(3)?, row.optional(5)) {
+        ("search_path", None) => settings.search_path = identifiers(value),
+        ("search_path", Some(role)) => {
+            let of_role = settings.roles.entry(role.into()).or_default();
+            of_role.search_path = Some(identifiers(value));
+        }
+        ("standard_conforming_strings", None) => {
+            settings.standard_conforming_strings = value != "off";
+        }
+        ("standard_conforming_strings", Some(role)) => {
+            let of_role = settings.roles.entry(role.into()).or_default();
+            of_role.standard_conforming_strings = Some(value != "off");
+        }
         _ => {}
     }
     Ok(())

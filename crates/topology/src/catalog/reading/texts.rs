@@ -52,15 +52,20 @@ fn literal(text: &str) -> String {
 }
 
 /// What a new session would find, though ours has settings of its own: those of the login's role are left out, since clients
-/// have other roles.
+/// have other roles. The settings of each role follow, the more particular ones last.
 pub const SETTINGS: &str = "SELECT 'setting', current_setting('server_version_num')::int, current_setting('server_encoding'), \
   s.name, CASE WHEN EXISTS (SELECT 1 FROM pg_db_role_setting o, unnest(o.setconfig) c WHERE o.setrole = (SELECT oid FROM pg_roles WHERE rolname = session_user) \
       AND c LIKE s.name || '=%') \
     THEN coalesce((SELECT substr(c, length(s.name) + 2) FROM pg_db_role_setting o, unnest(o.setconfig) c \
         WHERE o.setrole = 0 AND o.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
         AND c LIKE s.name || '=%' ORDER BY o.setdatabase DESC LIMIT 1), s.boot_val) \
-    ELSE s.reset_val END \
-  FROM pg_settings s WHERE s.name IN ('search_path', 'standard_conforming_strings')";
+    ELSE s.reset_val END, NULL::name \
+  FROM pg_settings s WHERE s.name IN ('search_path', 'standard_conforming_strings') \
+  UNION ALL (SELECT 'setting', current_setting('server_version_num')::int, current_setting('server_encoding'), \
+    split_part(c, '=', 1), substr(c, strpos(c, '=') + 1), r.rolname \
+  FROM pg_db_role_setting o JOIN pg_roles r ON r.oid = o.setrole, unnest(o.setconfig) c \
+  WHERE o.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
+    AND split_part(c, '=', 1) IN ('search_path', 'standard_conforming_strings') ORDER BY o.setdatabase)";
 
 /// Temporary and toast relations are of nobody's concern.
 const RELATIONS: &str = "SELECT 'relation', c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, \
