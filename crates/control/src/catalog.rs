@@ -7,7 +7,7 @@
 //! DDL that did not come through this proxy is noticed by a digest of the system catalogs, asked once a second.
 
 mod digest;
-mod read;
+pub(crate) mod read;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,7 +11,7 @@
 //! - [`catalog`]: reads the system catalogs, compares the shards, notices DDL.
 //! - `commit_log`, `recovery`: the two halves of committing over shards that are not the session's.
 //! - [`state_store`]: what outlives a restart.
-//! - [`rows`]: looks for rows on the wrong shard.
+//! - [`keys`]: whether rows can be placed by the tables' keys; [`rows`]: looks for rows on the wrong shard.
 //!
 //! # Rights of the control login
 //! CONNECT and CREATE on the database (for the schema `pgherd`, once), `pg_monitor` (to see at once which timeline a
@@ -26,6 +26,7 @@ mod commit_log;
 pub mod control;
 pub mod error;
 mod health;
+pub mod keys;
 mod lag;
 mod login;
 mod monitor;
@@ -41,6 +42,7 @@ mod tls;
 pub use catalog::CatalogReloader;
 pub use control::Control;
 pub use error::ControlError;
+pub use keys::{KeyTrouble, check_keys};
 pub use rows::{MisplacedRows, check_rows};
 pub use settings::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings};
 pub use state_store::{FileStore, MemoryStore, Origin, Reign, State, StateStore, StoredState};

@@ -4,7 +4,6 @@
 //! uses too, for every function. Never moves a row. Main function: [`check_rows`].
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use futures_core::Stream;
 use pgherd_topology::{
@@ -14,7 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use crate::error::ControlError;
-use crate::login::{OpenConnection, Server};
+use crate::login::Server;
 use crate::servers::Servers;
 use crate::settings::ControlSettings;
 
@@ -55,7 +54,7 @@ pub async fn check_rows(settings: &ControlSettings) -> Result<Vec<MisplacedRows>
     let sharding = &settings.sharding;
     let mut misplaced = Vec::new();
     for (shard, shard_settings) in sharding.shard_ids().zip(&settings.shards) {
-        let (server, connection) = open_primary(&servers, shard, &shard_settings.name).await?;
+        let (server, connection) = servers.find_primary(shard, &shard_settings.name).await?;
         let patience = server.patience();
         let unhurried = connection.batch_execute("SET statement_timeout = 0");
         server
@@ -72,40 +71,6 @@ pub async fn check_rows(settings: &ControlSettings) -> Result<Vec<MisplacedRows>
         }
     }
     Ok(misplaced)
-}
-
-async fn open_primary(
-    servers: &Servers,
-    shard: ShardId,
-    name: &str,
-) -> Result<(Arc<Server>, OpenConnection), ControlError> {
-    let mut primary = None;
-    for server in servers.iter().filter(|server| server.shard == shard) {
-        let connection = match server.open().await {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "looking for the primary");
-                continue;
-            }
-        };
-        let asked = connection.query_one("SELECT pg_is_in_recovery()", &[]);
-        let row = server
-            .within(server.patience(), "say whether it is in recovery", asked)
-            .await?;
-        let standby: bool = row.try_get(0).map_err(|error| {
-            server.unexpected("say whether it is in recovery", error.to_string())
-        })?;
-        if !standby {
-            // Which of two is right is for the running proxy to know; here a wrong one could only mislead.
-            if primary.is_some() {
-                return Err(ControlError::NoPrimary {
-                    shard: format!("{name} (several servers claim to be it)").into(),
-                });
-            }
-            primary = Some((Arc::clone(server), connection));
-        }
-    }
-    primary.ok_or_else(|| ControlError::NoPrimary { shard: name.into() })
 }
 
 /// The types of the key's columns, domains looked through; `None` where the table does not exist.

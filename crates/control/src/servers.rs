@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pgherd_topology::{Epoch, Health, NodeId, ShardId, Topology};
 
 use crate::error::ControlError;
-use crate::login::Server;
+use crate::login::{OpenConnection, Server};
 use crate::settings::ControlSettings;
 
 /// The servers of one database, by [`NodeId`].
@@ -55,6 +55,41 @@ impl Servers {
             .ok_or_else(name)?;
         let server = self.0.get(primary.id.index()).ok_or_else(name)?;
         Ok((server, state.map_or(Epoch(0), |state| state.epoch)))
+    }
+
+    /// Asks a shard's servers which of them is the primary, where no monitor runs that would know.
+    pub(crate) async fn find_primary(
+        &self,
+        shard: ShardId,
+        name: &str,
+    ) -> Result<(Arc<Server>, OpenConnection), ControlError> {
+        let mut primary = None;
+        for server in self.iter().filter(|server| server.shard == shard) {
+            let connection = match server.open().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::warn!(%error, "looking for the primary");
+                    continue;
+                }
+            };
+            let asked = connection.query_one("SELECT pg_is_in_recovery()", &[]);
+            let row = server
+                .within(server.patience(), "say whether it is in recovery", asked)
+                .await?;
+            let standby: bool = row.try_get(0).map_err(|error| {
+                server.unexpected("say whether it is in recovery", error.to_string())
+            })?;
+            if !standby {
+                // Which of two is right is for the running proxy to know; here a wrong one could only mislead.
+                if primary.is_some() {
+                    return Err(ControlError::NoPrimary {
+                        shard: format!("{name} (several servers claim to be it)").into(),
+                    });
+                }
+                primary = Some((Arc::clone(server), connection));
+            }
+        }
+        primary.ok_or_else(|| ControlError::NoPrimary { shard: name.into() })
     }
 
     /// Ends the pooled connections.

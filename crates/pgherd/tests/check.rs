@@ -88,6 +88,27 @@ async fn servers_and_rows_are_looked_at() {
     }
     let found = check_rows(&loaded.config).await.unwrap();
     assert_eq!(found.errors, Vec::<String>::new());
+    let found = check_servers(&loaded.config).await.unwrap();
+    assert_eq!(found.errors, Vec::<String>::new());
+    // a key whose type is no key's on one shard
+    let first = herd.shards()[0].primary();
+    let change =
+        "ALTER TABLE users DROP CONSTRAINT users_pkey, ALTER id TYPE point USING point(id, id)";
+    first.sql(change).await.unwrap();
+    let found = check_servers(&loaded.config).await.unwrap();
+    assert!(
+        found
+            .errors
+            .iter()
+            .any(|error| error.contains("whose type cannot be one"))
+            && found
+                .errors
+                .iter()
+                .any(|error| error.contains("not defined alike")),
+        "{found:?}"
+    );
+    let back = "ALTER TABLE users ALTER id TYPE bigint USING id[0]::bigint, ADD PRIMARY KEY (id)";
+    first.sql(back).await.unwrap();
     // the same rows on both: each is misplaced on one of them
     for shard in herd.shards() {
         shard

@@ -15,7 +15,7 @@ use crate::login::{Lease, Server};
 const ACTION: &str = "read the catalog";
 
 /// Reads one server; `compared` are the tables that shards must agree on.
-pub(super) async fn read(
+pub(crate) async fn read(
     server: &Server,
     compared: &[RelationName],
     bound: Duration,

@@ -55,21 +55,7 @@ async fn check_database(
         ));
         return Ok(());
     }
-    let settings = ControlSettings {
-        database: database.name.clone(),
-        login: translate::control_login(database)?,
-        shards: database
-            .shards
-            .iter()
-            .map(|shard| translate::shard_settings(database, shard))
-            .collect(),
-        sharding: Arc::new(placement::sharding(database, state)?),
-        herd: state.herd(&database.name),
-        proxy: ProxyId(rand::random()),
-        in_flight: InFlight::default(),
-        state: Arc::clone(state),
-        pace: Pace::default(),
-    };
+    let settings = control_settings(database, state)?;
     match pgherd_control::check_rows(&settings).await {
         Ok(misplaced) if misplaced.is_empty() => {
             findings.line(format!(
@@ -102,4 +88,29 @@ fn describe(database: &Database, rows: &MisplacedRows) -> String {
         rows.shard_name,
         samples.join(", ")
     )
+}
+
+/// What a look at the servers takes, without a control plane that runs.
+///
+/// # Errors
+/// [`AssembleError`] where a certificate cannot be read, or the stored buckets do not fit.
+pub(super) fn control_settings(
+    database: &Database,
+    state: &Arc<State>,
+) -> Result<ControlSettings, AssembleError> {
+    Ok(ControlSettings {
+        database: database.name.clone(),
+        login: translate::control_login(database)?,
+        shards: database
+            .shards
+            .iter()
+            .map(|shard| translate::shard_settings(database, shard))
+            .collect(),
+        sharding: Arc::new(placement::sharding(database, state)?),
+        herd: state.herd(&database.name),
+        proxy: ProxyId(rand::random()),
+        in_flight: InFlight::default(),
+        state: Arc::clone(state),
+        pace: Pace::default(),
+    })
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pgherd_control::{KeyTrouble, MemoryStore, State};
 use pgherd_pool::{Pools, Target, UserLogin};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_topology::{Epoch, NodeId, NodeState, ShardId};
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::Findings;
 use super::probe::{Look, ProbeError, look};
+use super::rows::control_settings;
 use crate::config::settings::{Config, Database, Login, Server, Shard};
 use crate::serve::{AssembleError, translate};
 
@@ -89,6 +91,7 @@ async fn check_database(database: &Database, findings: &mut Findings) -> Result<
         }
     }
     check_shards(database, &seen, findings);
+    check_keys(database, findings).await?;
     check_users(database, &seen, findings).await
 }
 
@@ -206,6 +209,25 @@ fn check_shards(database: &Database, seen: &[Seen<'_>], findings: &mut Findings)
             ));
         }
     }
+}
+
+/// Looks at the sharded tables' keys, as far as the tables exist.
+async fn check_keys(database: &Database, findings: &mut Findings) -> Result<(), AssembleError> {
+    if database.sharding.tables.is_empty() {
+        return Ok(());
+    }
+    // where buckets lie does not matter to keys, so that nothing need be stored yet
+    let (state, _) = State::load_or_create(Box::new(MemoryStore::default()))?;
+    let settings = control_settings(database, &Arc::new(state))?;
+    match pgherd_control::check_keys(&settings).await {
+        Ok(troubles) => {
+            for KeyTrouble { table, what } in troubles {
+                findings.error(format!("{}: table {table} {what}", database.name));
+            }
+        }
+        Err(error) => findings.error(format!("{}: {error}", database.name)),
+    }
+    Ok(())
 }
 
 /// Tries what clients' queries will log in with on each primary.
