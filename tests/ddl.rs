@@ -461,3 +461,39 @@ async fn the_statements_of_an_orm_pass_from_the_connection_to_the_migration() {
     assert_eq!(exists(&cluster, "django_migrations").await, ["t", "f", "f"]);
     assert_eq!(prepared(&cluster).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_for_all_shards_is_timed_on_each() {
+    let cluster = TestCluster::new().shards(3).shop().start().await;
+    let client = cluster.connect("app").await;
+    let messages = client
+        .simple_query("EXPLAIN (ROUTE, ANALYZE) INSERT INTO countries VALUES ('fr', 'France')")
+        .await
+        .unwrap();
+    let legs: Vec<&str> = messages
+        .iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        })
+        .filter(|line| line.starts_with("Leg: "))
+        .collect();
+    assert_eq!(legs.len(), 3, "{legs:?}");
+    for (leg, server) in legs.iter().zip(["s0 on s0a", "s1 on s1a", "s2 on s2a"]) {
+        assert!(leg.contains(server) && leg.ends_with(" ms"), "{leg}");
+    }
+    let copies = cluster
+        .on_each_primary("SELECT name FROM countries WHERE code = 'fr'")
+        .await;
+    assert_eq!(copies, ["France"; 3]);
+    // a view over what only the home shard has is made there
+    client
+        .batch_execute("CREATE SEQUENCE counter; ")
+        .await
+        .unwrap();
+    client
+        .batch_execute("CREATE VIEW next_number AS SELECT nextval('counter') AS n")
+        .await
+        .unwrap();
+    assert_eq!(exists(&cluster, "next_number").await, ["t", "f", "f"]);
+}

@@ -26,9 +26,9 @@ pub enum Action {
     },
     /// SAVEPOINT name
     Savepoint(Box<str>),
-    /// RELEASE [SAVEPOINT] name
+    /// `RELEASE [SAVEPOINT] name`
     Release(Box<str>),
-    /// ROLLBACK TO [SAVEPOINT] name
+    /// `ROLLBACK TO [SAVEPOINT] name`
     RollbackTo(Box<str>),
     /// SET TRANSACTION and SET SESSION CHARACTERISTICS AS TRANSACTION
     SetTransaction(TransactionScope, TransactionModes),

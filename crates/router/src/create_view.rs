@@ -86,7 +86,8 @@ fn definition(
         }
         let mut below = Below {
             sharded: false,
-            home: false,
+            // a sequence and its like are there only
+            home: survey.census.functions.home_only.is_some(),
         };
         for table in &survey.tables {
             match table.kind {

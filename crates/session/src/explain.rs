@@ -2,14 +2,18 @@
 //!
 //! Owns: the lines. Never does: planning other than a real request would. Main function: [`Session::explain_route`].
 
-use pgherd_router::{Access, ParameterSource, Planned, Values};
-use pgherd_topology::{Role, ShardId};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use pgherd_router::{Access, ParameterSource, Planned, Values};
+use pgherd_topology::{NodeId, Role, ShardId};
 
 use crate::failure::{Failure, not_supported};
 use crate::own::Trouble;
 use crate::route::{Place, Route};
+use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
+use crate::simple::definition;
 
 impl Session {
     /// The lines of an explanation. The statement is planned as it would be by itself.
@@ -113,12 +117,16 @@ impl Session {
         shards: &[ShardId],
         lines: &mut Vec<String>,
     ) -> Result<(), Failure> {
-        if !matches!(route.place, Place::Any | Place::Shard(_)) {
-            return Err(not_supported(
-                "EXPLAIN (ROUTE, ANALYZE) runs statements of one shard only",
-                "This one reaches every shard, or none.",
-                "Leave ANALYZE out.",
-            ));
+        match route.place {
+            Place::Any | Place::Shard(_) => {}
+            Place::All => return self.analyze_everywhere(sql, planned, lines).await,
+            Place::Nowhere | Place::EachInTurn => {
+                return Err(not_supported(
+                    "EXPLAIN (ROUTE, ANALYZE) runs what reaches one shard, or all of them in one transaction",
+                    "This statement reaches none, or one after the other.",
+                    "Leave ANALYZE out.",
+                ));
+            }
         }
         let Some(&shard) = shards.first() else {
             return Ok(());
@@ -149,6 +157,47 @@ impl Session {
             answer.rows,
             took.as_secs_f64() * 1000.0
         ));
+        Ok(())
+    }
+
+    /// Runs a statement on every shard, all or none; the last leg's time has the commit in it.
+    async fn analyze_everywhere(
+        &mut self,
+        sql: &str,
+        planned: &Planned,
+        lines: &mut Vec<String>,
+    ) -> Result<(), Failure> {
+        let statements = &planned.plan.statements;
+        self.check_writer_everywhere(statements)?;
+        let definitions: Vec<_> = statements.iter().filter_map(definition).cloned().collect();
+        let begun: Mutex<Vec<(String, String, Instant)>> = Mutex::default();
+        let queue = |session: &mut Self, node: NodeId, script: &mut Script| {
+            let sharding = session.sharding();
+            let leg = session.legs.at(node);
+            let shard = sharding.shard_name(leg.shard).to_owned();
+            let server = leg.connection.server().name.to_string();
+            let now = Instant::now();
+            begun
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((shard, server, now));
+            leg.queue_query(sql)?;
+            script.expect(Reply::Query, Audience::Client);
+            Ok(())
+        };
+        let (_, outcome) = self.everywhere(&definitions, queue).await?;
+        if let Some(error) = outcome.error {
+            return Err(error.into());
+        }
+        for statement in statements {
+            self.note_catalog(statement);
+        }
+        let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ends = begun.iter().skip(1).map(|(_, _, next)| *next);
+        for ((shard, server, start), end) in begun.iter().zip(ends.chain([Instant::now()])) {
+            let took = end.duration_since(*start).as_secs_f64() * 1000.0;
+            lines.push(format!("Leg: {shard} on {server}, {took:.3} ms"));
+        }
         Ok(())
     }
 }

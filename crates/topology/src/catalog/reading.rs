@@ -1,14 +1,14 @@
-//! From the rows of the system catalogs to a [`Catalog`], wherever the rows were read.
+//! From the rows of the system catalogs to a catalog, wherever the rows were read.
 //!
 //! Owns the queries' texts, the conversion of their rows and the assembly of all shards' readings. Pure: control reads
 //! the servers on connections of its own, a session reads the catalogs as its open transaction sees them; both run
 //! these texts and hand the rows to a [`Reader`]. Main types: [`Reading`], [`Reader`].
 //!
 //! # Layout
-//! - [`texts`]: the queries. Each row's first column tells which query it comes from.
-//! - [`rows`]: one row's columns, all of them text, as plain data.
-//! - [`expression`]: what the stored expressions call.
-//! - [`assemble`]: the one catalog of several readings.
+//! - `texts`: the queries. Each row's first column tells which query it comes from.
+//! - `rows`: one row's columns, all of them text, as plain data.
+//! - `expression`: what the stored expressions call.
+//! - `assemble`: the one catalog of several readings.
 
 mod assemble;
 mod expression;
