@@ -7,7 +7,7 @@
 //! - [`registry`], [`limits`]: who is connected, what each holds, and how many there may be.
 //! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
-//! - `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
+//! - `taking`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
 //! - `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
@@ -56,6 +56,7 @@ mod session;
 mod settings;
 mod simple;
 mod statements;
+mod taking;
 mod temporary;
 mod tokens;
 mod transaction;

@@ -246,7 +246,7 @@ impl Session {
         let topology = self.topology();
         let mut participants = Vec::with_capacity(writers.len());
         for &node in writers {
-            let shard = crate::legs::shard_state(&topology, self.legs.at(node).shard)?;
+            let shard = crate::taking::shard_state(&topology, self.legs.at(node).shard)?;
             participants.push(Participant {
                 node,
                 shard: shard.name.clone(),

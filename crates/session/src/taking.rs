@@ -1,0 +1,405 @@
+//! Taking a server connection for a request: which server, with what settings, in which block.
+//!
+//! Owns: choosing the server by role and by what the client has seen, waiting for it, and bringing the connection to where the client is
+//! (settings, transaction). Never does: choosing the shard (router), or what a leg is used for (`attempt`, `everywhere`).
+//! Main function: [`Session::leg`].
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+
+use pgherd_pool::{Checkout, PoolError, Target};
+use pgherd_protocol::Target::Statement;
+use pgherd_protocol::{FrontendMessage, PgError, SqlState};
+use pgherd_router::Access;
+use pgherd_telemetry::ServerRole;
+use pgherd_topology::{NodeId, NodeState, Role, ShardId, ShardState, Topology};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::choose::{ReplicaChoice, replica};
+use crate::failure::Failure;
+use crate::legs::{Leg, Load, encode};
+use crate::oids::Translation;
+use crate::registry::HeldServer;
+use crate::script::{Audience, Reply};
+use crate::session::Session;
+use crate::settings::WantedRole;
+
+/// How long a read waits for a replica that is nearly there before it goes to the primary.
+const NEARLY_THERE: Duration = Duration::from_millis(5);
+
+/// How long the next sample of a server takes to come, and then some.
+const NEXT_SAMPLE: Duration = Duration::from_millis(40);
+/// So many reads in a row go to the primary before one waits for the next sample.
+const READS_BEFORE_WAITING: u32 = 8;
+
+/// How often a checkout is tried again with a newer topology.
+const SUPERSEDED_TRIES: u32 = 5;
+
+/// Why no connection was lent.
+enum NotLent {
+    /// The server cannot be reached: another may.
+    Unreachable(PoolError),
+    /// The topology has moved on.
+    Superseded(PoolError),
+    /// Another reason, or no server of this kind.
+    Refused(Failure),
+}
+
+impl From<PoolError> for NotLent {
+    fn from(error: PoolError) -> Self {
+        if error.is_superseded() {
+            Self::Superseded(error)
+        } else if error.is_server_unreachable() {
+            Self::Unreachable(error)
+        } else {
+            Self::Refused(error.into())
+        }
+    }
+}
+
+impl From<Failure> for NotLent {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+impl From<NotLent> for Failure {
+    fn from(not_lent: NotLent) -> Self {
+        match not_lent {
+            NotLent::Unreachable(error) | NotLent::Superseded(error) => error.into(),
+            NotLent::Refused(failure) => failure,
+        }
+    }
+}
+
+impl Session {
+    /// A connection to the server of `shard` that a request with this access goes to, with the client's settings and in its block.
+    /// The messages that make it so are queued on it, their replies in the script.
+    ///
+    /// # Errors
+    /// 57P03 without a server, 53300 where the pool is exhausted, and what the server itself refuses.
+    pub(crate) async fn leg(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
+        let node = match self.held(shard) {
+            Some(node) => node,
+            None => {
+                let (node, role) = self.server(shard, access).await?;
+                match self.take(shard, node, role).await {
+                    Ok(()) => node,
+                    // a replica that cannot be reached is no reason to refuse a read
+                    Err(NotLent::Unreachable(_))
+                        if role == Role::Replica && !self.wants_replica() =>
+                    {
+                        let primary = self.primary(shard).await?;
+                        self.take(shard, primary, Role::Primary).await?;
+                        primary
+                    }
+                    Err(failure) => return Err(failure.into()),
+                }
+            }
+        };
+        self.apply_settings(node).await?;
+        self.close_statements(node)?;
+        self.join_block(node)?;
+        self.follow_catalog(node);
+        Ok(node)
+    }
+
+    /// A connection that was kept translates ids as the newest catalog has them.
+    fn follow_catalog(&mut self, node: NodeId) {
+        let version = self.catalog_version();
+        if self.legs.at(node).catalog_version == version {
+            return;
+        }
+        let catalog = self.catalog();
+        let leg = self.legs.at(node);
+        leg.translation = Translation::for_shard(&catalog, leg.shard);
+        leg.catalog_version = version;
+    }
+
+    /// The leg that must serve this shard, whatever the access: the block's, or one that holds what only it can hold.
+    fn held(&self, shard: ShardId) -> Option<NodeId> {
+        self.legs
+            .find(|leg| leg.shard == shard && leg.in_block)
+            .or_else(|| self.legs.find(|leg| leg.shard == shard && leg.sticky))
+    }
+
+    /// Chooses a server.
+    async fn server(&mut self, shard: ShardId, access: Access) -> Result<(NodeId, Role), Failure> {
+        let serializable = self
+            .settings
+            .value("default_transaction_isolation")
+            .is_some_and(|level| level.eq_ignore_ascii_case("serializable"));
+        // a replica does not do SERIALIZABLE
+        let reads_only = match &self.block {
+            Some(block) => block.read_only && !block.serializable.unwrap_or(serializable),
+            None => !serializable,
+        };
+        let wanted = self.settings.overrides().role;
+        let may_read = match wanted {
+            Some(WantedRole::Primary) => false,
+            Some(WantedRole::Replica) => true,
+            None => access == Access::Read && reads_only,
+        };
+        if may_read && let Some(found) = self.replica(shard, wanted).await? {
+            return Ok(found);
+        }
+        self.primary(shard).await.map(|node| (node, Role::Primary))
+    }
+
+    /// A replica that shows all that the client has seen; waits a little where one is nearly there.
+    async fn replica(
+        &mut self,
+        shard: ShardId,
+        wanted: Option<WantedRole>,
+    ) -> Result<Option<(NodeId, Role)>, Failure> {
+        let begun = Instant::now();
+        loop {
+            let topology = self.topology();
+            let state = shard_state(&topology, shard)?;
+            self.turn = self.turn.wrapping_add(1);
+            let patience = match replica(state, &self.database.reads(), &mut self.tokens, self.turn)
+            {
+                ReplicaChoice::Serves(node) => {
+                    self.reads_on_primary = 0;
+                    let role = if state.primary == Some(node) {
+                        Role::Primary
+                    } else {
+                        Role::Replica
+                    };
+                    return Ok(Some((node, role)));
+                }
+                ReplicaChoice::Behind => NEARLY_THERE,
+                // each read of the primary leaves a state that only a later sample can place: without a wait now and
+                // then a client that reads without pause would never leave the primary again
+                ReplicaChoice::Unsettled if self.reads_on_primary >= READS_BEFORE_WAITING => {
+                    NEXT_SAMPLE
+                }
+                ReplicaChoice::Unsettled | ReplicaChoice::None => Duration::ZERO,
+            };
+            if begun.elapsed() >= patience {
+                if wanted == Some(WantedRole::Replica) {
+                    return Err(no_server(
+                        state,
+                        "replica that shows all that this session has seen",
+                    ));
+                }
+                self.reads_on_primary = self.reads_on_primary.saturating_add(1);
+                return Ok(None);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The primary of a shard; waits a moment for one to be found.
+    pub(crate) async fn primary(&mut self, shard: ShardId) -> Result<NodeId, Failure> {
+        let deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
+        let mut changes = self.database.watch_topology();
+        loop {
+            {
+                let topology = changes.borrow_and_update().clone();
+                let state = shard_state(&topology, shard)?;
+                if let Some(primary) = state.primary {
+                    return Ok(primary);
+                }
+                if Instant::now() >= deadline {
+                    return Err(no_server(state, "primary"));
+                }
+            }
+            // a closed channel means that the database is being removed: the deadline ends the wait
+            if let Ok(Err(_)) = tokio::time::timeout_at(deadline, changes.changed()).await {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    pub(crate) fn wants_replica(&self) -> bool {
+        self.settings.overrides().role == Some(WantedRole::Replica)
+    }
+
+    /// Makes sure that a leg to this server is held. An answer that the topology has moved on meanwhile is met with the newer one.
+    async fn take(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), NotLent> {
+        if self.legs.get(node).is_some() {
+            return Ok(());
+        }
+        for _ in 1..SUPERSEDED_TRIES {
+            match self.check_out(shard, node, role).await {
+                Err(NotLent::Superseded(_)) => sleep(Duration::from_millis(1)).await,
+                result => return result,
+            }
+        }
+        self.check_out(shard, node, role).await
+    }
+
+    async fn check_out(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), NotLent> {
+        let topology = self.topology();
+        let state = shard_state(&topology, shard)?;
+        let server = state
+            .nodes
+            .iter()
+            .find(|server| server.id == node)
+            .ok_or_else(|| no_server(state, "server"))?;
+        let connection = self.lend(state, server).await?;
+        let catalog = self.catalog();
+        let translation = Translation::for_shard(&catalog, shard);
+        let held = self.registration.hold(HeldServer {
+            shard,
+            node,
+            pid: connection.pid(),
+            canceller: connection.canceller(),
+            pin: None,
+        });
+        let leg = Leg {
+            connection,
+            shard,
+            node,
+            role,
+            in_block: false,
+            sticky: false,
+            pinned: None,
+            translation,
+            catalog_version: catalog.version(),
+            settings_version: None,
+            closing: Vec::new(),
+            _load: Load::new(&server.load),
+            client: Arc::clone(self.registration.client()),
+            held,
+            metrics: self
+                .database
+                .metrics()
+                .route(&state.name, server_role(role)),
+        };
+        self.legs.push(leg);
+        Ok(())
+    }
+
+    /// Waits for a connection, or for the client to cancel the wait.
+    async fn lend(&self, state: &ShardState, server: &NodeState) -> Result<Checkout, NotLent> {
+        let target = Target::new(state, server);
+        let mut lending = pin!(self.database.pools().checkout(&self.user, &target, None));
+        // a connection that is at hand costs no look at the clock
+        let mut waits_since = None;
+        let lent = poll_fn(|context| {
+            let lent = lending.as_mut().poll(context);
+            if lent.is_pending() {
+                waits_since.get_or_insert_with(Instant::now);
+            }
+            lent
+        });
+        let lent = tokio::select! {
+            biased;
+            lent = lent => lent.map_err(NotLent::from),
+            () = self.registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            )
+            .into())),
+        };
+        if let Some(begun) = waits_since {
+            self.database.metrics().waited_for_checkout(begun.elapsed());
+        }
+        lent
+    }
+
+    /// Brings a connection to the client's settings. A setting that the server refuses ends the request: nothing runs under others.
+    async fn apply_settings(&mut self, node: NodeId) -> Result<(), Failure> {
+        let version = self.settings.version();
+        let leg = self.legs.at(node);
+        if leg.settings_version == Some(version) {
+            return Ok(());
+        }
+        let fresh = leg.settings_version.is_none();
+        let carried = self.settings.carried().map(Option::<&Arc<_>>::cloned);
+        if fresh && carried.as_ref() == Some(&leg.connection.carried) {
+            leg.has_settings(version);
+            return Ok(());
+        }
+        let mut text = match leg.connection.carried.take() {
+            Some(other) => other.undo.to_string(),
+            None => String::new(),
+        };
+        text += &self
+            .settings
+            .replay_from(leg.settings_version.unwrap_or(0))
+            .unwrap_or_default();
+        if text.is_empty() {
+            leg.has_settings(version);
+            return Ok(());
+        }
+        if fresh && carried.is_some() {
+            // a server that refuses some of it has done none of it, and is in a state that nobody wants
+            if let Err(trouble) = self.execute(node, &text).await {
+                self.legs.close(node);
+                return Err(trouble.into());
+            }
+            self.legs.at(node).connection.carried = carried.flatten();
+        } else {
+            leg.pin("settings");
+            self.execute(node, &text).await.map_err(Failure::from)?;
+        }
+        self.legs.at(node).has_settings(version);
+        Ok(())
+    }
+
+    /// Queues Close for statements that the client has closed.
+    pub(crate) fn close_statements(&mut self, node: NodeId) -> Result<(), Failure> {
+        let leg = self.legs.at(node);
+        for name in std::mem::take(&mut leg.closing) {
+            let close = FrontendMessage::Close {
+                target: Statement,
+                name: &name,
+            };
+            encode(&close, &mut leg.connection.transport.outbox)?;
+            self.script.expect(Reply::Close, Audience::Pgherd);
+        }
+        Ok(())
+    }
+
+    /// Queues BEGIN and what else a late joiner is told.
+    fn join_block(&mut self, node: NodeId) -> Result<(), Failure> {
+        let leg = self.legs.at(node);
+        let Some(block) = self.block.as_ref().filter(|_| !leg.in_block) else {
+            return Ok(());
+        };
+        for statement in block.joining_text() {
+            leg.queue_query(&statement)?;
+            self.script.expect(Reply::Query, Audience::Pgherd);
+        }
+        leg.in_block = true;
+        Ok(())
+    }
+}
+
+fn server_role(role: Role) -> ServerRole {
+    match role {
+        Role::Primary | Role::Unknown => ServerRole::Primary,
+        Role::Replica => ServerRole::Replica,
+    }
+}
+
+/// A shard of the snapshot.
+///
+/// # Errors
+/// 57P03 where the snapshot does not know it (yet).
+pub fn shard_state(topology: &Topology, shard: ShardId) -> Result<&ShardState, Failure> {
+    topology
+        .shards
+        .iter()
+        .find(|state| state.id == shard)
+        .ok_or_else(|| {
+            PgError::error(
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("nothing is known yet of shard {}", shard.0),
+            )
+            .into()
+        })
+}
+
+fn no_server(state: &ShardState, role: &str) -> Failure {
+    PgError::error(
+        SqlState::CANNOT_CONNECT_NOW,
+        format!("shard \"{}\" has no {role} at the moment", state.name),
+    )
+    .hint("SHOW SERVERS on the console tells what is known of each server.")
+    .into()
+}
