@@ -26,6 +26,7 @@ async fn psql_describes_tables_as_on_one_postgres() {
         ("\\dx", &["plpgsql"]),
         ("\\conninfo", &["shop"]),
         ("SHOW server_version", &[]),
+        ("SHOW search_path", &["\"$user\", public"]),
         ("SELECT version()", &["PostgreSQL"]),
         ("SELECT current_database()", &["shop"]),
     ] {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use pgherd_pool::{Transport, UserLogin};
 use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 use pgherd_router::ValueEncoding;
-use pgherd_topology::{NodeId, Role, ShardId};
+use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
 
 use crate::choose::{ReplicaChoice, replica};
@@ -352,7 +352,7 @@ impl Session {
             .settings()
             .search_path_of(&self.user.name)
             .iter()
-            .map(|schema| quoted(schema))
+            .map(|schema| quote_identifier(schema))
             .collect();
         self.startup_settings
             .push(("search_path".into(), path.join(", ").into()));
