@@ -368,3 +368,28 @@ async fn deferred_constraints_and_chains_hold_over_several_shards() {
     let prepared = count("pg_prepared_xacts").await;
     assert_eq!(prepared, ["0"; 3]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_has_one_moment_also_where_a_default_tells_it() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    let (here, there) = ids_apart(&cluster, &client).await;
+    client
+        .batch_execute("ALTER TABLE users ADD COLUMN joined timestamptz DEFAULT now()")
+        .await
+        .unwrap();
+    for statement in [
+        "BEGIN".to_owned(),
+        format!("INSERT INTO users (id) VALUES ({here})"),
+        format!("SELECT joined = now() FROM users WHERE id = {here}"),
+        format!("SELECT name FROM users WHERE id = {there}"),
+    ] {
+        client.batch_execute(&statement).await.unwrap();
+    }
+    let refused = client
+        .batch_execute(&format!("SELECT now() FROM users WHERE id = {there}"))
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+}

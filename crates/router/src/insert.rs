@@ -12,6 +12,7 @@ use sqlparser::ast::{
 };
 
 use crate::from::every_key;
+use crate::place::CLOCK_TYPES;
 use crate::plan::{KeySet, KeySource};
 use crate::predicate::Alternatives;
 use crate::rejection::{Rejection, label};
@@ -120,9 +121,14 @@ impl<'s> Survey<'s, '_> {
         let Some(relation) = relation else {
             return;
         };
+        let given = given_values(insert.source.as_deref(), columns);
+        self.default_moment |= relation.columns.iter().any(|column| {
+            column.default == ColumnDefault::Varying
+                && CLOCK_TYPES.contains(&column.type_oid)
+                && !given.iter().any(|given| **given == *column.name)
+        });
         match kind {
             TableKind::Reference => {
-                let given = given_values(insert.source.as_deref(), columns);
                 let ignores_given = self.overriding_user_value;
                 let varying = relation.columns.iter().find(|column| {
                     let is_given = given.iter().any(|given| **given == *column.name);

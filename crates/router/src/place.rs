@@ -91,7 +91,7 @@ pub(crate) fn place(survey: &Survey<'_, '_>) -> Draft {
     }
     Draft {
         checks_clock_words: matches!(action, Action::ReferenceWrite { .. }) && reads_clock(survey),
-        reads_moment: survey.census.functions.moment.is_some(),
+        reads_moment: survey.census.functions.moment.is_some() || survey.default_moment,
         check: named_check(survey),
         access: access(survey),
         residue: residue(survey),
@@ -102,10 +102,11 @@ pub(crate) fn place(survey: &Survey<'_, '_>) -> Draft {
     }
 }
 
+/// date, time, timestamp, timestamptz, timetz
+pub(crate) const CLOCK_TYPES: [u32; 5] = [1082, 1083, 1114, 1184, 1266];
+
 /// Might a text become a date or a time in this statement?
 fn reads_clock(survey: &Survey<'_, '_>) -> bool {
-    // date, time, timestamp, timestamptz, timetz
-    const CLOCK_TYPES: [u32; 5] = [1082, 1083, 1114, 1184, 1266];
     survey.census.casts_to_time
         || survey
             .tables

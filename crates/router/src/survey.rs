@@ -50,6 +50,8 @@ pub(crate) struct Survey<'s, 'a> {
     pub(crate) into: bool,
     /// A column of a reference table is left to a default that is not the same everywhere.
     pub(crate) varying_default: Option<String>,
+    /// A date or a time is left to a default, which may be `now()`.
+    pub(crate) default_moment: bool,
     /// UPDATE ... FROM or DELETE ... USING.
     pub(crate) joins_in_write: bool,
     /// RETURNING
@@ -123,6 +125,7 @@ impl<'s, 'a> Survey<'s, 'a> {
             locks: false,
             into: false,
             varying_default: None,
+            default_moment: false,
             joins_in_write: false,
             returning: false,
             overriding_user_value: parsed.overriding_user_value,
