@@ -168,7 +168,7 @@ impl Session {
         lines: &mut Vec<String>,
     ) -> Result<(), Failure> {
         let statements = &planned.plan.statements;
-        self.check_writer_everywhere(statements)?;
+        self.check_writer_everywhere()?;
         let definitions: Vec<_> = statements.iter().filter_map(definition).cloned().collect();
         let begun: Mutex<Vec<(String, String, Instant)>> = Mutex::default();
         let queue = |session: &mut Self, node: NodeId, script: &mut Script| {

@@ -147,9 +147,9 @@ impl Session {
 
     /// A run of nothing but transaction control and pgherd's own statements.
     async fn run_locally(&mut self, run: &Run) -> Result<(), Failure> {
-        for (step, frame) in &run.steps {
+        for (step, _) in &run.steps {
             let mut out = BytesMut::new();
-            self.answer_step(step, frame, &mut out).await?;
+            self.answer_step(step, &mut out).await?;
             self.client.outbox.extend_from_slice(&out);
         }
         Ok(())
@@ -265,7 +265,7 @@ impl Session {
     /// The answers to those messages of a run that no server is sent, in order.
     async fn answers_in_run(&mut self, run: &Run) -> Result<Vec<Option<Bytes>>, Failure> {
         let mut answers = Vec::with_capacity(run.steps.len());
-        for (step, frame) in &run.steps {
+        for (step, _) in &run.steps {
             let local = match step {
                 Step::Parse(statement) | Step::DescribeStatement(statement) => {
                     local_only(statement)
@@ -279,7 +279,7 @@ impl Session {
             };
             answers.push(if local {
                 let mut out = BytesMut::new();
-                self.answer_step(step, frame, &mut out).await?;
+                self.answer_step(step, &mut out).await?;
                 Some(out.freeze())
             } else {
                 None
@@ -312,7 +312,7 @@ impl Session {
             session.queue_run(node, script, &run.steps, &local)
         };
         let (mut bytes, outcome) = if run.route.place == Place::All {
-            self.check_writer_everywhere(&[])?;
+            self.check_writer_everywhere()?;
             self.everywhere(&definitions, queue).await?
         } else {
             self.each_in_turn(queue).await?

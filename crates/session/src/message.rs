@@ -361,7 +361,6 @@ impl Session {
     pub(crate) async fn answer_step(
         &mut self,
         step: &Step,
-        frame: &Frame,
         out: &mut BytesMut,
     ) -> Result<(), Failure> {
         match step {
@@ -379,7 +378,6 @@ impl Session {
             }
             Step::DescribePortal(bound) => describe(out, single_plan(&bound.statement)),
             Step::Execute { bound } => {
-                let _ = frame;
                 let Some(plan) = single_plan(&bound.statement) else {
                     put(out, &BackendMessage::EmptyQueryResponse);
                     return Ok(());

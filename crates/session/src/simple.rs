@@ -155,11 +155,11 @@ impl Session {
                 "Send a Sync before it.",
             )),
             Place::All => {
-                self.check_writer_everywhere(statements)?;
+                self.check_writer_everywhere()?;
                 let definitions: Vec<_> =
                     statements.iter().filter_map(definition).cloned().collect();
                 let (bytes, outcome) = self.everywhere(&definitions, queue).await?;
-                self.finish_collected(bytes, &outcome, planned, sql);
+                self.finish_collected(bytes, &outcome, statements);
                 Ok(())
             }
             Place::EachInTurn => {
@@ -171,7 +171,7 @@ impl Session {
                     .into());
                 }
                 let (bytes, outcome) = self.each_in_turn(queue).await?;
-                self.finish_collected(bytes, &outcome, planned, sql);
+                self.finish_collected(bytes, &outcome, statements);
                 Ok(())
             }
             Place::Shard(_) | Place::Any | Place::Nowhere => {
@@ -197,25 +197,23 @@ impl Session {
         &mut self,
         mut bytes: bytes::BytesMut,
         outcome: &crate::relay::Outcome,
-        planned: &Planned,
-        sql: &str,
+        statements: &[StatementPlan],
     ) {
         crate::relay::strip_ready(&mut bytes);
         self.client.outbox.extend_from_slice(&bytes);
         if outcome.error.is_none() {
-            for (index, statement) in planned.plan.statements.iter().enumerate() {
+            for statement in statements {
                 self.note_catalog(statement);
-                let _ = span_text(planned, index, sql);
             }
         }
         self.ready();
     }
 
     /// In a block, a statement for every shard makes each of them a writer: one that has written alone before may stay.
-    pub(crate) fn check_writer_everywhere(
-        &mut self,
-        _statements: &[StatementPlan],
-    ) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// 25006 in a READ ONLY block.
+    pub(crate) fn check_writer_everywhere(&self) -> Result<(), Failure> {
         match &self.block {
             Some(block) if block.read_only => Err(PgError::error(
                 SqlState::READ_ONLY_SQL_TRANSACTION,
