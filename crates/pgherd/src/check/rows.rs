@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pgherd_control::{ControlSettings, FileStore, MisplacedRows, Pace, State};
+use pgherd_control::{ControlSettings, FileStore, MisplacedRows, State};
 use pgherd_topology::ShardingFunction;
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
 
@@ -98,19 +98,7 @@ pub(super) fn control_settings(
     database: &Database,
     state: &Arc<State>,
 ) -> Result<ControlSettings, AssembleError> {
-    Ok(ControlSettings {
-        database: database.name.clone(),
-        login: translate::control_login(database)?,
-        shards: database
-            .shards
-            .iter()
-            .map(|shard| translate::shard_settings(database, shard))
-            .collect(),
-        sharding: Arc::new(placement::sharding(database, state)?),
-        herd: state.herd(&database.name),
-        proxy: ProxyId(rand::random()),
-        in_flight: InFlight::default(),
-        state: Arc::clone(state),
-        pace: Pace::default(),
-    })
+    let sharding = Arc::new(placement::sharding(database, state)?);
+    let proxy = ProxyId(rand::random());
+    translate::control_settings(database, state, sharding, proxy, InFlight::default())
 }

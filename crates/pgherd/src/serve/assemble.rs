@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, Pace, State};
+use pgherd_control::{Control, ControlError, FileStore, Origin, State};
 use pgherd_pool::Pools;
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
@@ -158,21 +158,13 @@ impl Assembled {
         let users = translate::users(&database.users)?;
         let pools = translate::pool_settings(database)?;
         let server_login = translate::server_login(database)?;
-        let control = Control::start(ControlSettings {
-            database: database.name.clone(),
-            login: translate::control_login(database)?,
-            shards: database
-                .shards
-                .iter()
-                .map(|shard| translate::shard_settings(database, shard))
-                .collect(),
-            sharding: Arc::clone(&sharding),
-            herd: self.state.herd(&database.name),
-            proxy: self.proxy,
-            in_flight: self.in_flight.clone(),
-            state: Arc::clone(&self.state),
-            pace: Pace::default(),
-        });
+        let control = Control::start(translate::control_settings(
+            database,
+            &self.state,
+            Arc::clone(&sharding),
+            self.proxy,
+            self.in_flight.clone(),
+        )?);
         let made = Database::new(DatabaseParts {
             name: database.name.clone(),
             users,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pgherd_control::{ControlLogin, ServerSettings, ShardSettings};
+use pgherd_control::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings, State};
 use pgherd_pool::{PoolSettings, UserLogin};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
@@ -12,15 +12,14 @@ use pgherd_session::{
     TrustedOrigin, User, Users,
 };
 use pgherd_tls::{ClientTls, TlsSettings};
+use pgherd_topology::Sharding;
+use pgherd_topology::commit_protocol::{InFlight, ProxyId};
 
 use super::AssembleError;
 use crate::config::settings;
 
 /// A shard as the control plane knows it.
-pub(crate) fn shard_settings(
-    database: &settings::Database,
-    shard: &settings::Shard,
-) -> ShardSettings {
+fn shard_settings(database: &settings::Database, shard: &settings::Shard) -> ShardSettings {
     ShardSettings {
         name: shard.name.clone(),
         server_database: database.server_database.clone(),
@@ -37,11 +36,39 @@ pub(crate) fn shard_settings(
     }
 }
 
+/// What a database's control plane is told.
+///
+/// # Errors
+/// [`AssembleError::Tls`] where a certificate cannot be read.
+pub(crate) fn control_settings(
+    database: &settings::Database,
+    state: &Arc<State>,
+    sharding: Arc<Sharding>,
+    proxy: ProxyId,
+    in_flight: InFlight,
+) -> Result<ControlSettings, AssembleError> {
+    Ok(ControlSettings {
+        database: database.name.clone(),
+        login: control_login(database)?,
+        shards: database
+            .shards
+            .iter()
+            .map(|shard| shard_settings(database, shard))
+            .collect(),
+        sharding,
+        herd: state.herd(&database.name),
+        proxy,
+        in_flight,
+        state: Arc::clone(state),
+        pace: Pace::default(),
+    })
+}
+
 /// The login of a database's control plane.
 ///
 /// # Errors
 /// [`AssembleError::Tls`] where a certificate cannot be read.
-pub(crate) fn control_login(database: &settings::Database) -> Result<ControlLogin, AssembleError> {
+fn control_login(database: &settings::Database) -> Result<ControlLogin, AssembleError> {
     let login = &database.control_login;
     Ok(ControlLogin {
         user: login.user.clone(),
