@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use pgherd::herd::{Durability, Herd, HerdBuilder, Server, Shard, ports};
+use pgherd::herd::{Durability, Herd, HerdBuilder, Server, Shard};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -40,16 +40,14 @@ impl Default for TestCluster {
 }
 
 impl TestCluster {
-    /// # Panics
-    /// If no port is free.
+    /// One server of a shard, two shards.
     #[must_use]
     pub fn new() -> Self {
-        let ports = ports::choose(2).expect("two of seventeen thousand ports are free");
         Self {
             herd: Herd::builder().durability(Durability::Fast),
             shards: 2,
             replicas: 0,
-            configuration: Configuration::new(ports[0], ports[1]),
+            configuration: Configuration::new(0, 0),
             shop: false,
         }
     }
@@ -115,7 +113,7 @@ impl TestCluster {
     ///
     /// # Panics
     /// If the servers do not start.
-    pub async fn start_unready(self) -> Cluster {
+    pub async fn start_unready(mut self) -> Cluster {
         let directory = tempfile::Builder::new()
             .prefix("herd-")
             .tempdir()
@@ -129,8 +127,14 @@ impl TestCluster {
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         let path = directory.path().join("pgherd.yaml");
-        write_secret(&path, &self.configuration.render(&herd));
-        let product = Product::serve(&path, &directory.path().join("pgherd.log"));
+        let log = directory.path().join("pgherd.log");
+        let configuration = &mut self.configuration;
+        let product = Product::serve_on_free_ports(&path, &log, |port, http_port| {
+            configuration.port = port;
+            configuration.http_port = http_port;
+            write_secret(&path, &configuration.render(&herd));
+        })
+        .await;
         Cluster {
             product,
             herd,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use pgherd::herd::ports;
 
 /// How much of the log a failed test shows.
 const LAST_LINES: usize = 40;
@@ -44,6 +45,45 @@ impl Product {
             child: Some(child),
             log: log.to_owned(),
         }
+    }
+
+    /// Starts it on two ports that nobody else listens on. `write` writes the configuration for the ports it is given; a port that is taken
+    /// by the time that pgherd binds it is replaced.
+    ///
+    /// # Panics
+    /// If there are no free ports.
+    pub async fn serve_on_free_ports(
+        configuration: &Path,
+        log: &Path,
+        mut write: impl FnMut(u16, u16),
+    ) -> Self {
+        for _ in 0..10 {
+            let ports = ports::choose(2).expect("two of seventeen thousand ports are free");
+            write(ports[0], ports[1]);
+            let mut product = Self::serve(configuration, log);
+            if product.has_its_ports().await {
+                return product;
+            }
+            std::fs::remove_file(log).expect("pgherd made it");
+        }
+        panic!("ten times somebody else took the ports first");
+    }
+
+    /// Waits until it has bound its ports or ended; whether they were its to have.
+    async fn has_its_ports(&mut self) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) {
+            let ended = self.ended().is_some();
+            let log = self.log_text();
+            if log.contains("Address already in use") {
+                return false;
+            }
+            if ended || log.contains("metrics and health are served on") {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
     }
 
     /// What it has logged.
