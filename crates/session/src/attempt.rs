@@ -10,7 +10,7 @@ use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::Access;
 use pgherd_topology::{NodeId, Role, ShardId};
 
-use crate::copy::copy_in;
+use crate::copy::{CopyPause, copy_in};
 use crate::extended::OpenRun;
 use crate::failure::{Failure, not_supported};
 use crate::relay::{Outcome, Pause, Relay, RelayError};
@@ -194,10 +194,10 @@ impl Session {
                 Ok(Pause::Done) => break Ok(()),
                 Ok(Pause::CopyIn(protocol)) => {
                     let server = &mut leg.connection.transport;
-                    if let Err(error) =
-                        copy_in(server, &mut self.client, protocol, max_message).await
-                    {
-                        break Err(error);
+                    match copy_in(server, &mut self.client, protocol, max_message).await {
+                        Ok(CopyPause::Finished) => relay.end_copy(),
+                        Ok(CopyPause::Answered) => {}
+                        Err(error) => break Err(error),
                     }
                 }
                 Err(error) => break Err(error),

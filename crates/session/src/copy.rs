@@ -35,6 +35,15 @@ enum Passed {
     Enough,
 }
 
+/// Why [`copy_in`] came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyPause {
+    /// No more data goes to the server: the client has ended it, or the server is gone.
+    Finished,
+    /// The server has said something: an error that ends the COPY, or a notice within it.
+    Answered,
+}
+
 /// Passes COPY data from the client until it ends, or until the server answers. Not cancel-safe.
 ///
 /// # Errors
@@ -44,7 +53,7 @@ pub async fn copy_in(
     client: &mut Transport,
     protocol: CopyProtocol,
     max_message: usize,
-) -> Result<(), RelayError> {
+) -> Result<CopyPause, RelayError> {
     loop {
         let passed = pass(server, client, max_message)?;
         if passed == Passed::Finished {
@@ -53,7 +62,7 @@ pub async fn copy_in(
                     .encode(&mut server.outbox)
                     .map_err(|error| RelayError::Client(io::Error::other(error)))?;
             }
-            return Ok(());
+            return Ok(CopyPause::Finished);
         }
         let answered = poll_fn(|context| {
             // a server that cannot be written may have said why: the relay reads it
@@ -92,8 +101,13 @@ pub async fn copy_in(
         .await
         .map_err(RelayError::Client)?;
         if answered {
-            // an error, most likely; what the client still sends of its data is discarded later
-            return Ok(());
+            // after an error, what the client still sends of its data is discarded later
+            return Ok(if server.inbox.is_empty() {
+                // it is gone: the relay finds out how
+                CopyPause::Finished
+            } else {
+                CopyPause::Answered
+            });
         }
     }
 }

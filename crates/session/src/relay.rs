@@ -91,6 +91,8 @@ pub struct Relay<'a> {
     partial: usize,
     /// Nothing is handed to the client before the first row or the end: an error can then be taken back and retried.
     hold: bool,
+    /// A COPY for which the server wants data.
+    copying: Option<CopyProtocol>,
     fatal: Option<Box<PgError>>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
@@ -116,9 +118,15 @@ impl<'a> Relay<'a> {
             outcome: Outcome::default(),
             partial: 0,
             hold,
+            copying: None,
             fatal: None,
             uncounted,
         }
+    }
+
+    /// The server wants no more data of a COPY.
+    pub fn end_copy(&mut self) {
+        self.copying = None;
     }
 
     /// What came of it.
@@ -240,7 +248,13 @@ impl<'a> Relay<'a> {
             }
             let frame = match split_frame(&mut leg.transport.inbox, MAX_SERVER_MESSAGE) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Ok(Step::NeedMore),
+                // a trigger's notice does not end a COPY: the server waits for the client's data
+                Ok(None) => match self.copying {
+                    Some(protocol) if leg.transport.inbox.is_empty() => {
+                        return Ok(Step::Pause(Pause::CopyIn(protocol)));
+                    }
+                    _ => return Ok(Step::NeedMore),
+                },
                 Err(_) => return Err(RelayError::Protocol { tag: '?' }),
             };
             if let Some(pause) = self.reply(leg, out, frame, audience)? {
@@ -299,6 +313,7 @@ impl<'a> Relay<'a> {
         let client = audience == Audience::Client;
         match frame.tag() {
             tag::backend::ERROR_RESPONSE => {
+                self.end_copy();
                 return self.error(out, &frame, audience).map(|()| None);
             }
             tag::backend::NOTICE_RESPONSE => {}
@@ -341,6 +356,7 @@ impl<'a> Relay<'a> {
                         CopyProtocol::Extended
                     }
                 };
+                self.copying = Some(protocol);
                 return Ok(Some(Pause::CopyIn(protocol)));
             }
             tag::backend::ROW_DESCRIPTION => {
