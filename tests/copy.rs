@@ -41,6 +41,23 @@ fn talks() -> Vec<(&'static str, Talk)> {
                 .ready([query("DELETE FROM settings")]),
         ),
         (
+            "a trigger's notices between the data",
+            Talk::new()
+                .ready([query(
+                    "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
+                     $$ BEGIN RAISE NOTICE 'told'; RETURN new; END $$",
+                )])
+                .ready([query(
+                    "CREATE TRIGGER told BEFORE INSERT ON settings FOR EACH STATEMENT EXECUTE FUNCTION tell()",
+                )])
+                .quiet([query(COPY_IN)])
+                .quiet([copy_data("a\t1\n")])
+                .ready([copy_data("b\t2\n"), copy_done()])
+                .ready([count()])
+                .ready([query("DROP FUNCTION tell CASCADE")])
+                .ready([query("DELETE FROM settings")]),
+        ),
+        (
             "data after the answer, and the Sync after the data",
             Talk::new()
                 .quiet([unnamed(COPY_IN), flush()])
