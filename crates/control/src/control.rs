@@ -76,6 +76,32 @@ impl Control {
         }
     }
 
+    /// For another database on servers that another control plane watches, whose topology this is: its catalog is read and followed, and nothing
+    /// else is done. Must be called within a tokio runtime.
+    pub fn follow_catalog(
+        settings: &ControlSettings,
+        topology: watch::Receiver<Arc<Topology>>,
+    ) -> Self {
+        let servers = Servers::new(settings);
+        let sharding = Arc::new(ArcSwap::new(Arc::clone(&settings.sharding)));
+        let (keeper, catalog, reloader) = CatalogKeeper::new(
+            servers.clone(),
+            topology.clone(),
+            Arc::clone(&sharding),
+            settings.pace,
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keeper.run());
+        Self {
+            topology,
+            catalog,
+            reloader,
+            sharding,
+            servers,
+            tasks: Mutex::new(tasks),
+        }
+    }
+
     /// Who is what now, newest first. A session takes one snapshot per transaction.
     pub fn topology(&self) -> watch::Receiver<Arc<Topology>> {
         self.topology.clone()

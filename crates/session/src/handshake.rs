@@ -22,9 +22,12 @@ use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState, StartupMess
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::authentication::{Candidate, authenticate};
-use crate::herd::{Database, Herd, ListenSettings, Phase};
+use crate::hba::HbaClient;
+use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
 use crate::limits::Admission;
+use crate::lookup::{Looked, UserLookup};
 use crate::options::StartupOptions;
+use crate::read_only;
 use crate::registry::{ClientIdentity, Registration};
 use crate::users::User;
 use encryption::{check_certificate, check_encryption};
@@ -37,6 +40,9 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES: usize = 64 * 1024;
 /// How long a cancel request may take to reach all servers.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a login waits for the first catalog of a database that it had made.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What became of a connection.
 #[derive(Debug)]
@@ -239,6 +245,8 @@ async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
 /// What a startup message leads to.
 enum Entrance {
     Application(Arc<Database>),
+    /// A database that is made for who may use it.
+    OnDemand(Arc<OnDemand>),
     Console,
     /// A database that is not there.
     Nowhere,
@@ -304,14 +312,27 @@ async fn log_in(
             .map_err(internal)?;
     }
     let version = startup.effective_version();
-    let options = StartupOptions::read(&startup.parameters)?;
+    let mut options =
+        StartupOptions::read_without(&startup.parameters, &settings.ignored_parameters)?;
     let peer = transport.peer_address()?;
     let entrance = find_entrance(herd, &options.database);
     let mut admission = let_in(herd, settings, &entrance)?;
     check_encryption(transport, settings.tls.mode(), &peer, &options)?;
     check_certificate(transport, settings.tls.mode(), &options.user)?;
+    let demand = match &settings.hba {
+        None => None,
+        Some(rules) => Some(rules.demand(HbaClient {
+            peer: &peer,
+            is_tls: transport.is_tls(),
+            user: &options.user,
+            database: &options.database,
+        })?),
+    };
+    let (user, looked) = find_user(herd, &entrance, &options.user).await?;
     let candidate = Candidate {
-        user: find_user(herd, &entrance, &options.user),
+        user,
+        looked,
+        demand,
         name: &options.user,
         peer: &peer,
         end_point: settings.tls.end_point(),
@@ -341,7 +362,17 @@ async fn log_in(
             greeting::put_ready(&mut transport.outbox, &client)?;
             Entered::Console { user, client }
         }
-        Entrance::Application(database) => {
+        Entrance::Application(_) | Entrance::OnDemand(_) => {
+            let (database, maker) = match entrance {
+                Entrance::OnDemand(maker) => (maker.database(&options.database)?, Some(maker)),
+                Entrance::Application(database) => (database, None),
+                Entrance::Console | Entrance::Nowhere => return Err(internal("no database").into()),
+            };
+            let is_made = maker.is_some();
+            options.begin_with(&user.settings);
+            if database.is_read_only() {
+                read_only::check_startup(&options.settings)?;
+            }
             let limits = database.client_limits(&user);
             herd.clients()
                 .admit_to(&mut admission, database.name(), &user.name, limits)
@@ -350,7 +381,16 @@ async fn log_in(
             let parameters = database
                 .parameters()
                 .fetch(&database, &server_login, &options.settings)
-                .await?;
+                .await;
+            if let (Err(error), Some(maker)) = (&parameters, maker)
+                && error.code == SqlState::INVALID_CATALOG_NAME
+            {
+                maker.give_up(&database);
+            }
+            let parameters = parameters?;
+            if is_made {
+                wait_for_catalog(&database).await?;
+            }
             let client = herd.clients().register(admission, identity);
             greeting::put_parameters(&mut transport.outbox, &parameters)?;
             greeting::put_ready(&mut transport.outbox, &client)?;
@@ -368,31 +408,74 @@ async fn log_in(
     Ok(entered)
 }
 
+/// A database that was just made knows its tables and functions in a moment; until then it could not tell what they leave behind.
+async fn wait_for_catalog(database: &Database) -> Result<(), PgError> {
+    if database.catalog_version() > 0 {
+        return Ok(());
+    }
+    let mut catalogs = database.watch_catalog();
+    let read = catalogs.wait_for(|catalog| catalog.version() > 0);
+    match timeout(CATALOG_TIMEOUT, read).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(PgError::fatal(
+            SqlState::CANNOT_CONNECT_NOW,
+            format!(
+                "the catalog of database \"{}\" could not be read",
+                database.name()
+            ),
+        )
+        .hint("Try again; pgherd's log says what is wrong.")),
+    }
+}
+
 fn find_entrance(herd: &Herd, database: &str) -> Entrance {
     if let Some(database) = herd.database(database) {
         Entrance::Application(database)
     } else if herd.console().is_named(database) {
         Entrance::Console
+    } else if let Some(on_demand) = herd.on_demand() {
+        Entrance::OnDemand(on_demand)
     } else {
         Entrance::Nowhere
     }
 }
 
+/// A user, and where it was found if no configuration names it.
+type Found = (Option<Arc<User>>, Option<(Arc<UserLookup>, Looked)>);
+
 /// The user of a name where it wants to go. Where there is no such database, one of another: a role is a whole server's in Postgres,
 /// and who has one is told that the database is missing.
-fn find_user(herd: &Herd, entrance: &Entrance, name: &str) -> Option<Arc<User>> {
+async fn find_user(herd: &Herd, entrance: &Entrance, name: &str) -> Result<Found, PgError> {
     match entrance {
-        Entrance::Application(database) => database.users().find(name).cloned(),
-        Entrance::Console => herd.console().users.find(name).cloned(),
+        Entrance::Application(database) => find_user_of(database, name).await,
+        Entrance::OnDemand(on_demand) => find_user_of(on_demand.template(), name).await,
+        Entrance::Console => Ok((herd.console().users.find(name).cloned(), None)),
         Entrance::Nowhere => {
             let databases = herd.databases();
             let mut databases: Vec<_> = databases.values().collect();
             databases.sort_unstable_by_key(|database| database.name());
-            databases
-                .iter()
-                .find_map(|database| database.users().find(name).cloned())
+            for database in databases {
+                let found = find_user_of(database, name).await?;
+                if found.0.is_some() {
+                    return Ok(found);
+                }
+            }
+            Ok((None, None))
         }
     }
+}
+
+async fn find_user_of(database: &Database, name: &str) -> Result<Found, PgError> {
+    if let Some(user) = database.users().find(name) {
+        return Ok((Some(Arc::clone(user)), None));
+    }
+    let Some(lookup) = database.lookup() else {
+        return Ok((None, None));
+    };
+    Ok(match lookup.find(name).await? {
+        Some(looked) => (Some(Arc::clone(&looked.user)), Some((lookup, looked))),
+        None => (None, None),
+    })
 }
 
 fn let_in(

@@ -5,9 +5,12 @@
 //! causes it and goes on, so that one run names them all. The main function is [`convert`].
 
 mod advice;
+mod auth;
 mod database;
 mod declarations;
 mod function;
+mod hba;
+mod like;
 mod sharding;
 mod user;
 
@@ -109,7 +112,18 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
         Duration::from_secs(30),
         Duration::ZERO,
     );
+    let hba = hba::hba(raw, reader);
+    let ignored = raw
+        .ignore_startup_parameters
+        .as_ref()
+        .map(|names| names.iter().filter_map(|name| reader.text(name)).collect());
     Some(Listen {
+        hba: transpose(hba)?,
+        ignore_startup_parameters: ignored
+            .unwrap_or_else(Vec::new)
+            .into_iter()
+            .map(Into::into)
+            .collect(),
         addresses,
         unix: transpose(unix)?,
         tls: transpose(tls)?.flatten(),
@@ -379,7 +393,10 @@ fn databases(
                 "keep one of them",
             );
         }
-        databases.extend(database::database(&own_name, name.place, raw, reader));
+        let Some(like) = like::effective(&own_name, raw, &file.databases, reader) else {
+            continue;
+        };
+        databases.extend(database::database(&own_name, name.place, &like, reader));
     }
     (databases.len() == file.databases.0.len()).then_some(databases)
 }
