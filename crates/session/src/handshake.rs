@@ -353,8 +353,7 @@ async fn log_in(
     };
     let entered = match entrance {
         Entrance::Nowhere => {
-            let message = format!("database \"{}\" does not exist", options.database);
-            return Err(PgError::fatal(SqlState::INVALID_CATALOG_NAME, message).into());
+            return Err(no_database(&options.database).into());
         }
         Entrance::Console => {
             let client = herd.clients().register(admission, identity);
@@ -386,6 +385,7 @@ async fn log_in(
                 && error.code == SqlState::INVALID_CATALOG_NAME
             {
                 maker.give_up(&database);
+                return Err(no_database(&options.database).into());
             }
             let parameters = parameters?;
             if is_made {
@@ -406,6 +406,14 @@ async fn log_in(
     };
     transport.flush().await?;
     Ok(entered)
+}
+
+/// As Postgres words it.
+fn no_database(name: &str) -> PgError {
+    PgError::fatal(
+        SqlState::INVALID_CATALOG_NAME,
+        format!("database \"{name}\" does not exist"),
+    )
 }
 
 /// A database that was just made knows its tables and functions in a moment; until then it could not tell what they leave behind.

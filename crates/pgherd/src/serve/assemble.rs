@@ -169,6 +169,9 @@ impl Assembled {
             .filter(|_| database.like.is_some());
         let (control, is_shared) = match shared {
             Some(control) => (Arc::clone(control), true),
+            None if database.on_demand.is_some() => {
+                (Arc::new(Control::start_plain(&settings)), false)
+            }
             None => (Arc::new(Control::start(settings.clone())), false),
         };
         let lookup = translate::role_lookup(database, &settings, control.topology())?;
