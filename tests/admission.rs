@@ -108,8 +108,9 @@ async fn roles_of_the_servers_log_in_with_the_password_kept_there_and_become_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_password_is_known_once_the_old_one_has_failed() {
-    let cluster =
-        plain(|configuration| configuration.database = "auth: { cache: 1h }".into()).start().await;
+    let cluster = plain(|configuration| configuration.database = "auth: { cache: 1h }".into())
+        .start()
+        .await;
     on_server(
         &cluster,
         "ALTER ROLE pgherd SUPERUSER; CREATE ROLE joe LOGIN PASSWORD 'first'",
@@ -177,7 +178,9 @@ async fn a_query_of_ones_own_needs_no_superuser() {
         .await
         .unwrap();
     let auth = |query: &str| {
-        format!("auth: {{ query: \"{query}\", user: asker, password: asker, database: shop, cache: 0s }}")
+        format!(
+            "auth: {{ query: \"{query}\", user: asker, password: asker, database: shop, cache: 0s }}"
+        )
     };
     reload(&mut cluster, |configuration| {
         configuration.database = auth("SELECT * FROM public.password_of($1)");
@@ -208,7 +211,8 @@ async fn with_read_only(replicas: u16) -> Cluster {
         .replicas(replicas)
         .configure(|configuration| {
             configuration.databases =
-                "shop_ro: { like: shop, reads: only, users: [{ name: app, password: app }] }".into();
+                "shop_ro: { like: shop, reads: only, users: [{ name: app, password: app }] }"
+                    .into();
         })
         .shop()
         .start()
@@ -262,7 +266,10 @@ async fn where_there_are_only_reads_nothing_is_written_and_replicas_answer() {
         .await
         .unwrap_err();
     assert_eq!(sqlstate(&error), "25006");
-    assert_eq!(one(&client, "SELECT name FROM users WHERE id = 1").await, "u");
+    assert_eq!(
+        one(&client, "SELECT name FROM users WHERE id = 1").await,
+        "u"
+    );
     // in a block too a replica answers
     client.batch_execute("BEGIN").await.unwrap();
     let traced = cluster
@@ -348,7 +355,10 @@ async fn the_door_to_writes_cannot_be_opened_from_within() {
         if let Err(error) = client.simple_query(statement).await {
             panic!("{statement}: {error:?}");
         }
-        assert_eq!(one(&client, "SHOW default_transaction_read_only").await, "on");
+        assert_eq!(
+            one(&client, "SHOW default_transaction_read_only").await,
+            "on"
+        );
     }
     // a function that is declared to read is one
     let error = client.simple_query("SELECT two()").await.unwrap_err();
@@ -395,7 +405,10 @@ async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
     for name in ["nowhere", "neither", "*"] {
         let error = cluster.try_connect(&url(name)).await.unwrap_err();
         assert_eq!(sqlstate(&error), "3D000", "{name}");
-        assert_eq!(message(&error), format!("database \"{name}\" does not exist"));
+        assert_eq!(
+            message(&error),
+            format!("database \"{name}\" does not exist")
+        );
     }
     // nobody without a password has one made
     let error = refused(&cluster, "app", "wrong", "two").await;
@@ -477,7 +490,11 @@ async fn rules_say_who_may_connect_and_a_reload_changes_them() {
     assert_eq!(sqlstate(&error), "28P01");
 
     let file = cluster.directory().join("hba.conf");
-    std::fs::write(&file, "# TYPE DATABASE USER ADDRESS METHOD\nhost all all 127.0.0.1 255.255.255.255 md5\n").unwrap();
+    std::fs::write(
+        &file,
+        "# TYPE DATABASE USER ADDRESS METHOD\nhost all all 127.0.0.1 255.255.255.255 md5\n",
+    )
+    .unwrap();
     reload(&mut cluster, |configuration| {
         configuration.listen = "hba_file: hba.conf".into();
     })
@@ -497,7 +514,10 @@ async fn rules_say_who_may_connect_and_a_reload_changes_them() {
         .unwrap();
     let said = String::from_utf8_lossy(&check.stderr).into_owned();
     assert_eq!(check.status.code(), Some(2), "{said}");
-    assert!(said.contains("hba.conf, line 3") && said.contains("+staff"), "{said}");
+    assert!(
+        said.contains("hba.conf, line 3") && said.contains("+staff"),
+        "{said}"
+    );
     std::fs::write(&file, "host all app all md5\n").unwrap();
     reload(&mut cluster, |_| {}).await;
     let error = refused(&cluster, "other", "other", "shop").await;
@@ -511,8 +531,7 @@ async fn a_users_settings_are_in_force_and_ignored_parameters_are_not() {
   password: app
   settings: { statement_timeout: 77s, search_path: \"a, b\", application_name: configured }"
             .into();
-        configuration.listen =
-            "ignore_startup_parameters: [nonsense, Work_Mem]".into();
+        configuration.listen = "ignore_startup_parameters: [nonsense, Work_Mem]".into();
     })
     .start()
     .await;
@@ -522,9 +541,15 @@ async fn a_users_settings_are_in_force_and_ignored_parameters_are_not() {
         assert_eq!(one(&client, "SHOW search_path").await, "a, b");
         assert_eq!(one(&client, "SHOW application_name").await, "configured");
     }
-    client.batch_execute("SET statement_timeout = '3s'").await.unwrap();
+    client
+        .batch_execute("SET statement_timeout = '3s'")
+        .await
+        .unwrap();
     assert_eq!(one(&client, "SHOW statement_timeout").await, "3s");
-    client.batch_execute("RESET statement_timeout").await.unwrap();
+    client
+        .batch_execute("RESET statement_timeout")
+        .await
+        .unwrap();
     let url = format!(
         "{}?options=-c%20statement_timeout%3D5s%20-c%20nonsense%3D1%20-c%20work_mem%3D9MB",
         cluster.url("app")
@@ -587,4 +612,165 @@ async fn new_clients_see_a_new_certificate_after_a_reload_and_a_broken_one_chang
     let log = cluster.product_log();
     assert!(log[before..].contains("ERROR"), "{log}");
     assert!(trusts(&cluster, "new.crt").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_come_change_and_go_with_a_reload_and_their_clients_stay() {
+    let mut cluster = plain(|_| {}).start().await;
+    let port = cluster.shard(0).primary().port();
+    on_server(&cluster, "CREATE DATABASE other OWNER app").await;
+    let read_only = cluster.url_to("app", "app", "shop_ro");
+    let other = cluster.url_to("app", "app", "other");
+    for url in [&read_only, &other] {
+        assert!(cluster.try_connect(url).await.is_err());
+    }
+    let entries = |users: &str| {
+        format!(
+            "shop_ro: {{ like: shop, reads: only, users: [{users}] }}
+\"*\":
+  users: [{users}]
+  control_login: {{ user: pgherd, password: pgherd }}
+  shards: [{{ name: s0, servers: [{{ name: s0a, address: 127.0.0.1:{port} }}] }}]"
+        )
+    };
+    reload(&mut cluster, |configuration| {
+        configuration.databases = entries("{ name: app, password: app }");
+    })
+    .await;
+    let reader = cluster.try_connect(&read_only).await.unwrap();
+    let error = reader.batch_execute("CREATE TABLE t ()").await.unwrap_err();
+    assert_eq!(sqlstate(&error), "25006");
+    let client = cluster.try_connect(&other).await.unwrap();
+    assert_eq!(one(&client, "SELECT current_database()").await, "other");
+    // other users, of entries that stay
+    reload(&mut cluster, |configuration| {
+        configuration.databases = entries("{ name: app, password: changed }");
+    })
+    .await;
+    for database in ["shop_ro", "other"] {
+        let error = refused(&cluster, "app", "app", database).await;
+        assert_eq!(sqlstate(&error), "28P01", "{database}");
+    }
+    // the entry may write from now on
+    reload(&mut cluster, |configuration| {
+        configuration.databases = "shop_ro: { like: shop, reads: { from: primary } }".into();
+    })
+    .await;
+    let error = refused(&cluster, "app", "app", "other").await;
+    assert_eq!(sqlstate(&error), "3D000");
+    reader.batch_execute("CREATE TABLE t ()").await.unwrap();
+    assert_eq!(one(&client, "SELECT current_database()").await, "other");
+    // and all go
+    reload(&mut cluster, |configuration| {
+        configuration.databases.clear()
+    })
+    .await;
+    assert!(cluster.try_connect(&read_only).await.is_err());
+    assert_eq!(one(&reader, "SELECT count(*) FROM t").await, "0");
+    drop((reader, client));
+    wait_for_log(&cluster, 0, "the last session ended").await;
+    let client = cluster.connect("app").await;
+    assert_eq!(one(&client, "SELECT count(*) FROM t").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_of_the_servers_come_to_databases_that_are_named_nowhere() {
+    let mut cluster = plain(|_| {}).start().await;
+    let port = cluster.shard(0).primary().port();
+    on_server(
+        &cluster,
+        "ALTER ROLE pgherd SUPERUSER; CREATE ROLE joe LOGIN PASSWORD 'joe' CREATEDB",
+    )
+    .await;
+    on_server(&cluster, "CREATE DATABASE joe OWNER joe").await;
+    reload(&mut cluster, |configuration| {
+        configuration.databases = format!(
+            "\"*\":
+  auth: {{}}
+  control_login: {{ user: pgherd, password: pgherd }}
+  shards: [{{ name: s0, servers: [{{ name: s0a, address: 127.0.0.1:{port} }}] }}]"
+        );
+    })
+    .await;
+    let url = cluster.url_to("joe", "joe", "joe");
+    let client = cluster.try_connect(&url).await.unwrap();
+    assert_eq!(
+        one(&client, "SELECT current_user || current_database()").await,
+        "joejoe"
+    );
+    // a change of the template reaches databases that are there
+    reload(&mut cluster, |configuration| {
+        configuration.databases = configuration
+            .databases
+            .replace("auth: {}", "auth: {}\n  max_clients: 1");
+    })
+    .await;
+    let error = refused(&cluster, "joe", "joe", "joe").await;
+    assert_eq!(sqlstate(&error), "53300");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_may_demand_a_certificate_or_over_tls_the_password_itself() {
+    let certificates = Certificates::make("app");
+    let files = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("ca.crt", &certificates.authority),
+        ("server.crt", &certificates.server),
+        ("server.key", &certificates.server_key),
+        ("client.crt", &certificates.client),
+        ("client.key", &certificates.client_key),
+    ] {
+        use std::os::unix::fs::PermissionsExt;
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let directory = files.path().display().to_string();
+    let cluster = plain(|configuration| {
+        configuration.listen = format!(
+            "tls: {{ mode: prefer, certificate: {directory}/server.crt, key: {directory}/server.key, root_certificate: {directory}/ca.crt }}
+hba:
+  - hostssl all app,easy all cert
+  - host all app all scram-sha-256
+  - host all open all password"
+        );
+        configuration.users = "- { name: app, password: app }
+- { name: easy, password: easy }
+- { name: open, password: open }"
+            .into();
+        configuration.database = "server_login: { user: app, password: app }".into();
+    })
+    .start()
+    .await;
+    let psql = async |parameters: &str| {
+        let endpoint = cluster.endpoint();
+        let port = endpoint.rsplit(':').next().unwrap();
+        let connection =
+            format!("host=localhost hostaddr=127.0.0.1 port={port} dbname=shop {parameters}");
+        let output = tokio::process::Command::new("psql")
+            .args([&connection, "-XAtwc", "SELECT 1"])
+            .env("PGSSLCERT", "/nonexistent")
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let certificate =
+        format!("sslmode=require sslcert={directory}/client.crt sslkey={directory}/client.key");
+    assert_eq!(psql(&format!("user=app {certificate}")).await, "");
+    let said = psql(&format!("user=easy password=easy {certificate}")).await;
+    assert!(
+        said.contains("certificate authentication failed for user \"easy\""),
+        "{said}"
+    );
+    let said = psql("user=easy password=easy sslmode=require").await;
+    assert!(
+        said.contains("connection requires a valid client certificate"),
+        "{said}"
+    );
+    assert_eq!(psql("user=open password=open sslmode=require").await, "");
+    let said = psql("user=open password=open sslmode=disable").await;
+    assert!(said.contains("needs an encrypted connection"), "{said}");
+    let said = psql("user=open password=wrong sslmode=require").await;
+    assert!(said.contains("password authentication failed"), "{said}");
 }

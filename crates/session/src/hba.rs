@@ -182,9 +182,9 @@ impl HbaRule {
         };
         let address = match &self.addresses {
             Addresses::All => true,
-            Addresses::Networks(networks) => networks
-                .iter()
-                .any(|network| network.contains(client.peer)),
+            Addresses::Networks(networks) => {
+                networks.iter().any(|network| network.contains(client.peer))
+            }
         };
         connection
             && address
@@ -290,7 +290,9 @@ fn rule(fields: Vec<Vec<Word>>, own: &[(IpAddr, u8)]) -> Result<HbaRule, String>
         "hostnossl" => Connection::HostNoSsl,
         "hostgssenc" => Connection::HostGss,
         other @ ("include" | "include_if_exists" | "include_dir") => {
-            return Err(format!("`{other}` is not supported: write all rules in one place"));
+            return Err(format!(
+                "`{other}` is not supported: write all rules in one place"
+            ));
         }
         other => {
             return Err(format!(
@@ -307,10 +309,9 @@ fn rule(fields: Vec<Vec<Word>>, own: &[(IpAddr, u8)]) -> Result<HbaRule, String>
     let users = users.into_iter().map(user).collect::<Result<_, _>>()?;
     let addresses = match connection {
         Connection::Local => Addresses::All,
-        Connection::Host
-        | Connection::HostSsl
-        | Connection::HostNoSsl
-        | Connection::HostGss => addresses(&mut fields, own)?,
+        Connection::Host | Connection::HostSsl | Connection::HostNoSsl | Connection::HostGss => {
+            addresses(&mut fields, own)?
+        }
     };
     let method = method(&one(fields.next(), "a method")?)?;
     if let Some(option) = fields.next() {
@@ -333,7 +334,9 @@ fn rule(fields: Vec<Vec<Word>>, own: &[(IpAddr, u8)]) -> Result<HbaRule, String>
 
 /// The only word of a field.
 fn one(field: Option<Vec<Word>>, what: &str) -> Result<Word, String> {
-    let mut words = field.ok_or_else(|| format!("{what} is missing"))?.into_iter();
+    let mut words = field
+        .ok_or_else(|| format!("{what} is missing"))?
+        .into_iter();
     match (words.next(), words.next()) {
         (Some(word), None) => Ok(word),
         (_, _) => Err(format!("a list stands where {what} should be")),

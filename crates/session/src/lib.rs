@@ -66,11 +66,11 @@ mod transaction;
 mod two_phase;
 
 pub use handshake::{Accepted, CONSOLE_SERVER_VERSION, ConsoleLogin, Login, Refusal, accept};
+pub use hba::{HbaError, HbaMethod, HbaRules};
 pub use herd::{
     CatalogRequest, CatalogRequests, Consistency, ConsoleSettings, Database, DatabaseParts, Herd,
     ListenSettings, OnDemand, OnDemandLimits, Phase, ReadSettings, ReadsFrom, TwoPhase,
 };
-pub use hba::{HbaError, HbaMethod, HbaRules};
 pub use limits::{ClientLimits, TooMany};
 pub use lookup::{FoundRole, LookupRequest, UserLookup};
 pub use read_only::SERVER_OPTIONS as READ_ONLY_OPTIONS;

@@ -17,8 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::users::User;
 
-/// How long an answer is believed where the configuration says nothing.
-pub const DEFAULT_LOOKUP_CACHE: Duration = Duration::from_secs(10);
 /// How many roles of one database are remembered.
 const CAPACITY: usize = 1000;
 /// How long the servers may take to answer.

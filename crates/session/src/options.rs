@@ -35,8 +35,11 @@ impl StartupOptions {
         parameters: &[(String, String)],
         ignored: &[Box<str>],
     ) -> Result<Self, PgError> {
-        let is_ignored =
-            |name: &str| ignored.iter().any(|ignored| ignored.eq_ignore_ascii_case(name));
+        let is_ignored = |name: &str| {
+            ignored
+                .iter()
+                .any(|ignored| ignored.eq_ignore_ascii_case(name))
+        };
         let (mut user, mut database) = (None, None);
         let mut from_options = Vec::new();
         let mut settings = Vec::new();

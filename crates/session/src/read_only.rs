@@ -7,8 +7,7 @@
 
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::{
-    Action, CopyDirection, Planned, Residue, SettingAction, SettingValue,
-    StatementPlan,
+    Action, CopyDirection, Planned, Residue, SettingAction, SettingValue, StatementPlan,
 };
 
 use crate::failure::Failure;

@@ -116,7 +116,7 @@ pub struct User {
     pub exchange: Option<At<Exchange>>,
     /// How many clients may be connected as this user at once, in one database. Default: no limit of its own.
     pub max_clients: Option<At<Number>>,
-    /// Settings that this user's sessions begin with, by name (`statement_timeout: 5s`), as by ALTER ROLE ... SET; what a client asks for itself goes before them. Default: none.
+    /// Settings that this user's sessions begin with, by name (`statement_timeout: 5s`), as by ALTER ROLE ... SET; what a client asks for itself goes before them. Not for the console's users. Default: none.
     pub settings: Option<At<Named<At<Text>>>>,
 }
 
@@ -248,7 +248,7 @@ pub struct Auth {
     pub password: Option<At<SecretText>>,
     /// The database to ask in. Default: the database's name on the servers.
     pub database: Option<At<Text>>,
-    /// How long an answer is believed. A login that fails has the servers asked again. Default: 10s.
+    /// How long an answer is believed; 0 has every login ask. A login that fails has the servers asked again, so that a changed password works at the next try. Default: 10s.
     pub cache: Option<At<Span>>,
 }
 

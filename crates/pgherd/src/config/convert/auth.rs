@@ -40,7 +40,11 @@ pub fn auth(
         },
         (None, None) => control_login.clone(),
         (None, Some(_)) => {
-            reader.error(raw.place, "there is a `password` and no `user`", "add `user:`");
+            reader.error(
+                raw.place,
+                "there is a `password` and no `user`",
+                "add `user:`",
+            );
             return None;
         }
     };

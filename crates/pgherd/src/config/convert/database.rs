@@ -160,12 +160,14 @@ fn on_demand(
         default.idle_timeout,
         Duration::from_secs(1),
     );
-    Some(databases.zip(idle_timeout).map(|(databases, idle_timeout)| {
-        OnDemandLimits {
-            databases,
-            idle_timeout,
-        }
-    }))
+    Some(
+        databases
+            .zip(idle_timeout)
+            .map(|(databases, idle_timeout)| OnDemandLimits {
+                databases,
+                idle_timeout,
+            }),
+    )
 }
 
 fn login(

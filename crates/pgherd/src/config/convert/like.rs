@@ -81,18 +81,16 @@ pub fn effective(
             .is_some_and(|reads| matches!(reads.value, OnlyOr::Only));
     let raw = raw::Database {
         like: own.like.clone(),
-        server_database: Some(
-            other
-                .server_database
-                .clone()
-                .unwrap_or_else(|| At {
-                    value: super::super::located::Text(like.clone()),
-                    place: written.place,
-                }),
-        ),
+        server_database: Some(other.server_database.clone().unwrap_or_else(|| At {
+            value: super::super::located::Text(like.clone()),
+            place: written.place,
+        })),
         users: own.users.clone().or_else(|| other.users.clone()),
         auth: own.auth.clone().or_else(|| other.auth.clone()),
-        max_clients: own.max_clients.clone().or_else(|| other.max_clients.clone()),
+        max_clients: own
+            .max_clients
+            .clone()
+            .or_else(|| other.max_clients.clone()),
         server_login: own
             .server_login
             .clone()

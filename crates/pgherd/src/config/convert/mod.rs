@@ -310,6 +310,14 @@ fn admin(raw: &At<raw::Admin>, reader: &mut Reader<'_>) -> Option<Admin> {
         Some(text) => reader.text(text)?,
         None => DEFAULT_CONSOLE.to_owned(),
     };
+    let settings = raw.users.iter().find_map(|user| user.settings.as_ref());
+    if let Some(settings) = settings {
+        reader.error(
+            settings.place,
+            "the console has no `settings`",
+            "they are for users of databases",
+        );
+    }
     Some(Admin {
         database: database.into(),
         users: user::users(&raw.users, "the console", reader)?,
