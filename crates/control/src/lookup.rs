@@ -4,10 +4,12 @@
 //! the primary of the first shard, and its replicas where that does not answer. Never remembers an answer. Main type: [`RoleLookup`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgherd_protocol::Secret;
-use pgherd_topology::{Health, Topology};
+use pgherd_topology::{Health, NodeId, Topology};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -21,6 +23,9 @@ pub const DEFAULT_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATO
      FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
 
 const ACTION: &str = "say who may log in";
+
+/// How long a server that answers is waited for.
+const SERVER_WAIT: Duration = Duration::from_secs(4);
 
 /// Asks one database's servers about roles.
 #[derive(Debug)]
@@ -50,10 +55,11 @@ impl RoleLookup {
     /// # Errors
     /// No server could be asked, or the query fails or answers what makes no sense.
     pub async fn password(&self, role: &str) -> Result<Option<Option<Secret>>, ControlError> {
-        let mut failure = ControlError::NoPrimary {
-            shard: Box::default(),
+        let mut failure = ControlError::NotReady {
+            after: SERVER_WAIT,
+            missing: "no server of the first shard answers".to_owned(),
         };
-        for server in self.candidates() {
+        for server in self.candidates().await {
             // a connection that lay in the pool may have died unnoticed: the second try opens another
             for _ in 0..2 {
                 match self.ask(&server, role).await {
@@ -65,19 +71,15 @@ impl RoleLookup {
         Err(failure)
     }
 
-    /// The first shard's servers that answer, its primary first.
-    fn candidates(&self) -> Vec<Arc<Server>> {
-        let topology = Arc::clone(&self.topology.borrow());
-        let Some(shard) = topology.shards.first() else {
-            return Vec::new();
+    /// The first shard's servers that answer, its primary first. Where none does, as in the moment after a start, one is waited for.
+    async fn candidates(&self) -> Vec<Arc<Server>> {
+        let mut topology = self.topology.clone();
+        let found = topology.wait_for(|topology| !answering(topology).is_empty());
+        let nodes = match timeout(SERVER_WAIT, found).await {
+            Ok(Ok(topology)) => answering(&topology),
+            // control has ended, or nobody answers
+            Ok(Err(_)) | Err(_) => Vec::new(),
         };
-        let mut nodes: Vec<_> = shard
-            .nodes
-            .iter()
-            .filter(|node| node.health == Health::Up)
-            .map(|node| node.id)
-            .collect();
-        nodes.sort_by_key(|node| shard.primary != Some(*node));
         nodes
             .into_iter()
             .filter_map(|node| self.servers.iter().find(|server| server.id == node))
@@ -101,6 +103,20 @@ impl RoleLookup {
             _ => Err(server.unexpected(ACTION, "the query answers with several rows")),
         }
     }
+}
+
+fn answering(topology: &Topology) -> Vec<NodeId> {
+    let Some(shard) = topology.shards.first() else {
+        return Vec::new();
+    };
+    let mut nodes: Vec<NodeId> = shard
+        .nodes
+        .iter()
+        .filter(|node| node.health == Health::Up)
+        .map(|node| node.id)
+        .collect();
+    nodes.sort_by_key(|node| shard.primary != Some(*node));
+    nodes
 }
 
 impl Drop for RoleLookup {

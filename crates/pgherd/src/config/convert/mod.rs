@@ -113,17 +113,16 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
         Duration::ZERO,
     );
     let hba = hba::hba(raw, reader);
-    let ignored = raw
+    let ignored: Vec<Box<str>> = raw
         .ignore_startup_parameters
-        .as_ref()
-        .map(|names| names.iter().filter_map(|name| reader.text(name)).collect());
+        .iter()
+        .flat_map(|names| &names.value)
+        .filter_map(|name| reader.text(name))
+        .map(Into::into)
+        .collect();
     Some(Listen {
         hba: transpose(hba)?,
-        ignore_startup_parameters: ignored
-            .unwrap_or_else(Vec::new)
-            .into_iter()
-            .map(Into::into)
-            .collect(),
+        ignore_startup_parameters: ignored,
         addresses,
         unix: transpose(unix)?,
         tls: transpose(tls)?.flatten(),
