@@ -10,6 +10,7 @@
 //! Whether a database exists is said (3D000) only to who has shown a password that is right in another one.
 
 mod encryption;
+mod entrance;
 mod greeting;
 mod opening;
 
@@ -23,14 +24,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::authentication::{Candidate, authenticate};
 use crate::hba::HbaClient;
-use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
+use crate::herd::{Database, Herd, ListenSettings, Phase};
 use crate::limits::Admission;
-use crate::lookup::{Looked, UserLookup};
 use crate::options::StartupOptions;
 use crate::read_only;
 use crate::registry::{ClientIdentity, Registration};
 use crate::users::User;
 use encryption::{check_certificate, check_encryption};
+use entrance::{Entrance, find_entrance, find_user, no_database, wait_for_catalog};
 pub use greeting::CONSOLE_SERVER_VERSION;
 use opening::{Opened, open};
 
@@ -40,9 +41,6 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES: usize = 64 * 1024;
 /// How long a cancel request may take to reach all servers.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a login waits for the first catalog of a database that it had made.
-const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What became of a connection.
 #[derive(Debug)]
@@ -242,16 +240,6 @@ async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
     }
 }
 
-/// What a startup message leads to.
-enum Entrance {
-    Application(Arc<Database>),
-    /// A database that is made for who may use it.
-    OnDemand(Arc<OnDemand>),
-    Console,
-    /// A database that is not there.
-    Nowhere,
-}
-
 /// Who has come in, and where.
 enum Entered {
     Application {
@@ -406,84 +394,6 @@ async fn log_in(
     };
     transport.flush().await?;
     Ok(entered)
-}
-
-/// As Postgres words it.
-fn no_database(name: &str) -> PgError {
-    PgError::fatal(
-        SqlState::INVALID_CATALOG_NAME,
-        format!("database \"{name}\" does not exist"),
-    )
-}
-
-/// A database that was just made knows its tables and functions in a moment; until then it could not tell what they leave behind.
-async fn wait_for_catalog(database: &Database) -> Result<(), PgError> {
-    if database.catalog_version() > 0 {
-        return Ok(());
-    }
-    let mut catalogs = database.watch_catalog();
-    let read = catalogs.wait_for(|catalog| catalog.version() > 0);
-    match timeout(CATALOG_TIMEOUT, read).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(PgError::fatal(
-            SqlState::CANNOT_CONNECT_NOW,
-            format!(
-                "the catalog of database \"{}\" could not be read",
-                database.name()
-            ),
-        )
-        .hint("Try again; pgherd's log says what is wrong.")),
-    }
-}
-
-fn find_entrance(herd: &Herd, database: &str) -> Entrance {
-    if let Some(database) = herd.database(database) {
-        Entrance::Application(database)
-    } else if herd.console().is_named(database) {
-        Entrance::Console
-    } else if let Some(on_demand) = herd.on_demand() {
-        Entrance::OnDemand(on_demand)
-    } else {
-        Entrance::Nowhere
-    }
-}
-
-/// A user, and where it was found if no configuration names it.
-type Found = (Option<Arc<User>>, Option<(Arc<UserLookup>, Looked)>);
-
-/// The user of a name where it wants to go. Where there is no such database, one of another: a role is a whole server's in Postgres,
-/// and who has one is told that the database is missing.
-async fn find_user(herd: &Herd, entrance: &Entrance, name: &str) -> Result<Found, PgError> {
-    match entrance {
-        Entrance::Application(database) => find_user_of(database, name).await,
-        Entrance::OnDemand(on_demand) => find_user_of(on_demand.template(), name).await,
-        Entrance::Console => Ok((herd.console().users.find(name).cloned(), None)),
-        Entrance::Nowhere => {
-            let databases = herd.databases();
-            let mut databases: Vec<_> = databases.values().collect();
-            databases.sort_unstable_by_key(|database| database.name());
-            for database in databases {
-                let found = find_user_of(database, name).await?;
-                if found.0.is_some() {
-                    return Ok(found);
-                }
-            }
-            Ok((None, None))
-        }
-    }
-}
-
-async fn find_user_of(database: &Database, name: &str) -> Result<Found, PgError> {
-    if let Some(user) = database.users().find(name) {
-        return Ok((Some(Arc::clone(user)), None));
-    }
-    let Some(lookup) = database.lookup() else {
-        return Ok((None, None));
-    };
-    Ok(match lookup.find(name).await? {
-        Some(looked) => (Some(Arc::clone(&looked.user)), Some((lookup, looked))),
-        None => (None, None),
-    })
 }
 
 fn let_in(
