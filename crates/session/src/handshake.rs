@@ -328,6 +328,7 @@ async fn log_in(
     };
     let (user, learnt) = authenticate(transport, candidate).await?;
     greeting::put_authenticated(&mut transport.outbox)?;
+    options.begin_with(&user.settings);
     let identity = ClientIdentity {
         peer,
         tls: transport.stream().tls_description().map(Box::from),
@@ -356,7 +357,6 @@ async fn log_in(
                 Entrance::Console | Entrance::Nowhere => return Err(internal("no database").into()),
             };
             let is_made = maker.is_some();
-            options.begin_with(&user.settings);
             if database.is_read_only() {
                 read_only::check_startup(&options.settings)?;
             }
