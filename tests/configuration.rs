@@ -35,6 +35,8 @@ pub struct Configuration {
     pub listen: String,
     /// Further keys of `databases.shop`, such as `reads: { from: primary }`.
     pub database: String,
+    /// Further databases, such as `shop_ro: { like: shop, reads: only }`.
+    pub databases: String,
     /// Further keys of the file.
     pub top: String,
     /// Servers that are reached by another port than their own.
@@ -52,6 +54,7 @@ impl Configuration {
             users: USERS.into(),
             listen: String::new(),
             database: String::new(),
+            databases: String::new(),
             top: String::new(),
             detours: BTreeMap::new(),
         }
@@ -96,6 +99,7 @@ impl Configuration {
             text += "    sharding:\n";
             text += &indented(&self.sharding, 6);
         }
+        text += &indented(&self.databases, 2);
         text
     }
 }

@@ -41,8 +41,13 @@ pub fn troubles(herd: &Herd) -> Vec<String> {
         Phase::Running => {}
         Phase::Draining => troubles.push("pgherd is shutting down".to_owned()),
     }
-    for database in sorted_databases(herd) {
-        let missing = unreadiness(&database);
+    let databases = sorted_databases(herd);
+    // one that was made for a client is that client's matter
+    let named = databases
+        .iter()
+        .filter(|database| herd.database(database.name()).is_some());
+    for database in named {
+        let missing = unreadiness(database);
         troubles.extend(
             missing
                 .into_iter()

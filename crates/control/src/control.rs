@@ -24,6 +24,13 @@ use crate::settings::ControlSettings;
 /// Reports wait in a channel of this length; watchers wait where it is full.
 const REPORTS: usize = 64;
 
+/// Whether transactions are committed over shards, for which the servers keep a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commits {
+    OverShards,
+    Plain,
+}
+
 /// The handle on one database's control plane. Dropping it ends the tasks, [`Control::shutdown`] also awaits them.
 #[derive(Debug)]
 pub struct Control {
@@ -39,9 +46,18 @@ impl Control {
     /// Starts the tasks and returns at once; see [`Control::wait_ready`]. Must be called within a tokio runtime. Servers that do not answer
     /// are waited for.
     pub fn start(settings: ControlSettings) -> Self {
-        let servers = Servers::new(&settings);
+        Self::start_with(&settings, Commits::OverShards)
+    }
+
+    /// The same for servers on which nothing is ever committed over shards: nothing is written there.
+    pub fn start_plain(settings: &ControlSettings) -> Self {
+        Self::start_with(settings, Commits::Plain)
+    }
+
+    fn start_with(settings: &ControlSettings, commits: Commits) -> Self {
+        let servers = Servers::new(settings);
         let sharding = Arc::new(ArcSwap::new(Arc::clone(&settings.sharding)));
-        let (monitor, topology) = Monitor::new(&settings);
+        let (monitor, topology) = Monitor::new(settings);
         let (report, reports) = mpsc::channel(REPORTS);
         let (report_log, log_reports) = mpsc::channel(REPORTS);
         let mut tasks = JoinSet::new();
@@ -53,10 +69,13 @@ impl Control {
                 tasks.spawn(sampler.run());
             }
         }
-        for shard in settings.sharding.shard_ids().take(settings.shards.len()) {
-            let keeper =
-                CommitLogKeeper::new(shard, servers.clone(), topology.clone(), report_log.clone());
-            tasks.spawn(keeper.run());
+        if commits == Commits::OverShards {
+            for shard in settings.sharding.shard_ids().take(settings.shards.len()) {
+                let (servers, topology) = (servers.clone(), topology.clone());
+                let keeper = CommitLogKeeper::new(shard, servers, topology, report_log.clone());
+                tasks.spawn(keeper.run());
+            }
+            tasks.spawn(Recovery::new(settings, servers.clone(), topology.clone()).run());
         }
         let (keeper, catalog, reloader) = CatalogKeeper::new(
             servers.clone(),
@@ -65,7 +84,32 @@ impl Control {
             settings.pace,
         );
         tasks.spawn(keeper.run());
-        tasks.spawn(Recovery::new(&settings, servers.clone(), topology.clone()).run());
+        Self {
+            topology,
+            catalog,
+            reloader,
+            sharding,
+            servers,
+            tasks: Mutex::new(tasks),
+        }
+    }
+
+    /// For another database on servers that another control plane watches, whose topology this is: its catalog is read and followed, and nothing
+    /// else is done. Must be called within a tokio runtime.
+    pub fn follow_catalog(
+        settings: &ControlSettings,
+        topology: watch::Receiver<Arc<Topology>>,
+    ) -> Self {
+        let servers = Servers::new(settings);
+        let sharding = Arc::new(ArcSwap::new(Arc::clone(&settings.sharding)));
+        let (keeper, catalog, reloader) = CatalogKeeper::new(
+            servers.clone(),
+            topology.clone(),
+            Arc::clone(&sharding),
+            settings.pace,
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keeper.run());
         Self {
             topology,
             catalog,

@@ -11,6 +11,7 @@
 //! - [`catalog`]: reads the system catalogs, compares the shards, notices DDL.
 //! - `commit_log`, `recovery`: the two halves of committing over shards that are not the session's.
 //! - [`state_store`]: what outlives a restart.
+//! - [`lookup`]: asks the servers about a role that logs in.
 //! - [`keys`]: whether rows can be placed by the tables' keys; [`rows`]: looks for rows on the wrong shard.
 //!
 //! # Rights of the control login
@@ -29,6 +30,7 @@ mod health;
 pub mod keys;
 mod lag;
 mod login;
+pub mod lookup;
 mod monitor;
 mod recovery;
 mod roles;
@@ -43,6 +45,7 @@ pub use catalog::CatalogReloader;
 pub use control::Control;
 pub use error::ControlError;
 pub use keys::{KeyTrouble, check_keys};
+pub use lookup::RoleLookup;
 pub use rows::{MisplacedRows, check_rows};
 pub use settings::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings};
 pub use state_store::{FileStore, MemoryStore, Origin, Reign, State, StateStore, StoredState};

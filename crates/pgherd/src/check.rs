@@ -122,9 +122,10 @@ pub fn check_file(path: &Path) -> Result<Loaded, ConfigError> {
 /// A line that sums up a configuration that is right.
 fn summary(path: &Path, loaded: &Loaded) -> String {
     let databases = &loaded.config.databases;
-    let shards: usize = databases.iter().map(|database| database.shards.len()).sum();
-    let servers: usize = databases
-        .iter()
+    // another entry to the same shards adds none
+    let own = || databases.iter().filter(|database| database.like.is_none());
+    let shards: usize = own().map(|database| database.shards.len()).sum();
+    let servers: usize = own()
         .flat_map(|database| &database.shards)
         .map(|shard| shard.servers.len())
         .sum();

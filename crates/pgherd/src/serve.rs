@@ -5,9 +5,11 @@
 
 mod assemble;
 mod listeners;
+mod on_demand;
 mod open_files;
 pub(crate) mod placement;
 mod reload;
+mod requests;
 mod signals;
 pub(crate) mod translate;
 

@@ -173,7 +173,11 @@ impl Sections {
         if let Some(name) = reference(property) {
             let definition = &self.definitions[&name];
             if definition["properties"].is_object() {
-                return ("mapping".to_owned(), vec![(String::new(), name)]);
+                let kind = match property.to_string().contains(r#"{"const":"only"}"#) {
+                    true => "mapping, or `only`",
+                    false => "mapping",
+                };
+                return (kind.to_owned(), vec![(String::new(), name)]);
             }
             return (
                 choices(definition).unwrap_or_else(|| "text".to_owned()),
@@ -221,15 +225,12 @@ fn plain(property: &Value) -> String {
 }
 
 fn reference(property: &Value) -> Option<String> {
-    let direct = property["$ref"].as_str();
-    let within = ["allOf", "anyOf"].iter().find_map(|key| {
-        property[key]
-            .as_array()
-            .and_then(|all| all.iter().find_map(|one| one["$ref"].as_str()))
-    });
-    direct
-        .or(within)
-        .map(|name| name.trim_start_matches("#/definitions/").to_owned())
+    if let Some(name) = property["$ref"].as_str() {
+        return Some(name.trim_start_matches("#/definitions/").to_owned());
+    }
+    ["allOf", "anyOf"]
+        .iter()
+        .find_map(|key| property[key].as_array()?.iter().find_map(reference))
 }
 
 fn choices(definition: &Value) -> Option<String> {

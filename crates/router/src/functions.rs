@@ -350,6 +350,7 @@ impl FunctionFacts {
         } else if RUNS_TEXT.contains(&name) {
             note(&mut self.runs_text, name);
             note(&mut self.volatile, name);
+            self.residue |= Residue::OPAQUE;
         } else if name == "set_config" {
             note(&mut self.sets, name);
             if !call.is_local {

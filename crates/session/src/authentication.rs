@@ -1,6 +1,7 @@
 //! Finding out whether a client is who it says.
 //!
-//! Owns: which method is used, and the exchange of messages (Postgres documentation, chapters 21 and 55.2.1). The method follows from what is known of
+//! Owns: which method is used, and the exchange of messages (Postgres documentation, chapters 21 and 55.2.1). Where rules are configured (`hba`),
+//! the one that fits names the method; else it follows from what is known of
 //! the user: trust for a listed origin, a certificate, SCRAM-SHA-256 (with channel binding over TLS), md5 where only an md5 hash is known,
 //! the password in clear where the configuration says so and the connection is private. Never does: the arithmetic (see
 //! `pgherd_protocol::auth`). Main function: [`authenticate`].
@@ -17,6 +18,8 @@ use pgherd_protocol::{
 };
 
 use crate::handshake::Refusal;
+use crate::hba::HbaMethod;
+use crate::lookup::{Looked, UserLookup};
 use crate::tls::common_name;
 use crate::users::{PasswordExchange, User};
 
@@ -24,6 +27,10 @@ use crate::users::{PasswordExchange, User};
 pub(crate) struct Candidate<'a> {
     /// Who that would be; `None`: nobody, which is not to be noticed.
     pub(crate) user: Option<Arc<User>>,
+    /// Where the user was found, if the configuration does not name it.
+    pub(crate) looked: Option<(Arc<UserLookup>, Looked)>,
+    /// What the rule that fits demands, where there are rules.
+    pub(crate) demand: Option<HbaMethod>,
     /// The name that was said.
     pub(crate) name: &'a str,
     /// Where he comes from.
@@ -42,34 +49,19 @@ pub(crate) struct Candidate<'a> {
 /// for messages that are none.
 pub(crate) async fn authenticate(
     transport: &mut Transport,
-    candidate: Candidate<'_>,
+    mut candidate: Candidate<'_>,
 ) -> Result<(Arc<User>, Credential), Refusal> {
-    if let Some(user) = &candidate.user {
-        if user
-            .trust
-            .iter()
-            .any(|origin| origin.contains(candidate.peer))
-            || shows_certificate_of(transport, user)
-        {
-            return Ok((Arc::clone(user), Credential::Nothing));
-        }
-        // said only to who has a certificate of a root of ours: others would learn that there is such a user
-        if user.verifier.is_none()
-            && user.certificate.is_some()
-            && transport.peer_certificates().is_some()
-        {
-            let message = format!(
-                "certificate authentication failed for user \"{}\"",
-                user.name
-            );
-            return Err(PgError::fatal(SqlState::INVALID_AUTHORIZATION, message).into());
-        }
+    let welcome = match candidate.demand {
+        None => welcome_by_user(transport, &candidate)?,
+        Some(demand) => welcome_by_rule(transport, &candidate, demand)?,
+    };
+    if let Some(user) = welcome {
+        return Ok((user, Credential::Nothing));
     }
-    let method = candidate.user.as_deref().map_or(Method::Scram, method_of);
-    let exchange = match method {
+    let exchange = match candidate.method() {
         Method::Scram => scram_exchange(transport, &candidate).await,
-        Method::Md5 => md5_exchange(transport, &candidate).await,
-        Method::Cleartext => cleartext_exchange(transport, &candidate).await,
+        Method::Md5 => md5_exchange(transport, &mut candidate).await,
+        Method::Cleartext => cleartext_exchange(transport, &mut candidate).await,
     };
     match (exchange, candidate.user) {
         (Ok(learnt), Some(user)) => Ok((user, learnt)),
@@ -77,6 +69,99 @@ pub(crate) async fn authenticate(
         (Ok(_), None) => Err(refusal_of(AuthError::WrongPassword, candidate.name).into()),
         (Err(ExchangeError::Failed(error)), _) => Err(refusal_of(error, candidate.name).into()),
         (Err(ExchangeError::Ended(refusal)), _) => Err(refusal),
+    }
+}
+
+/// Lets in without a password who comes from where it is trusted, or shows its certificate.
+fn welcome_by_user(
+    transport: &Transport,
+    candidate: &Candidate<'_>,
+) -> Result<Option<Arc<User>>, PgError> {
+    let Some(user) = &candidate.user else {
+        return Ok(None);
+    };
+    let trusted = user
+        .trust
+        .iter()
+        .any(|origin| origin.contains(candidate.peer));
+    let wanted = user.certificate.as_deref();
+    if trusted || wanted.is_some_and(|wanted| shows_certificate_of(transport, wanted)) {
+        return Ok(Some(Arc::clone(user)));
+    }
+    // said only to who has a certificate of a root of ours: others would learn that there is such a user
+    if user.verifier.is_none() && wanted.is_some() && transport.peer_certificates().is_some() {
+        return Err(wrong_certificate(candidate.name));
+    }
+    Ok(None)
+}
+
+/// The same where a rule says how: that alone counts.
+fn welcome_by_rule(
+    transport: &Transport,
+    candidate: &Candidate<'_>,
+    demand: HbaMethod,
+) -> Result<Option<Arc<User>>, PgError> {
+    match demand {
+        HbaMethod::ScramSha256 | HbaMethod::Md5 | HbaMethod::Password => return Ok(None),
+        HbaMethod::Trust => {}
+        HbaMethod::Cert => {
+            if transport.peer_certificates().is_none() {
+                return Err(PgError::fatal(
+                    SqlState::INVALID_AUTHORIZATION,
+                    "connection requires a valid client certificate",
+                ));
+            }
+            let user = candidate.user.as_deref();
+            let wanted = user.and_then(|user| user.certificate.as_deref());
+            if !shows_certificate_of(transport, wanted.unwrap_or(candidate.name)) {
+                return Err(wrong_certificate(candidate.name));
+            }
+        }
+        HbaMethod::Reject => {
+            return Err(PgError::fatal(
+                SqlState::INVALID_AUTHORIZATION,
+                "pg_hba.conf rejects connection",
+            ));
+        }
+    }
+    match &candidate.user {
+        Some(user) => Ok(Some(Arc::clone(user))),
+        None => Err(PgError::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            format!("role \"{}\" does not exist", candidate.name),
+        )),
+    }
+}
+
+fn wrong_certificate(user: &str) -> PgError {
+    let message = format!("certificate authentication failed for user \"{user}\"");
+    PgError::fatal(SqlState::INVALID_AUTHORIZATION, message)
+}
+
+impl Candidate<'_> {
+    fn verifier(&self) -> Option<&Verifier> {
+        self.user.as_ref()?.verifier.as_ref()
+    }
+
+    fn method(&self) -> Method {
+        match (self.demand, self.verifier()) {
+            (Some(HbaMethod::Password), _) => Method::Cleartext,
+            (Some(HbaMethod::Md5), Some(Verifier::Md5(_))) => Method::Md5,
+            (Some(_), _) => Method::Scram,
+            (None, _) => self.user.as_deref().map_or(Method::Scram, method_of),
+        }
+    }
+
+    /// The password did not fit what is remembered: whether the servers know another one by now, which is then the candidate's.
+    async fn has_changed(&mut self) -> bool {
+        let Some((lookup, looked)) = &self.looked else {
+            return false;
+        };
+        let Some(user) = lookup.find_changed(looked).await else {
+            return false;
+        };
+        self.user = Some(user);
+        true
     }
 }
 
@@ -98,15 +183,12 @@ fn method_of(user: &User) -> Method {
     }
 }
 
-fn shows_certificate_of(transport: &Transport, user: &User) -> bool {
-    let Some(wanted) = &user.certificate else {
-        return false;
-    };
+fn shows_certificate_of(transport: &Transport, wanted: &str) -> bool {
     let certificate = transport.peer_certificates().and_then(<[_]>::first);
     certificate
         .and_then(|certificate| common_name(certificate))
         .as_deref()
-        == Some(&**wanted)
+        == Some(wanted)
 }
 
 /// Why an exchange did not end well.
@@ -154,11 +236,7 @@ async fn scram_exchange(
     transport: &mut Transport,
     candidate: &Candidate<'_>,
 ) -> Result<Credential, ExchangeError> {
-    let verifier = match candidate
-        .user
-        .as_ref()
-        .and_then(|user| user.verifier.as_ref())
-    {
+    let verifier = match candidate.verifier() {
         Some(Verifier::Scram(verifier)) => Some(verifier),
         // plain passwords were made SCRAM verifiers when they were loaded (see `User::with_password`)
         Some(Verifier::Plain(_) | Verifier::Md5(_)) | None => None,
@@ -182,31 +260,43 @@ async fn scram_exchange(
     let (challenge, proof) = server.client_first(initial.mechanism, first.expose())?;
     send(transport, Authentication::SaslContinue(&challenge)).await?;
     let answer = receive(transport).await?;
-    let accepted = proof.client_final(answer.expose())?;
+    let accepted = match proof.client_final(answer.expose()) {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            // too late for this exchange, whose salt is the old one; the next login finds the new one
+            if let (AuthError::WrongPassword, Some((lookup, looked))) = (&error, &candidate.looked)
+            {
+                lookup.find_changed(looked).await;
+            }
+            return Err(error.into());
+        }
+    };
     put(transport, Authentication::SaslFinal(&accepted.server_final))?;
     Ok(Credential::ScramKeys(accepted.keys))
 }
 
 async fn md5_exchange(
     transport: &mut Transport,
-    candidate: &Candidate<'_>,
+    candidate: &mut Candidate<'_>,
 ) -> Result<Credential, ExchangeError> {
-    let verifier = candidate
-        .user
-        .as_ref()
-        .and_then(|user| user.verifier.as_ref());
     let salt = md5::salt();
     send(transport, Authentication::Md5Password { salt }).await?;
     let answer = receive(transport).await?;
     let answer = frontend::password(answer.expose())?;
-    md5::verify(
-        candidate.name,
-        verifier,
-        candidate.mock_secret,
-        salt,
-        answer,
-    )?;
-    Ok(match verifier {
+    let check = |candidate: &Candidate<'_>| {
+        md5::verify(
+            candidate.name,
+            candidate.verifier(),
+            candidate.mock_secret,
+            salt,
+            answer,
+        )
+    };
+    match check(candidate) {
+        Err(AuthError::WrongPassword) if candidate.has_changed().await => check(candidate)?,
+        checked => checked?,
+    }
+    Ok(match candidate.verifier() {
         Some(Verifier::Md5(hash)) => Credential::Md5Hash(hash.clone()),
         Some(Verifier::Plain(_) | Verifier::Scram(_)) | None => Credential::Nothing,
     })
@@ -214,7 +304,7 @@ async fn md5_exchange(
 
 async fn cleartext_exchange(
     transport: &mut Transport,
-    candidate: &Candidate<'_>,
+    candidate: &mut Candidate<'_>,
 ) -> Result<Credential, ExchangeError> {
     if !transport.is_tls() && *candidate.peer != PeerAddress::Unix {
         let message = format!(
@@ -228,18 +318,30 @@ async fn cleartext_exchange(
     send(transport, Authentication::CleartextPassword).await?;
     let answer = receive(transport).await?;
     let given = Secret::new(frontend::password(answer.expose())?);
+    match check_password(candidate, given.clone()).await? {
+        Err(AuthError::WrongPassword) if candidate.has_changed().await => {
+            check_password(candidate, given.clone()).await??;
+        }
+        checked => checked?,
+    }
+    Ok(Credential::Password(given))
+}
+
+/// Whether it is the password. Milliseconds of hashing, during which this thread serves others.
+async fn check_password(
+    candidate: &Candidate<'_>,
+    given: Secret,
+) -> Result<Result<(), AuthError>, ExchangeError> {
     let user = candidate.user.clone();
     let name = candidate.name.to_owned();
     let mock_secret = candidate.mock_secret.clone();
-    // milliseconds of hashing, during which this thread serves others
-    let verified = tokio::task::spawn_blocking(move || {
+    let checked = tokio::task::spawn_blocking(move || {
         let verifier = user.as_ref().and_then(|user| user.verifier.as_ref());
-        password::verify(&name, verifier, &mock_secret, &given).map(|()| given)
+        password::verify(&name, verifier, &mock_secret, &given)
     });
-    let given = verified
+    Ok(checked
         .await
-        .map_err(|error| PgError::fatal(SqlState::INTERNAL_ERROR, error.to_string()))??;
-    Ok(Credential::Password(given))
+        .map_err(|error| PgError::fatal(SqlState::INTERNAL_ERROR, error.to_string()))?)
 }
 
 fn put(transport: &mut Transport, step: Authentication<'_>) -> Result<(), ExchangeError> {

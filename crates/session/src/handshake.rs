@@ -10,6 +10,7 @@
 //! Whether a database exists is said (3D000) only to who has shown a password that is right in another one.
 
 mod encryption;
+mod entrance;
 mod greeting;
 mod opening;
 
@@ -22,12 +23,15 @@ use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState, StartupMess
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::authentication::{Candidate, authenticate};
+use crate::hba::HbaClient;
 use crate::herd::{Database, Herd, ListenSettings, Phase};
 use crate::limits::Admission;
 use crate::options::StartupOptions;
+use crate::read_only;
 use crate::registry::{ClientIdentity, Registration};
 use crate::users::User;
 use encryption::{check_certificate, check_encryption};
+use entrance::{Entrance, find_entrance, find_user, no_database, wait_for_catalog};
 pub use greeting::CONSOLE_SERVER_VERSION;
 use opening::{Opened, open};
 
@@ -236,14 +240,6 @@ async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
     }
 }
 
-/// What a startup message leads to.
-enum Entrance {
-    Application(Arc<Database>),
-    Console,
-    /// A database that is not there.
-    Nowhere,
-}
-
 /// Who has come in, and where.
 enum Entered {
     Application {
@@ -304,14 +300,27 @@ async fn log_in(
             .map_err(internal)?;
     }
     let version = startup.effective_version();
-    let options = StartupOptions::read(&startup.parameters)?;
+    let mut options =
+        StartupOptions::read_without(&startup.parameters, &settings.ignored_parameters)?;
     let peer = transport.peer_address()?;
     let entrance = find_entrance(herd, &options.database);
     let mut admission = let_in(herd, settings, &entrance)?;
     check_encryption(transport, settings.tls.mode(), &peer, &options)?;
     check_certificate(transport, settings.tls.mode(), &options.user)?;
+    let demand = match &settings.hba {
+        None => None,
+        Some(rules) => Some(rules.demand(HbaClient {
+            peer: &peer,
+            is_tls: transport.is_tls(),
+            user: &options.user,
+            database: &options.database,
+        })?),
+    };
+    let (user, looked) = find_user(herd, &entrance, &options.user).await?;
     let candidate = Candidate {
-        user: find_user(herd, &entrance, &options.user),
+        user,
+        looked,
+        demand,
         name: &options.user,
         peer: &peer,
         end_point: settings.tls.end_point(),
@@ -319,6 +328,7 @@ async fn log_in(
     };
     let (user, learnt) = authenticate(transport, candidate).await?;
     greeting::put_authenticated(&mut transport.outbox)?;
+    options.begin_with(&user.settings);
     let identity = ClientIdentity {
         peer,
         tls: transport.stream().tls_description().map(Box::from),
@@ -332,8 +342,7 @@ async fn log_in(
     };
     let entered = match entrance {
         Entrance::Nowhere => {
-            let message = format!("database \"{}\" does not exist", options.database);
-            return Err(PgError::fatal(SqlState::INVALID_CATALOG_NAME, message).into());
+            return Err(no_database(&options.database).into());
         }
         Entrance::Console => {
             let client = herd.clients().register(admission, identity);
@@ -341,7 +350,16 @@ async fn log_in(
             greeting::put_ready(&mut transport.outbox, &client)?;
             Entered::Console { user, client }
         }
-        Entrance::Application(database) => {
+        Entrance::Application(_) | Entrance::OnDemand(_) => {
+            let (database, maker) = match entrance {
+                Entrance::OnDemand(maker) => (maker.database(&options.database)?, Some(maker)),
+                Entrance::Application(database) => (database, None),
+                Entrance::Console | Entrance::Nowhere => return Err(internal("no database").into()),
+            };
+            let is_made = maker.is_some();
+            if database.is_read_only() {
+                read_only::check_startup(&options.settings)?;
+            }
             let limits = database.client_limits(&user);
             herd.clients()
                 .admit_to(&mut admission, database.name(), &user.name, limits)
@@ -350,7 +368,17 @@ async fn log_in(
             let parameters = database
                 .parameters()
                 .fetch(&database, &server_login, &options.settings)
-                .await?;
+                .await;
+            if let (Err(error), Some(maker)) = (&parameters, maker)
+                && error.code == SqlState::INVALID_CATALOG_NAME
+            {
+                maker.give_up(&database);
+                return Err(no_database(&options.database).into());
+            }
+            let parameters = parameters?;
+            if is_made {
+                wait_for_catalog(&database).await?;
+            }
             let client = herd.clients().register(admission, identity);
             greeting::put_parameters(&mut transport.outbox, &parameters)?;
             greeting::put_ready(&mut transport.outbox, &client)?;
@@ -366,33 +394,6 @@ async fn log_in(
     };
     transport.flush().await?;
     Ok(entered)
-}
-
-fn find_entrance(herd: &Herd, database: &str) -> Entrance {
-    if let Some(database) = herd.database(database) {
-        Entrance::Application(database)
-    } else if herd.console().is_named(database) {
-        Entrance::Console
-    } else {
-        Entrance::Nowhere
-    }
-}
-
-/// The user of a name where it wants to go. Where there is no such database, one of another: a role is a whole server's in Postgres,
-/// and who has one is told that the database is missing.
-fn find_user(herd: &Herd, entrance: &Entrance, name: &str) -> Option<Arc<User>> {
-    match entrance {
-        Entrance::Application(database) => database.users().find(name).cloned(),
-        Entrance::Console => herd.console().users.find(name).cloned(),
-        Entrance::Nowhere => {
-            let databases = herd.databases();
-            let mut databases: Vec<_> = databases.values().collect();
-            databases.sort_unstable_by_key(|database| database.name());
-            databases
-                .iter()
-                .find_map(|database| database.users().find(name).cloned())
-        }
-    }
 }
 
 fn let_in(

@@ -5,12 +5,13 @@
 //! (control publishes that through channels, and sessions never call it). Main types: [`Herd`], [`Database`].
 
 mod database;
+mod on_demand;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use pgherd_protocol::MockSecret;
 use pgherd_telemetry::Metrics;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub use self::database::{
     CatalogRequest, CatalogRequests, Consistency, Database, DatabaseParts, ReadSettings, ReadsFrom,
     Rules, TwoPhase,
 };
+pub use self::on_demand::{OnDemand, OnDemandLimits};
+use crate::hba::HbaRules;
 use crate::registry::ClientRegistry;
 use crate::tls::ListenTls;
 use crate::users::Users;
@@ -42,6 +45,10 @@ pub struct ListenSettings {
     pub max_message: usize,
     /// How long a drain waits for transactions to end.
     pub drain_timeout: Duration,
+    /// Who may connect from where and must show what; `None`: each user's own settings say.
+    pub hba: Option<Arc<HbaRules>>,
+    /// Parameters of startup messages that are passed over.
+    pub ignored_parameters: Arc<[Box<str>]>,
 }
 
 impl Default for ListenSettings {
@@ -52,6 +59,8 @@ impl Default for ListenSettings {
             authentication_timeout: Duration::from_secs(60),
             max_message: DEFAULT_MAX_MESSAGE,
             drain_timeout: Duration::from_secs(30),
+            hba: None,
+            ignored_parameters: Arc::default(),
         }
     }
 }
@@ -87,6 +96,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Herd {
     databases: ArcSwap<HashMap<Box<str>, Arc<Database>>>,
+    on_demand: ArcSwapOption<OnDemand>,
     settings: ArcSwap<ListenSettings>,
     console: ArcSwap<ConsoleSettings>,
     clients: Arc<ClientRegistry>,
@@ -107,6 +117,7 @@ impl Herd {
     ) -> Self {
         Self {
             databases: ArcSwap::default(),
+            on_demand: ArcSwapOption::empty(),
             settings: ArcSwap::from_pointee(settings),
             console: ArcSwap::from_pointee(console),
             clients: Arc::default(),
@@ -121,9 +132,29 @@ impl Herd {
         self.databases.load().get(name).cloned()
     }
 
-    /// All databases by name.
+    /// All databases by name, those made on demand among them.
     pub fn databases(&self) -> Arc<HashMap<Box<str>, Arc<Database>>> {
-        self.databases.load_full()
+        let named = self.databases.load_full();
+        let made = self.on_demand().map_or_else(Vec::new, |made| made.all());
+        if made.is_empty() {
+            return named;
+        }
+        let mut all = HashMap::clone(&named);
+        for database in made {
+            // one that the configuration names by now goes first
+            all.entry(database.name().into()).or_insert(database);
+        }
+        Arc::new(all)
+    }
+
+    /// Who makes databases that the configuration does not name, if any are made.
+    pub fn on_demand(&self) -> Option<Arc<OnDemand>> {
+        self.on_demand.load_full()
+    }
+
+    /// Changes that. Sessions on databases that were made keep them.
+    pub fn set_on_demand(&self, on_demand: Option<Arc<OnDemand>>) {
+        self.on_demand.store(on_demand);
     }
 
     /// Replaces the databases. Sessions on one that is gone keep it until they end.

@@ -2,14 +2,14 @@
 //!
 //! # Layout
 //! - [`herd`]: what all sessions share: [`Herd`], [`Database`] and the channels from control.
-//! - [`users`], [`trust`], [`tls`]: who may connect, from where, and how encrypted.
+//! - [`users`], [`lookup`], [`hba`], [`trust`], [`tls`]: who may connect, from where, and how encrypted.
 //! - [`handshake`], [`options`], [`parameters`]: [`accept`], from a socket to a [`Login`] that has been greeted.
 //! - [`registry`], [`limits`]: who is connected, what each holds, and how many there may be.
 //! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
 //! - `taking`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
-//! - `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //!
 //! # The straight line
@@ -22,8 +22,10 @@
 //! ```
 
 pub mod handshake;
+pub mod hba;
 pub mod herd;
 pub mod limits;
+pub mod lookup;
 pub mod options;
 pub mod parameters;
 pub mod registry;
@@ -48,6 +50,7 @@ mod message;
 mod oids;
 mod own;
 mod queue;
+mod read_only;
 mod relay;
 mod request;
 mod route;
@@ -63,11 +66,14 @@ mod transaction;
 mod two_phase;
 
 pub use handshake::{Accepted, CONSOLE_SERVER_VERSION, ConsoleLogin, Login, Refusal, accept};
+pub use hba::{HbaError, HbaMethod, HbaRules};
 pub use herd::{
     CatalogRequest, CatalogRequests, Consistency, ConsoleSettings, Database, DatabaseParts, Herd,
-    ListenSettings, Phase, ReadSettings, ReadsFrom, TwoPhase,
+    ListenSettings, OnDemand, OnDemandLimits, Phase, ReadSettings, ReadsFrom, TwoPhase,
 };
 pub use limits::{ClientLimits, TooMany};
+pub use lookup::{FoundRole, LookupRequest, UserLookup};
+pub use read_only::SERVER_OPTIONS as READ_ONLY_OPTIONS;
 pub use registry::{
     Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration, Release,
 };

@@ -24,6 +24,22 @@ impl StartupOptions {
     /// # Errors
     /// FATAL: no user (28000), a replication connection (0A000), `options` that cannot be read (42601).
     pub fn read(parameters: &[(String, String)]) -> Result<Self, PgError> {
+        Self::read_without(parameters, &[])
+    }
+
+    /// Reads them as if those named in `ignored` were not there, wherever they stand; `options` there stands for all that is in it.
+    ///
+    /// # Errors
+    /// See [`StartupOptions::read`].
+    pub fn read_without(
+        parameters: &[(String, String)],
+        ignored: &[Box<str>],
+    ) -> Result<Self, PgError> {
+        let is_ignored = |name: &str| {
+            ignored
+                .iter()
+                .any(|ignored| ignored.eq_ignore_ascii_case(name))
+        };
         let (mut user, mut database) = (None, None);
         let mut from_options = Vec::new();
         let mut settings = Vec::new();
@@ -31,6 +47,7 @@ impl StartupOptions {
             match name.as_str() {
                 "user" => user = Some(value.clone()),
                 "database" => database = Some(value.clone()),
+                "options" if is_ignored("options") => {}
                 "options" => from_options = read_command_line(value)?,
                 "replication" => refuse_replication(value)?,
                 _ => settings.push((name.clone(), value.clone())),
@@ -47,11 +64,18 @@ impl StartupOptions {
             .unwrap_or_else(|| user.clone());
         // as Postgres: parameters of their own come after those of the command line, and the last one counts
         from_options.extend(settings);
+        from_options.retain(|(name, _)| !is_ignored(name));
         Ok(Self {
             user,
             database,
             settings: last_of_each_name(from_options),
         })
+    }
+
+    /// Puts settings before those asked for, which go before them where both name the same.
+    pub fn begin_with(&mut self, settings: &[(String, String)]) {
+        let asked = std::mem::take(&mut self.settings);
+        self.settings = last_of_each_name(settings.iter().cloned().chain(asked).collect());
     }
 
     /// The value asked for a setting, by its name in lower case.
@@ -252,6 +276,30 @@ mod tests {
             [pair("pgherd.shard", "s1"), pair("DateStyle", "ISO")]
         );
         assert_eq!(options.setting("datestyle"), Some("ISO"));
+    }
+
+    #[test]
+    fn parameters_that_are_ignored_are_not_there_wherever_they_stand() {
+        let parameters = [
+            pair("user", "app"),
+            pair("Extra_Float_Digits", "2"),
+            pair("options", "-c search_path=a -c jit=off"),
+        ];
+        let ignored = ["extra_float_digits".into(), "jit".into()];
+        let options = StartupOptions::read_without(&parameters, &ignored).unwrap();
+        assert_eq!(options.settings, [pair("search_path", "a")]);
+        let options = StartupOptions::read_without(&parameters, &["options".into()]).unwrap();
+        assert_eq!(options.settings, [pair("Extra_Float_Digits", "2")]);
+    }
+
+    #[test]
+    fn a_users_settings_give_way_to_what_its_client_asks_for() {
+        let mut options = read(&[("user", "app"), ("Work_Mem", "1MB")]).unwrap();
+        options.begin_with(&[pair("work_mem", "2MB"), pair("statement_timeout", "5s")]);
+        assert_eq!(
+            options.settings,
+            [pair("statement_timeout", "5s"), pair("Work_Mem", "1MB")]
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
 use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
+use crate::read_only;
 use crate::session::Session;
 use crate::statements::PlanStamp;
 use crate::temporary::Temporary;
@@ -159,8 +160,20 @@ impl Session {
     /// own catalog first. Where a key's parameter could be of several types, the home shard is asked which it is.
     ///
     /// # Errors
-    /// The router's rejection; what a server says to the reading.
+    /// The router's rejection; what a server says to the reading; 25006 for what may not run where there is only reading.
     pub(crate) async fn plan(
+        &mut self,
+        sql: &str,
+        parameter_types: &[u32],
+    ) -> Result<Planned, Failure> {
+        let planned = self.plan_anything(sql, parameter_types).await?;
+        if self.database.is_read_only() {
+            read_only::check(&planned, sql)?;
+        }
+        Ok(planned)
+    }
+
+    async fn plan_anything(
         &mut self,
         sql: &str,
         parameter_types: &[u32],

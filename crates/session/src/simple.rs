@@ -274,6 +274,9 @@ impl Session {
     /// # Errors
     /// 0A000 on a sharded database.
     pub(crate) async fn function_call(&mut self, frame: &Frame) -> Result<(), Failure> {
+        if self.database.is_read_only() {
+            return Err(crate::read_only::refused("a function call"));
+        }
         if !self.sharding().is_unsharded() {
             return Err(not_supported(
                 "function calls of the fast-path protocol are not supported on a sharded database",

@@ -132,7 +132,10 @@ impl Session {
             .is_some_and(|level| level.eq_ignore_ascii_case("serializable"));
         // a replica does not do SERIALIZABLE
         let reads_only = match &self.block {
-            Some(block) => block.read_only && !block.serializable.unwrap_or(serializable),
+            Some(block) => {
+                (block.read_only || self.database.is_read_only())
+                    && !block.serializable.unwrap_or(serializable)
+            }
             None => !serializable,
         };
         let wanted = self.settings.overrides().role;

@@ -39,6 +39,8 @@ pub struct User {
     pub certificate: Option<Box<str>>,
     /// How many clients of this user there may be in one database; `None` is no limit but the database's.
     pub max_clients: Option<usize>,
+    /// Settings of its sessions, by name, which a client's own startup message goes before.
+    pub settings: Vec<(String, String)>,
 }
 
 impl User {
@@ -71,6 +73,7 @@ impl User {
             trust: Vec::new(),
             certificate: None,
             max_clients: None,
+            settings: Vec::new(),
         }
     }
 

@@ -240,6 +240,68 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
+/// The word `only`, or a mapping: `reads: only` and `reads: { from: primary }`.
+#[derive(Clone, Debug)]
+pub enum OnlyOr<T> {
+    /// The word.
+    Only,
+    /// The mapping.
+    Mapping(T),
+}
+
+impl<T> OnlyOr<T> {
+    /// The mapping, if it is one.
+    pub fn mapping(&self) -> Option<&T> {
+        match self {
+            Self::Only => None,
+            Self::Mapping(mapping) => Some(mapping),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OnlyOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = OnlyOr<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a mapping, or `only`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Self::Value, E> {
+                match value {
+                    "only" => Ok(OnlyOr::Only),
+                    other => Err(E::unknown_variant(other, &["only"])),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let mapping = serde::de::value::MapAccessDeserializer::new(map);
+                T::deserialize(mapping).map(OnlyOr::Mapping)
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OnlyOr<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("OnlyOr_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mapping = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [mapping, { "const": "only" }] })
+    }
+}
+
 /// A mapping whose keys the operator chooses (databases, tables), in the file's order, each key with its place.
 #[derive(Clone, Debug)]
 pub struct Named<V>(pub Vec<(At<Text>, V)>);

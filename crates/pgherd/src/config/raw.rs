@@ -7,7 +7,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{At, Named, Number, OneOrMany, SecretText, Size, Span, Text};
+use super::located::{At, Named, Number, OneOrMany, OnlyOr, SecretText, Size, Span, Text};
 
 /// The configuration of pgherd. In every text `${NAME}` stands for an environment variable and `$$` for a dollar sign.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -48,6 +48,12 @@ pub struct Listen {
     pub max_message: Option<At<Size>>,
     /// How long transactions may run on after SIGTERM before their clients are disconnected. Default: 30s.
     pub drain_timeout: Option<At<Span>>,
+    /// Who may connect to what from where, and how that is proven: lines as in pg_hba.conf, the first that fits decides, and who fits none is refused. With them the users' own `trust` and `exchange` do not count, and `certificate` only for method cert. Default: each user's own settings decide.
+    pub hba: Option<Names>,
+    /// The same in a file in the format of pg_hba.conf, read again at each reload. Connection types: local, host, hostssl, hostnossl. Methods: trust, reject, scram-sha-256, md5, password (over TLS and the Unix socket only) and cert. Role membership, host names and options are refused. Default: none.
+    pub hba_file: Option<At<Text>>,
+    /// Parameters of startup messages that are passed over instead of set, such as `extra_float_digits`; `options` stands for all that is given by it. Default: none.
+    pub ignore_startup_parameters: Option<Names>,
 }
 
 /// TLS towards clients.
@@ -110,6 +116,8 @@ pub struct User {
     pub exchange: Option<At<Exchange>>,
     /// How many clients may be connected as this user at once, in one database. Default: no limit of its own.
     pub max_clients: Option<At<Number>>,
+    /// Settings that this user's sessions begin with, by name (`statement_timeout: 5s`), as by ALTER ROLE ... SET; what a client asks for itself goes before them. Not for the console's users. Default: none.
+    pub settings: Option<At<Named<At<Text>>>>,
 }
 
 /// How a user's password is asked for.
@@ -190,14 +198,19 @@ pub struct Otlp {
     pub sample: Option<At<Text>>,
 }
 
-/// One database as clients see it.
+/// One database as clients see it. The one named `*` is a template: databases that are named nowhere are made by it when a client asks for
+/// one, with the asked name on the servers; it has one shard and no `sharding`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
-    /// Its name on the servers. Default: the name that clients connect to. A change needs a restart.
+    /// Another database whose shards this is another entry to; every key that is not written here is as there, and pools are its own. A change needs a restart.
+    pub like: Option<At<Text>>,
+    /// Its name on the servers. Default: the name that clients connect to, and `postgres` for `*`, where it is the database of pgherd's own connections. A change needs a restart.
     pub server_database: Option<At<Text>>,
-    /// Who may connect.
-    pub users: At<Vec<At<User>>>,
+    /// Who may connect. Needed unless `auth` or `like` is given.
+    pub users: Option<At<Vec<At<User>>>>,
+    /// Where users are found that `users` does not name: the servers' roles. Without it there are none but those.
+    pub auth: Option<At<Auth>>,
     /// How many clients may be connected to this database at once. Default: no limit but `listen.max_clients`.
     pub max_clients: Option<At<Number>>,
     /// One login on the servers for all users. Without it each user logs in to the servers as itself.
@@ -208,16 +221,45 @@ pub struct Database {
     pub server_tls: Option<At<ServerTls>>,
     /// The pools of server connections.
     pub pool: Option<At<Pool>>,
-    /// Where reads go.
-    pub reads: Option<At<Reads>>,
+    /// Where reads go; or `only`, which refuses everything but reads (25006).
+    pub reads: Option<At<OnlyOr<Reads>>>,
+    /// For `*`: how many databases there may be that are named nowhere, and for how long.
+    pub on_demand: Option<At<OnDemand>>,
     /// What happens when a primary fails.
     pub failover: Option<At<Failover>>,
-    /// The shards. One shard alone is an unsharded database. A change needs a restart.
-    pub shards: At<Vec<At<Shard>>>,
+    /// The shards. One shard alone is an unsharded database. Needed unless `like` is given. A change needs a restart.
+    pub shards: Option<At<Vec<At<Shard>>>>,
     /// What lies on which shard. Needed where there is more than one.
     pub sharding: Option<At<Sharding>>,
     /// A scratch server for statements that no shard can answer alone. Not in force in this version.
     pub scratch: Option<At<Scratch>>,
+}
+
+/// The servers' roles as users: each logs in to pgherd with the password that the servers keep, and to the servers as itself, by what its login
+/// has proven. That takes the same verifier on every shard (copy it from `pg_authid`), or a `server_login`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// What the first shard is asked: `$1` is the user's name, and the answer its name and password, as `pg_shadow` has them; no row for nobody, NULL for no password. It runs with `search_path = pg_catalog`: qualify the names of everything else. Default: `pg_authid` is asked for roles that may log in and whose password has not expired.
+    pub query: Option<At<Text>>,
+    /// The role to ask as. The default query needs a superuser; others can be given a SECURITY DEFINER function of one. Default: `control_login`.
+    pub user: Option<At<Text>>,
+    /// Its password: plain, `${NAME}`, or `file:` and a path. Default: none.
+    pub password: Option<At<SecretText>>,
+    /// The database to ask in. Default: the database's name on the servers.
+    pub database: Option<At<Text>>,
+    /// How long an answer is believed; 0 has every login ask. A login that fails has the servers asked again, so that a changed password works at the next try. Default: 10s.
+    pub cache: Option<At<Span>>,
+}
+
+/// The bounds of databases made on demand.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnDemand {
+    /// How many there may be at once. Each costs one connection of pgherd's own. Default: 100.
+    pub databases: Option<At<Number>>,
+    /// After how long without a client one is closed. Default: 1h.
+    pub idle_timeout: Option<At<Span>>,
 }
 
 /// A login on the servers.

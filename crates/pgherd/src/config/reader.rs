@@ -32,9 +32,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes a problem.
+    /// Notes a problem, once: what a database has from another is read for both.
     pub fn note(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        let is_known = self
+            .problems
+            .iter()
+            .any(|known| known.place == problem.place && known.message == problem.message);
+        if !is_known {
+            self.problems.push(problem);
+        }
     }
 
     /// Notes an error.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgherd_session::{HbaRules, OnDemandLimits};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
 pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
@@ -81,6 +82,10 @@ pub struct Listen {
     pub max_message: usize,
     /// How long transactions may run on after SIGTERM.
     pub drain_timeout: Duration,
+    /// Who may connect from where, if rules say so.
+    pub hba: Option<HbaRules>,
+    /// Startup parameters that are passed over.
+    pub ignore_startup_parameters: Vec<Box<str>>,
 }
 
 /// TLS towards clients.
@@ -118,6 +123,13 @@ pub struct Log {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(pub(super) String);
 
+impl Database {
+    /// The database whose rows and control plane these are: its own name, or the one that it is like.
+    pub fn owner(&self) -> &str {
+        self.like.as_deref().unwrap_or(&self.name)
+    }
+}
+
 impl Password {
     /// The secret itself.
     pub fn reveal(&self) -> &str {
@@ -146,6 +158,8 @@ pub struct User {
     pub exchange: Exchange,
     /// The most clients as this user.
     pub max_clients: Option<usize>,
+    /// What its sessions begin with, by name.
+    pub settings: Vec<(String, String)>,
 }
 
 /// Clients that need no password.
@@ -173,15 +187,35 @@ pub struct Login {
     pub tls: TlsSettings,
 }
 
+/// The name of the template of databases that are named nowhere.
+pub const WILDCARD: &str = "*";
+
+/// How users are looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    /// The question, if it is not the default one.
+    pub query: Option<Box<str>>,
+    /// Whom to ask as.
+    pub login: Login,
+    /// In which database.
+    pub database: Box<str>,
+    /// How long an answer is believed.
+    pub cache: Duration,
+}
+
 /// One database.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Database {
-    /// Its name for clients.
+    /// Its name for clients; [`WILDCARD`] is the template of those named nowhere.
     pub name: Box<str>,
+    /// The database whose shards these are, if they are another's.
+    pub like: Option<Box<str>>,
     /// Its name on the servers.
     pub server_database: Box<str>,
     /// Who may connect.
     pub users: Vec<User>,
+    /// Where others are looked up, if anywhere.
+    pub auth: Option<Auth>,
     /// The most clients of this database.
     pub max_clients: Option<usize>,
     /// One login for all users; without it each logs in as itself.
@@ -194,6 +228,8 @@ pub struct Database {
     pub pool: Pool,
     /// Where reads go.
     pub reads: Reads,
+    /// The bounds of databases made by this template; set for [`WILDCARD`] alone.
+    pub on_demand: Option<OnDemandLimits>,
     /// The shards, in order: the first one is shard 0.
     pub shards: Vec<Shard>,
     /// What lies where.
@@ -230,6 +266,8 @@ pub struct Reads {
     pub max_lag: Duration,
     /// The zone whose servers are taken first.
     pub zone: Option<Box<str>>,
+    /// Whether there is nothing but reads.
+    pub only: bool,
 }
 
 /// One shard.

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use pgherd_control::{Control, ControlError, FileStore, Origin, State};
+use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, State};
 use pgherd_pool::Pools;
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
 use pgherd_router::Planner;
-use pgherd_session::{CatalogRequests, Database, DatabaseParts, Herd, ListenTlsError, TwoPhase};
+use pgherd_session::{Database, DatabaseParts, Herd, ListenTlsError, TwoPhase, UserLookup};
 use pgherd_telemetry::Metrics;
 use pgherd_tls::TlsError;
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
@@ -20,8 +20,8 @@ use pgherd_topology::{Catalog, ShardMapError, Sharding, ShardingError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{placement, translate};
-use crate::config::settings::{self, Config};
+use super::{on_demand, placement, requests, translate};
+use crate::config::settings::{self, Config, WILDCARD};
 
 /// How many plans a database's cache holds.
 const PLANS: usize = 10_000;
@@ -126,8 +126,11 @@ impl Assembled {
             in_flight: InFlight::default(),
         };
         let mut databases = Vec::with_capacity(config.databases.len());
-        for database in &config.databases {
-            databases.push(assembled.start_database(database)?);
+        for database in in_order(&config.databases) {
+            let started = assembled.start_database(database)?;
+            if *database.name != *WILDCARD {
+                databases.push(started);
+            }
         }
         assembled.herd.set_databases(databases);
         Ok(assembled)
@@ -149,7 +152,8 @@ impl Assembled {
         database.set_sharding(sharding);
     }
 
-    /// Starts the control plane of a database that was not served so far. Clients find it once it is in the herd.
+    /// Starts the control plane of a database that was not served so far; one that is like another has that one's. Clients find it once it is in the
+    /// herd; the template of those named nowhere is in force at once.
     pub(super) fn start_database(
         &mut self,
         database: &settings::Database,
@@ -158,14 +162,20 @@ impl Assembled {
         let users = translate::users(&database.users)?;
         let pools = translate::pool_settings(database)?;
         let server_login = translate::server_login(database)?;
-        let control = Control::start(translate::control_settings(
-            database,
-            &self.state,
-            Arc::clone(&sharding),
-            self.proxy,
-            self.in_flight.clone(),
-        )?);
-        let made = Database::new(DatabaseParts {
+        let settings = self.control_settings(database, &sharding)?;
+        let shared = self
+            .controls
+            .get(database.owner())
+            .filter(|_| database.like.is_some());
+        let (control, is_shared) = match shared {
+            Some(control) => (Arc::clone(control), true),
+            None if database.on_demand.is_some() => {
+                (Arc::new(Control::start_plain(&settings)), false)
+            }
+            None => (Arc::new(Control::start(settings.clone())), false),
+        };
+        let lookup = translate::role_lookup(database, &settings, control.topology())?;
+        let made = Arc::new(Database::new(DatabaseParts {
             name: database.name.clone(),
             users,
             max_clients: database.max_clients,
@@ -174,21 +184,61 @@ impl Assembled {
             server_login,
             topology: control.topology(),
             catalog: control.catalog(),
-            catalog_requests: catalog_requests(&control),
+            catalog_requests: requests::catalog_requests(control.reloader()),
             planner: Planner::new(PLANS),
             pools: Pools::new(pools),
             two_phase: TwoPhase {
-                herd: self.state.herd(&database.name),
+                herd: self.state.herd(database.owner()),
                 proxy: self.proxy,
                 in_flight: self.in_flight.clone(),
             },
             metrics: self.herd.metrics().database(&database.name),
-        });
-        let made = Arc::new(made);
-        tokio::spawn(report_faults(Arc::downgrade(&made), control.catalog()));
-        self.controls
-            .insert(database.name.clone(), Arc::new(control));
+        }));
+        made.set_lookup(lookup.map(|lookup| requests::user_lookup(lookup, database)));
+        made.set_read_only(database.reads.only);
+        if !is_shared {
+            tokio::spawn(report_faults(Arc::downgrade(&made), control.catalog()));
+        }
+        if let Some(limits) = database.on_demand {
+            let template = Arc::clone(&made);
+            let on_demand = on_demand::start(template, limits, settings, control.topology());
+            self.herd.set_on_demand(Some(on_demand));
+        }
+        self.controls.insert(database.name.clone(), control);
         Ok(made)
+    }
+
+    fn control_settings(
+        &self,
+        database: &settings::Database,
+        sharding: &Arc<Sharding>,
+    ) -> Result<ControlSettings, AssembleError> {
+        translate::control_settings(
+            database,
+            &self.state,
+            Arc::clone(sharding),
+            self.proxy,
+            self.in_flight.clone(),
+        )
+    }
+
+    /// Where the users of a served database would be looked up under another configuration.
+    pub(super) fn user_lookup(
+        &self,
+        database: &settings::Database,
+        serving: &Database,
+    ) -> Result<Option<UserLookup>, AssembleError> {
+        let settings = self.control_settings(database, &serving.sharding())?;
+        let lookup = translate::role_lookup(database, &settings, serving.watch_topology())?;
+        Ok(lookup.map(|lookup| requests::user_lookup(lookup, database)))
+    }
+
+    /// What serves a database of the configuration.
+    pub(super) fn serving(&self, name: &str) -> Option<Arc<Database>> {
+        match name {
+            WILDCARD => Some(Arc::clone(self.herd.on_demand()?.template())),
+            name => self.herd.database(name),
+        }
     }
 
     /// Ends the control plane of a database that is no longer in the herd, once its last session has ended.
@@ -202,7 +252,10 @@ impl Assembled {
                 tokio::time::sleep(RETIRING_PACE).await;
             }
             database.pools().close();
-            control.shutdown().await;
+            // another entry to the same shards, or a database made by this template, may go on
+            if let Ok(control) = Arc::try_unwrap(control) {
+                control.shutdown().await;
+            }
             tracing::info!(
                 database = database.name(),
                 "the last session ended, the database is closed"
@@ -236,23 +289,14 @@ impl Assembled {
     }
 }
 
-/// Sessions ask for a newer catalog through a channel; control answers.
-fn catalog_requests(control: &Control) -> CatalogRequests {
-    let (requests, mut asked) = CatalogRequests::channel();
-    let reloader = control.reloader();
-    tokio::spawn(async move {
-        while let Some(answer) = asked.recv().await {
-            let reloader = reloader.clone();
-            tokio::spawn(async move {
-                match reloader.reload().await {
-                    // who asked may have stopped waiting
-                    Ok(()) => drop(answer.send(())),
-                    Err(error) => tracing::warn!(%error, "the catalog could not be read again"),
-                }
-            });
-        }
-    });
-    requests
+/// Databases with shards of their own before those that are like them.
+pub(super) fn in_order(
+    databases: &[settings::Database],
+) -> impl Iterator<Item = &settings::Database> {
+    let (own, like): (Vec<_>, Vec<_>) = databases
+        .iter()
+        .partition(|database| database.like.is_none());
+    own.into_iter().chain(like)
 }
 
 /// Says of each new catalog what the rules and it have against each other, each fault once. Ends with the database.

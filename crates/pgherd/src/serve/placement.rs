@@ -53,9 +53,9 @@ fn bucket_table(database: &Database, state: &State) -> Result<ShardMap, Assemble
         // no row lies by its bucket, so that nothing is worth keeping
         return proposed(database, None);
     }
-    let Some(stored) = state.buckets(&database.name) else {
+    let Some(stored) = state.buckets(database.owner()) else {
         let map = proposed(database, None)?;
-        state.set_buckets(&database.name, map.store(&names(database)))?;
+        state.set_buckets(database.owner(), map.store(&names(database)))?;
         return Ok(map);
     };
     let map = stored

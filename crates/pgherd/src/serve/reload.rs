@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use pgherd_telemetry::LogHandle;
 
-use super::assemble::{AssembleError, Assembled};
-use super::translate;
+use super::assemble::{AssembleError, Assembled, in_order};
+use super::{on_demand, translate};
 use crate::config::Config;
-use crate::config::settings::Database;
+use crate::config::settings::{Database, WILDCARD};
 
 /// Puts `wanted` in force as far as a running process can; `running` is then what is in force. Nothing is, if any of it
 /// cannot be made: a certificate that cannot be read, say.
@@ -39,6 +39,8 @@ struct Prepared<'a> {
     users: pgherd_session::Users,
     pool: pgherd_pool::PoolSettings,
     login: Option<Arc<pgherd_pool::UserLogin>>,
+    /// Set where it is another than before.
+    lookup: Option<Option<pgherd_session::UserLookup>>,
     sharding: Option<Arc<pgherd_topology::Sharding>>,
 }
 
@@ -52,12 +54,12 @@ fn try_apply(
     let console = translate::console_settings(wanted.admin.as_ref())?;
     let mut prepared = Vec::new();
     let mut new = Vec::new();
-    for database in &wanted.databases {
+    for database in in_order(&wanted.databases) {
         let before = running
             .databases
             .iter()
             .find(|before| before.name == database.name);
-        match (before, assembled.herd.database(&database.name)) {
+        match (before, assembled.serving(&database.name)) {
             (Some(before), Some(serving)) => {
                 prepared.push(prepare(database, before, serving, assembled)?);
             }
@@ -81,20 +83,29 @@ fn try_apply(
             }
         }
     }
-    let served = assembled.herd.databases();
+    let served: Vec<_> = running
+        .databases
+        .iter()
+        .filter_map(|before| assembled.serving(&before.name))
+        .collect();
+    databases.retain(|database| database.name() != WILDCARD);
     assembled.herd.set_settings(listen);
     assembled.herd.set_console(console);
     assembled.herd.set_databases(databases);
     for prepared in prepared {
         put_in_force(prepared, assembled);
     }
-    for (name, database) in served.iter() {
-        if !wanted.databases.iter().any(|wanted| wanted.name == *name) {
+    for database in served {
+        let name = database.name();
+        if !wanted.databases.iter().any(|wanted| *wanted.name == *name) {
             tracing::info!(
-                database = &**name,
+                database = name,
                 "the database takes no new clients: it is gone from the configuration"
             );
-            assembled.retire_database(Arc::clone(database));
+            if name == WILDCARD {
+                assembled.herd.set_on_demand(None);
+            }
+            assembled.retire_database(database);
         }
     }
     for database in new {
@@ -118,7 +129,12 @@ fn prepare<'a>(
         true => None,
         false => Some(assembled.sharding(wanted)?),
     };
+    let lookup = match before.auth == wanted.auth {
+        true => None,
+        false => Some(assembled.user_lookup(wanted, &serving)?),
+    };
     Ok(Prepared {
+        lookup,
         users: translate::users(&wanted.users)?,
         pool: translate::pool_settings(wanted)?,
         login: translate::server_login(wanted)?,
@@ -137,6 +153,7 @@ fn put_in_force(prepared: Prepared<'_>, assembled: &Assembled) {
         users,
         pool,
         login,
+        lookup,
         sharding,
     } = prepared;
     if before.users != wanted.users {
@@ -147,7 +164,19 @@ fn put_in_force(prepared: Prepared<'_>, assembled: &Assembled) {
     }
     serving.set_max_clients(wanted.max_clients);
     serving.set_reads(translate::read_settings(&wanted.reads));
+    if let Some(lookup) = lookup {
+        serving.set_lookup(lookup);
+    }
+    if before.reads.only != wanted.reads.only {
+        serving.set_read_only(wanted.reads.only);
+    }
     serving.pools().reload(pool);
+    if let (Some(limits), Some(on_demand)) = (wanted.on_demand, assembled.herd.on_demand()) {
+        on_demand.set_limits(limits);
+        for made in on_demand.all() {
+            on_demand::follow(&serving, &made);
+        }
+    }
     if let Some(sharding) = sharding {
         assembled.replace_sharding(&serving, sharding);
     }
@@ -195,6 +224,22 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
             continue;
         };
         let of = |what: &str| format!("{what} of database \"{}\"", database.name);
+        if keep(before.like != database.like, of("like")) {
+            database.clone_from(before);
+            continue;
+        }
+        if database.like.is_some() {
+            // said of the database that it is like
+            database.shards.clone_from(&before.shards);
+            database.server_database.clone_from(&before.server_database);
+            database.control_login.clone_from(&before.control_login);
+            if database.sharding.buckets != before.sharding.buckets
+                || before.shards != database.shards
+            {
+                database.sharding.clone_from(&before.sharding);
+            }
+            continue;
+        }
         if keep(
             before.shards != database.shards,
             of("shards, and with them sharding,"),

@@ -4,16 +4,20 @@
 
 use std::sync::Arc;
 
-use pgherd_control::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings, State};
+use pgherd_control::lookup::DEFAULT_QUERY;
+use pgherd_control::{
+    ControlLogin, ControlSettings, Pace, RoleLookup, ServerSettings, ShardSettings, State,
+};
 use pgherd_pool::{PoolSettings, UserLogin};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
-    ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange, ReadSettings,
-    TrustedOrigin, User, Users,
+    ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange,
+    READ_ONLY_OPTIONS, ReadSettings, TrustedOrigin, User, Users,
 };
 use pgherd_tls::{ClientTls, TlsSettings};
-use pgherd_topology::Sharding;
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
+use pgherd_topology::{Sharding, Topology};
+use tokio::sync::watch;
 
 use super::AssembleError;
 use crate::config::settings;
@@ -48,7 +52,7 @@ pub(crate) fn control_settings(
     in_flight: InFlight,
 ) -> Result<ControlSettings, AssembleError> {
     Ok(ControlSettings {
-        database: database.name.clone(),
+        database: database.owner().into(),
         login: control_login(database)?,
         shards: database
             .shards
@@ -56,7 +60,7 @@ pub(crate) fn control_settings(
             .map(|shard| shard_settings(database, shard))
             .collect(),
         sharding,
-        herd: state.herd(&database.name),
+        herd: state.herd(database.owner()),
         proxy,
         in_flight,
         state: Arc::clone(state),
@@ -75,6 +79,32 @@ fn control_login(database: &settings::Database) -> Result<ControlLogin, Assemble
         password: login.password.as_ref().map(secret),
         tls: client_tls(database, &login.tls)?,
     })
+}
+
+/// Who asks a database's servers about roles, if anybody does.
+///
+/// # Errors
+/// As [`control_settings`], whose result `control` is.
+pub(crate) fn role_lookup(
+    database: &settings::Database,
+    control: &ControlSettings,
+    topology: watch::Receiver<Arc<Topology>>,
+) -> Result<Option<RoleLookup>, AssembleError> {
+    let Some(auth) = &database.auth else {
+        return Ok(None);
+    };
+    let mut control = control.clone();
+    control.login = ControlLogin {
+        user: auth.login.user.clone(),
+        password: auth.login.password.as_ref().map(secret),
+        tls: client_tls(database, &auth.login.tls)?,
+    };
+    for shard in &mut control.shards {
+        shard.server_database.clone_from(&auth.database);
+    }
+    let query = auth.query.clone();
+    let query = query.unwrap_or_else(|| DEFAULT_QUERY.into());
+    Ok(Some(RoleLookup::new(&control, query, topology)))
 }
 
 fn client_tls(
@@ -127,6 +157,7 @@ fn user(configured: &settings::User) -> Result<User, AssembleError> {
         .collect();
     user.certificate.clone_from(&configured.certificate);
     user.max_clients = configured.max_clients;
+    user.settings.clone_from(&configured.settings);
     Ok(user)
 }
 
@@ -195,6 +226,7 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
         application_name: Some("pgherd".into()),
         tls_settings: tls.clone(),
         tls: Arc::new(made),
+        options: database.reads.only.then(|| READ_ONLY_OPTIONS.into()),
         ..PoolSettings::new(database.server_database.clone())
     })
 }
@@ -216,6 +248,8 @@ pub(crate) fn listen_settings(listen: &settings::Listen) -> Result<ListenSetting
         authentication_timeout: listen.authentication_timeout,
         max_message: listen.max_message,
         drain_timeout: listen.drain_timeout,
+        hba: listen.hba.clone().map(Arc::new),
+        ignored_parameters: listen.ignore_startup_parameters.clone().into(),
     })
 }
 

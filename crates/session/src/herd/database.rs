@@ -4,7 +4,7 @@
 //! Never does: I/O of its own. Main type: [`Database`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,6 +17,7 @@ use pgherd_topology::{Catalog, Sharding, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::limits::ClientLimits;
+use crate::lookup::UserLookup;
 use crate::parameters::ParameterCache;
 use crate::users::{User, Users};
 
@@ -156,6 +157,8 @@ pub struct DatabaseParts {
 pub struct Database {
     name: Box<str>,
     users: ArcSwap<Users>,
+    lookup: ArcSwapOption<UserLookup>,
+    is_read_only: AtomicBool,
     /// `usize::MAX` is no limit.
     max_clients: AtomicUsize,
     reads: ArcSwap<ReadSettings>,
@@ -178,6 +181,8 @@ impl Database {
         Self {
             name: parts.name,
             users: ArcSwap::from_pointee(parts.users),
+            lookup: ArcSwapOption::empty(),
+            is_read_only: AtomicBool::new(false),
             max_clients: AtomicUsize::new(parts.max_clients.unwrap_or(usize::MAX)),
             reads: ArcSwap::from_pointee(parts.reads),
             rules: ArcSwap::from_pointee(Rules {
@@ -210,6 +215,27 @@ impl Database {
     /// Changes who may connect; those connected stay.
     pub fn set_users(&self, users: Users) {
         self.users.store(Arc::new(users));
+        self.parameters.clear();
+    }
+
+    /// Where users are found that [`Database::users`] has not, if anywhere.
+    pub fn lookup(&self) -> Option<Arc<UserLookup>> {
+        self.lookup.load_full()
+    }
+
+    /// Changes where users are looked up; those connected stay.
+    pub fn set_lookup(&self, lookup: Option<UserLookup>) {
+        self.lookup.store(lookup.map(Arc::new));
+    }
+
+    /// Whether clients may only read. The pools' connections must begin with [`crate::READ_ONLY_OPTIONS`] then.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only.load(Ordering::Relaxed)
+    }
+
+    /// Changes that, for requests that come from now on.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        self.is_read_only.store(is_read_only, Ordering::Relaxed);
         self.parameters.clear();
     }
 
@@ -274,6 +300,11 @@ impl Database {
                 credential: user.server_credential(credential),
             })
         })
+    }
+
+    /// The one login on the servers for all users, if there is one.
+    pub fn shared_server_login(&self) -> Option<Arc<UserLogin>> {
+        self.server_login.load_full()
     }
 
     /// Changes the login on the servers.

@@ -42,8 +42,13 @@ pub fn advise(file: &raw::File, config: &Config, reader: &mut Reader<'_>) {
         not_in_force(raw, reader);
         shared_login(raw, database, reader);
         plain_text_to_servers(raw, database, reader);
-        weak_passwords(&raw.users, &database.users, reader);
-        without_password(raw, database, reader);
+        if let Some(users) = &raw.users {
+            weak_passwords(users, &database.users, reader);
+            without_password(users.place, database, reader);
+            if config.listen.hba.is_some() {
+                idle_beside_rules(users, reader);
+            }
+        }
     }
 }
 
@@ -156,6 +161,7 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
     let priority = raw
         .shards
         .iter()
+        .flat_map(|shards| &shards.value)
         .flat_map(|shard| &shard.servers.value)
         .find_map(|server| server.priority.as_ref());
     if let Some(priority) = priority {
@@ -217,7 +223,10 @@ fn plain_text_to_servers(raw: &raw::Database, database: &Database, reader: &mut 
     let place = |login: &Option<At<raw::ServerLogin>>| login.as_ref().map(|login| login.place);
     let logins = match &database.server_login {
         Some(login) => (login.tls.mode, place(&raw.server_login)),
-        None => (database.server_tls.mode, Some(raw.users.place)),
+        None => (
+            database.server_tls.mode,
+            raw.users.as_ref().map(|users| users.place),
+        ),
     };
     let control = (database.control_login.tls.mode, place(&raw.control_login));
     for (mode, place) in [logins, control] {
@@ -256,18 +265,37 @@ fn weak_passwords(raw: &[At<raw::User>], users: &[User], reader: &mut Reader<'_>
 }
 
 /// A user that logs in to the servers as itself, with nothing to show them.
-fn without_password(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>) {
+fn without_password(place: Place, database: &Database, reader: &mut Reader<'_>) {
     if database.server_login.is_none()
         && let Some(user) = database.users.iter().find(|user| user.password.is_none())
     {
         reader.warning(
-            raw.users.place,
+            place,
             format!(
                 "user `{}` has no password here: it can use only servers that let it in without one",
                 user.name
             ),
             "give it a `password`, or the database a `server_login`",
         );
+    }
+}
+
+/// What a user's own settings say of logins does not count where rules say it.
+fn idle_beside_rules(users: &[At<raw::User>], reader: &mut Reader<'_>) {
+    for user in users {
+        let written = [
+            ("trust", user.trust.as_ref().map(|at| at.place)),
+            ("exchange", user.exchange.as_ref().map(|at| at.place)),
+        ];
+        for (key, place) in written {
+            if let Some(place) = place {
+                reader.warning(
+                    place,
+                    format!("`{key}` does not count: the rules of `listen` say how a user logs in"),
+                    "say it in a rule, and take it out here",
+                );
+            }
+        }
     }
 }
 

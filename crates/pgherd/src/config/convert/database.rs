@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgherd_session::OnDemandLimits;
 use pgherd_topology::Address;
 use pgherd_topology::commit_protocol::MAX_SHARD_NAME;
 
@@ -10,9 +11,13 @@ use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{
     CleartextPassword, Consistency, Database, Login, Password, Pool, Reads, ReadsFrom, Server,
-    Shard, TlsSettings, User,
+    Shard, TlsSettings, User, WILDCARD,
 };
-use super::{claim, client_limit, server_tls, sharding, transpose, user};
+use super::like::Effective;
+use super::{auth, claim, client_limit, server_tls, sharding, transpose, user};
+
+/// Where pgherd's own connections for the template go where nothing else is said: every server has it.
+const TEMPLATE_DATABASE: &str = "postgres";
 
 /// Postgres cuts names after this many bytes.
 const MAX_NAME_BYTES: usize = 63;
@@ -27,14 +32,21 @@ const MAX_WEIGHT: u32 = 10_000;
 pub fn database(
     name: &str,
     place: Place,
-    raw: &At<raw::Database>,
+    effective: &Effective,
     reader: &mut Reader<'_>,
 ) -> Option<Database> {
+    let raw = &effective.raw;
+    let is_template = name == WILDCARD;
     let server_database = match &raw.server_database {
         Some(text) => reader.text(text),
+        None if is_template => Some(TEMPLATE_DATABASE.to_owned()),
         None => Some(name.to_owned()),
     };
-    let users = user::users(&raw.users, &format!("database `{name}`"), reader);
+    let users = match &raw.users {
+        Some(users) => user::users(users, &format!("database `{name}`"), reader),
+        None if raw.auth.is_some() => Some(Vec::new()),
+        None => missing("users", place, reader),
+    };
     let tls = match &raw.server_tls {
         Some(tls) => server_tls(tls, reader),
         None => Some(TlsSettings::default()),
@@ -49,32 +61,113 @@ pub fn database(
         .map(|raw| login(raw, tls.as_ref(), reader));
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
     let pool = pool(raw.pool.as_ref(), reader);
-    let reads = reads(raw.reads.as_ref(), reader);
-    let shards = shards(&raw.shards, reader);
+    let reads = reads(
+        raw.reads.as_ref().and_then(|reads| reads.mapping()),
+        effective.reads_only,
+        reader,
+    );
+    let shards = match &raw.shards {
+        Some(raw) => shards(raw, reader),
+        None => missing("shards", place, reader),
+    };
     let sharding = shards
         .as_ref()
         .and_then(|shards| sharding::sharding(raw, shards, reader));
     check_failover(raw.failover.as_ref(), reader);
     check_scratch(raw.scratch.as_ref(), reader);
+    let on_demand = on_demand(raw, is_template, reader);
 
     let (users, tls, server_login) = (users?, tls?, transpose(server_login)?);
     let control_login = match transpose(control_login)? {
         Some(login) => login,
         None => control_login_of(&users, server_login.as_ref(), &tls, place, reader)?,
     };
+    let auth = raw.auth.as_ref().map(|raw| {
+        auth::auth(
+            raw,
+            server_database.as_deref(),
+            &control_login,
+            &tls,
+            reader,
+        )
+    });
     Some(Database {
         name: name.into(),
+        like: effective.like.as_deref().map(Into::into),
         server_database: server_database?.into(),
         users,
+        auth: transpose(auth)?,
         max_clients: max_clients?,
         server_login,
         control_login,
         server_tls: tls,
         pool: pool?,
         reads: reads?,
+        on_demand: transpose(on_demand)?,
         shards: shards?,
         sharding: sharding?,
     })
+}
+
+fn missing<T>(key: &str, place: Place, reader: &mut Reader<'_>) -> Option<T> {
+    reader.error(
+        place,
+        format!("`{key}` is missing here"),
+        format!("add `{key}:`"),
+    );
+    None
+}
+
+/// The bounds of a template, and that it is one of plain pools. `None` where it is none.
+#[allow(clippy::option_option)]
+fn on_demand(
+    raw: &raw::Database,
+    is_template: bool,
+    reader: &mut Reader<'_>,
+) -> Option<Option<OnDemandLimits>> {
+    if !is_template {
+        if let Some(written) = &raw.on_demand {
+            reader.error(
+                written.place,
+                "`on_demand` is for the database `*`, by which others are made",
+                "take it out here",
+            );
+        }
+        return None;
+    }
+    if let Some(sharding) = &raw.sharding {
+        reader.error(
+            sharding.place,
+            "databases made by `*` are plain pools: they have no `sharding`",
+            "take it out, or name the database",
+        );
+    }
+    if let Some(shards) = &raw.shards
+        && shards.len() > 1
+    {
+        reader.error(
+            shards.place,
+            "databases made by `*` are plain pools: they have one shard",
+            "keep one of the shards, or name the database",
+        );
+    }
+    let nothing = raw::OnDemand::default();
+    let bounds = raw.on_demand.as_ref().map_or(&nothing, |at| &at.value);
+    let default = OnDemandLimits::default();
+    let databases = reader.number(bounds.databases.as_ref(), default.databases, 1..=10_000);
+    let idle_timeout = reader.span(
+        bounds.idle_timeout.as_ref(),
+        default.idle_timeout,
+        Duration::from_secs(1),
+    );
+    Some(
+        databases
+            .zip(idle_timeout)
+            .map(|(databases, idle_timeout)| OnDemandLimits {
+                databases,
+                idle_timeout,
+            }),
+    )
 }
 
 fn login(
@@ -173,9 +266,9 @@ fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool> {
     Some(pool)
 }
 
-fn reads(raw: Option<&At<raw::Reads>>, reader: &mut Reader<'_>) -> Option<Reads> {
+fn reads(raw: Option<&raw::Reads>, only: bool, reader: &mut Reader<'_>) -> Option<Reads> {
     let nothing = raw::Reads::default();
-    let raw = raw.map_or(&nothing, |raw| &raw.value);
+    let raw = raw.unwrap_or(&nothing);
     let zone = raw.zone.as_ref().map(|text| reader.text(text));
     Some(Reads {
         from: raw
@@ -192,6 +285,7 @@ fn reads(raw: Option<&At<raw::Reads>>, reader: &mut Reader<'_>) -> Option<Reads>
             Duration::from_millis(1),
         )?,
         zone: transpose(zone)?.map(Into::into),
+        only,
     })
 }
 

@@ -11,7 +11,7 @@ use super::super::reader::Reader;
 /// All declarations of a database, unless an error was noted.
 pub fn declarations(database: &raw::Database, reader: &mut Reader<'_>) -> Option<Declarations> {
     let sharding = database.sharding.as_ref();
-    let reads = database.reads.as_ref();
+    let reads = database.reads.as_ref().and_then(|reads| reads.mapping());
     let functions = functions(
         sharding.and_then(|sharding| sharding.functions.as_ref()),
         reader,

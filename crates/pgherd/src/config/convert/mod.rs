@@ -5,9 +5,12 @@
 //! causes it and goes on, so that one run names them all. The main function is [`convert`].
 
 mod advice;
+mod auth;
 mod database;
 mod declarations;
 mod function;
+mod hba;
+mod like;
 mod sharding;
 mod user;
 
@@ -109,7 +112,17 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
         Duration::from_secs(30),
         Duration::ZERO,
     );
+    let hba = hba::hba(raw, reader);
+    let ignored: Vec<Box<str>> = raw
+        .ignore_startup_parameters
+        .iter()
+        .flat_map(|names| &names.value)
+        .filter_map(|name| reader.text(name))
+        .map(Into::into)
+        .collect();
     Some(Listen {
+        hba: transpose(hba)?,
+        ignore_startup_parameters: ignored,
         addresses,
         unix: transpose(unix)?,
         tls: transpose(tls)?.flatten(),
@@ -296,6 +309,14 @@ fn admin(raw: &At<raw::Admin>, reader: &mut Reader<'_>) -> Option<Admin> {
         Some(text) => reader.text(text)?,
         None => DEFAULT_CONSOLE.to_owned(),
     };
+    let settings = raw.users.iter().find_map(|user| user.settings.as_ref());
+    if let Some(settings) = settings {
+        reader.error(
+            settings.place,
+            "the console has no `settings`",
+            "they are for users of databases",
+        );
+    }
     Some(Admin {
         database: database.into(),
         users: user::users(&raw.users, "the console", reader)?,
@@ -379,7 +400,10 @@ fn databases(
                 "keep one of them",
             );
         }
-        databases.extend(database::database(&own_name, name.place, raw, reader));
+        let Some(like) = like::effective(&own_name, raw, &file.databases, reader) else {
+            continue;
+        };
+        databases.extend(database::database(&own_name, name.place, &like, reader));
     }
     (databases.len() == file.databases.0.len()).then_some(databases)
 }

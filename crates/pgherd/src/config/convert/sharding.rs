@@ -32,7 +32,10 @@ pub fn sharding(
     let Some(raw) = &database.sharding else {
         if shards.len() > 1 {
             reader.error(
-                database.shards.place,
+                database
+                    .shards
+                    .as_ref()
+                    .map_or_else(Place::default, |shards| shards.place),
                 format!(
                     "there are {} shards, and `sharding` does not say what lies where",
                     shards.len()

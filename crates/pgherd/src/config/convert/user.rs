@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use pgherd_protocol::Verifier;
 
-use super::super::located::{At, Text};
+use super::super::located::{At, Named, Text};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{Exchange, Password, Trusted, User};
@@ -74,6 +74,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
         None => Vec::new(),
     };
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
+    let settings = settings(raw.settings.as_ref(), reader);
     let name = name?;
     if password.is_none() && certificate.is_none() && trust.is_empty() {
         reader.error(
@@ -93,7 +94,46 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
             .as_ref()
             .map_or(Exchange::Challenge, |exchange| exchange.value),
         max_clients: max_clients?,
+        settings: settings?,
     })
+}
+
+/// Settings by name, as SET would take them. Whether there is such a setting only a server knows.
+fn settings(
+    raw: Option<&At<Named<At<Text>>>>,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<(String, String)>> {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    let written = raw.map_or(&[][..], |raw| &raw.value.0);
+    for (name, value) in written {
+        let Some(own_name) = reader.text(name) else {
+            continue;
+        };
+        let is_name = own_name.split('.').all(|part| {
+            part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        });
+        if !is_name || pgherd_session::parameters::is_own_setting(&own_name) {
+            reader.error(
+                name.place,
+                format!("`{}` is not a setting of Postgres", name.value.0),
+                "write such as `statement_timeout: 5s`",
+            );
+        } else if settings
+            .iter()
+            .any(|(known, _)| known.eq_ignore_ascii_case(&own_name))
+        {
+            reader.error(
+                name.place,
+                format!("`{own_name}` is given twice"),
+                "keep one of them",
+            );
+        }
+        settings.push((own_name, reader.text(value)?));
+    }
+    (settings.len() == written.len()).then_some(settings)
 }
 
 fn trusted(text: &At<Text>, reader: &mut Reader<'_>) -> Option<Trusted> {

@@ -1,0 +1,112 @@
+//! Databases that the configuration does not name, made by the template `*`.
+//!
+//! Owns the recipe: a plain pool on the template's servers, which the template's control plane watches; of its own it has a catalog, followed
+//! on one connection. What a reload changes in the template, those made follow. Main function: [`start`].
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use pgherd_control::{Control, ControlSettings};
+use pgherd_pool::{PoolSettings, Pools};
+use pgherd_router::Planner;
+use pgherd_session::{CatalogRequests, Database, DatabaseParts, OnDemand, OnDemandLimits};
+use pgherd_topology::Topology;
+use tokio::sync::watch;
+
+/// How many plans the cache of one holds.
+const PLANS: usize = 1_000;
+
+/// How often it is looked for those that nobody uses.
+const SWEEP_PACE: Duration = Duration::from_secs(1);
+
+/// Makes databases from now on. `settings` are those of the template's control plane, `topology` is what it publishes.
+pub(super) fn start(
+    template: Arc<Database>,
+    limits: OnDemandLimits,
+    settings: ControlSettings,
+    topology: watch::Receiver<Arc<Topology>>,
+) -> Arc<OnDemand> {
+    let recipe = move |template: &Database, name: &str| {
+        Arc::new(make(template, name, &settings, topology.clone()))
+    };
+    let on_demand = Arc::new(OnDemand::new(template, limits, recipe));
+    tokio::spawn(sweep(Arc::downgrade(&on_demand)));
+    on_demand
+}
+
+async fn sweep(on_demand: Weak<OnDemand>) {
+    let mut pace = tokio::time::interval(SWEEP_PACE);
+    loop {
+        pace.tick().await;
+        match on_demand.upgrade() {
+            Some(on_demand) => on_demand.sweep(),
+            None => return,
+        }
+    }
+}
+
+fn make(
+    template: &Database,
+    name: &str,
+    settings: &ControlSettings,
+    topology: watch::Receiver<Arc<Topology>>,
+) -> Database {
+    let mut settings = settings.clone();
+    settings.database = name.into();
+    for shard in &mut settings.shards {
+        shard.server_database = name.into();
+    }
+    let control = Control::follow_catalog(&settings, topology.clone());
+    let made = Database::new(DatabaseParts {
+        name: name.into(),
+        // who may connect is asked of the template
+        users: pgherd_session::Users::default(),
+        max_clients: template.max_clients(),
+        reads: template.reads().as_ref().clone(),
+        sharding: template.sharding(),
+        server_login: template.shared_server_login(),
+        topology,
+        catalog: control.catalog(),
+        catalog_requests: catalog_requests(control),
+        planner: Planner::new(PLANS),
+        pools: Pools::new(pool_settings(template, name)),
+        two_phase: template.two_phase().clone(),
+        // one label for all: their names come from clients
+        metrics: Arc::clone(template.metrics()),
+    });
+    made.set_read_only(template.is_read_only());
+    made
+}
+
+/// Brings one that was made to what the template is now.
+pub(super) fn follow(template: &Database, made: &Database) {
+    made.set_max_clients(template.max_clients());
+    made.set_reads(template.reads().as_ref().clone());
+    made.set_server_login(template.shared_server_login());
+    made.set_read_only(template.is_read_only());
+    made.pools().reload(pool_settings(template, made.name()));
+}
+
+fn pool_settings(template: &Database, name: &str) -> PoolSettings {
+    PoolSettings {
+        database: name.into(),
+        ..PoolSettings::clone(&template.pools().settings())
+    }
+}
+
+/// Requests for a newer catalog; who follows it goes with the database that asks.
+fn catalog_requests(control: Control) -> CatalogRequests {
+    let (requests, mut asked) = CatalogRequests::channel();
+    tokio::spawn(async move {
+        let reloader = control.reloader();
+        while let Some(answer) = asked.recv().await {
+            match reloader.reload().await {
+                // who asked may have stopped waiting
+                Ok(()) => drop(answer.send(())),
+                Err(error) => tracing::warn!(%error, "the catalog could not be read again"),
+            }
+        }
+        control.shutdown().await;
+    });
+    requests
+}
