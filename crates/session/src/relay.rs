@@ -92,6 +92,8 @@ pub struct Relay<'a> {
     /// Nothing is handed to the client before the first row or the end: an error can then be taken back and retried.
     hold: bool,
     fatal: Option<Box<PgError>>,
+    /// Whether notifications on this connection are the client's; else the listening connections hear them for it.
+    hears: bool,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
 }
@@ -117,8 +119,15 @@ impl<'a> Relay<'a> {
             partial: 0,
             hold,
             fatal: None,
+            hears: false,
             uncounted,
         }
+    }
+
+    /// Whether notifications on this connection are the client's.
+    pub fn hearing(mut self, hears: bool) -> Self {
+        self.hears = hears;
+        self
     }
 
     /// What came of it.
@@ -306,8 +315,10 @@ impl<'a> Relay<'a> {
                 note_parameter(leg, &frame);
             }
             tag::backend::NOTIFICATION_RESPONSE => {
-                self.outcome.notified = true;
-                out.extend_from_slice(frame.bytes());
+                if self.hears {
+                    self.outcome.notified = true;
+                    out.extend_from_slice(frame.bytes());
+                }
                 return Ok(None);
             }
             tag::backend::READY_FOR_QUERY => {

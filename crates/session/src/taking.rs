@@ -256,6 +256,8 @@ impl Session {
             role,
             in_block: false,
             sticky: false,
+            hears: false,
+            listened: false,
             pinned: None,
             translation,
             catalog_version: catalog.version(),
