@@ -621,3 +621,106 @@ async fn a_client_that_reads_hears_more_than_may_wait_at_once() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_notified_is_never_mistaken_however_busy_the_pool_is() {
+    let cluster = trusting(TestCluster::new().shards(1))
+        .configure(|configuration| {
+            configuration.sharding.clear();
+            configuration.database = "pool: { size: 3 }".into();
+        })
+        .start()
+        .await;
+    let (mut listener, _) = log_in(&cluster).await;
+    listener.query("LISTEN news").await;
+    let mut senders = tokio::task::JoinSet::new();
+    for index in 0..12 {
+        let (mut sender, pid) = log_in(&cluster).await;
+        senders.spawn(async move {
+            for round in 0..20 {
+                let said = format!("'{pid}-{round}'");
+                match (index + round) % 4 {
+                    0 => drop(sender.query(&format!("NOTIFY news, {said}")).await),
+                    1 => drop(
+                        sender
+                            .query(&format!("SELECT pg_notify('news', {said})"))
+                            .await,
+                    ),
+                    2 => {
+                        for text in ["BEGIN", &format!("NOTIFY news, {said}"), "COMMIT"] {
+                            sender.query(text).await;
+                        }
+                    }
+                    _ => {
+                        sender.send(&unnamed(&format!("NOTIFY news, {said}"))).await;
+                        sender.send(&sync()).await;
+                        sender.until_ready().await;
+                        // comes and goes, on the connections that others notify on
+                        sender.query("LISTEN other").await;
+                        sender.query("BEGIN; NOTIFY news, 'never'; ROLLBACK").await;
+                        sender.query("UNLISTEN other").await;
+                    }
+                }
+            }
+        });
+    }
+    let mut last = std::collections::HashMap::new();
+    for _ in 0..12 * 20 {
+        let (pid, _, payload) = hears(&mut listener).await;
+        let (said, round) = payload.split_once('-').unwrap();
+        assert_eq!(said, pid.to_string());
+        // and in the order in which each one sent
+        let round: i32 = round.parse().unwrap();
+        let before = last.insert(pid, round).unwrap_or(-1);
+        assert_eq!(round, before + 1);
+    }
+    senders.join_all().await;
+    hears_nothing(&mut listener).await;
+    // no connection of the pool is left listening
+    let mut pooled = Vec::new();
+    for _ in 0..3 {
+        let (mut client, _) = log_in(&cluster).await;
+        client.query("BEGIN").await;
+        let answers = client
+            .query("SELECT count(*) FROM pg_listening_channels()")
+            .await;
+        let row = answers.iter().find(|answer| answer.tag == b'D').unwrap();
+        assert_eq!(row.body.last(), Some(&b'0'));
+        pooled.push(client);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_ended_though_it_is_idle() {
+    let cluster = trusting(TestCluster::new().shards(1)).start().await;
+    let (mut listener, _) = log_in(&cluster).await;
+    listener.query("LISTEN news").await;
+    let client = cluster.connect("app").await;
+    let mut round = 0;
+    loop {
+        let many = format!(
+            "SELECT count(pg_notify('news', repeat('x', 7000) || n || '-' || {round})) FROM generate_series(1, 500) n"
+        );
+        client.batch_execute(&many).await.unwrap();
+        let (_, metrics) = cluster.http("/metrics").await;
+        if metrics.contains("reason=\"too_slow\"} 1") {
+            break;
+        }
+        round += 1;
+        assert!(round < 20, "the sockets cannot hold so much");
+    }
+    let mut heard = 0;
+    loop {
+        let message = listener.message().await.expect("it is told why");
+        if message.tag == b'E' {
+            assert_eq!(message.field(b'C').as_deref(), Some("54000"));
+            break;
+        }
+        let (_, _, payload) = notification(&message);
+        // without a gap up to there
+        let expected = format!("x{}-{}", heard % 500 + 1, heard / 500);
+        assert!(payload.ends_with(&expected), "{expected}");
+        heard += 1;
+    }
+    assert_eq!(listener.message().await, None);
+}
