@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pgherd_protocol::PgError;
 
 use super::changes::Change;
-use super::mailbox::{MAX_WAITING, Mailbox, Message, too_slow};
+use super::mailbox::{MAX_WAITING, Mailbox, Message, Pushed, too_slow};
 use crate::registry::ClientId;
 
 /// A client's part in a channel.
@@ -20,6 +20,15 @@ enum Interest {
     Reserved(Vec<Arc<Message>>, usize),
     /// It listens.
     Listening,
+}
+
+/// What passing a notification on came to.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    /// How many clients are ended because they take nothing.
+    pub(super) ended: usize,
+    /// Those that should be given a moment.
+    pub(super) crowded: Vec<Arc<Mailbox>>,
 }
 
 /// The channels of one database.
@@ -90,18 +99,25 @@ impl Channels {
         self.take_unneeded()
     }
 
-    /// Passes a notification on to all who listen; `sender` is who sent it, where that is one of the clients. Returns how many clients
-    /// must be ended because they take nothing.
-    pub(super) fn deliver(&mut self, message: &Arc<Message>, sender: Option<ClientId>) -> usize {
+    /// Passes a notification on to all who listen; `sender` is who sent it, where that is one of the clients. Returns what it came to.
+    pub(super) fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        sender: Option<ClientId>,
+    ) -> Delivered {
+        let mut delivered = Delivered::default();
         let Some(listeners) = self.channels.get_mut(&message.channel) else {
-            return 0;
+            return delivered;
         };
-        let mut ended = 0;
         for (client, interest) in listeners {
             match interest {
                 Interest::Listening => {
                     if let Some(mailbox) = self.clients.get(client) {
-                        ended += usize::from(mailbox.push(message));
+                        match mailbox.push(message) {
+                            Pushed::Kept => {}
+                            Pushed::Crowded => delivered.crowded.push(Arc::clone(mailbox)),
+                            Pushed::Overflowed => delivered.ended += 1,
+                        }
                     }
                 }
                 Interest::Reserved(own, bytes) if sender == Some(*client) => {
@@ -113,13 +129,13 @@ impl Channels {
                         own.clear();
                         *bytes = 0;
                         mailbox.end(too_slow());
-                        ended += 1;
+                        delivered.ended += 1;
                     }
                 }
                 Interest::Reserved(..) => {}
             }
         }
-        ended
+        delivered
     }
 
     /// Nothing is heard any more: every client is ended with this. Returns how many listened.

@@ -16,11 +16,11 @@ use pgherd_protocol::backend::Notification;
 use pgherd_protocol::{BackendMessage, Frame, PgError, SqlState};
 use pgherd_topology::{ShardId, Topology};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::channels::Channels;
 use super::line::{Heard, Line, Ticket};
-use super::mailbox::Message;
+use super::mailbox::{Mailbox, Message};
 use super::{Change, Command, HubParts, Reply, Shared, lost};
 use crate::registry::ClientId;
 use crate::transaction::quoted;
@@ -29,6 +29,10 @@ use crate::transaction::quoted;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// One that has not answered for so long counts as lost.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long nothing is read, at most, for the sake of a client that has much to take. Then the others go on.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const GLANCE: Duration = Duration::from_millis(2);
 /// How long they stay open while nobody listens.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -59,6 +63,7 @@ enum Event {
     Command(Option<Command>),
     Topology,
     Tick,
+    Glance,
 }
 
 /// The listening connections of a database and their clients.
@@ -73,6 +78,8 @@ pub(super) struct Hub {
     tickets: u64,
     /// The line that is looked at first.
     turn: usize,
+    /// Clients that are given a moment, until when.
+    crowded: Vec<(Arc<Mailbox>, Instant)>,
     /// Since when nobody listens.
     idle_since: Instant,
 }
@@ -92,6 +99,7 @@ impl Hub {
             works: HashMap::new(),
             tickets: 0,
             turn: 0,
+            crowded: Vec::new(),
             idle_since: Instant::now(),
         }
     }
@@ -103,6 +111,7 @@ impl Hub {
         loop {
             let listens = !self.lines.is_empty();
             self.turn = self.turn.wrapping_add(1);
+            let pauses = !self.crowded.is_empty();
             let (lines, turn) = (&mut self.lines, self.turn);
             let heard = poll_fn(|context| {
                 let count = lines.len();
@@ -115,10 +124,11 @@ impl Hub {
                 Poll::Pending
             });
             let event = tokio::select! {
-                (index, heard) = heard => Event::Line(index, heard),
+                (index, heard) = heard, if !pauses => Event::Line(index, heard),
                 command = self.commands.recv() => Event::Command(command),
                 Ok(()) = self.parts.topology.changed(), if listens => Event::Topology,
                 _ = heartbeat.tick(), if listens => Event::Tick,
+                () = sleep(GLANCE), if pauses => Event::Glance,
             };
             match event {
                 Event::Line(index, Heard::Notification(frame)) => self.deliver(index, &frame),
@@ -133,6 +143,7 @@ impl Hub {
                 Event::Command(None) => return,
                 Event::Topology => self.follow_topology(),
                 Event::Tick => self.look_after_lines(),
+                Event::Glance => self.glance(),
             }
             self.tell();
         }
@@ -311,9 +322,20 @@ impl Hub {
             node,
         });
         let sender = sender.map(|sender| sender.client);
-        for _ in 0..self.channels.deliver(&message, sender) {
+        let delivered = self.channels.deliver(&message, sender);
+        for _ in 0..delivered.ended {
             self.parts.metrics.listener_ended("too_slow");
         }
+        let until = Instant::now() + MOMENT;
+        self.crowded
+            .extend(delivered.crowded.into_iter().map(|each| (each, until)));
+    }
+
+    /// Goes on once those who had much to take have taken it, or had their moment.
+    fn glance(&mut self) {
+        let now = Instant::now();
+        self.crowded
+            .retain(|(mailbox, until)| now < *until && mailbox.is_crowded());
     }
 
     /// A connection is only good for the primary of its epoch, and all shards together for what they were.

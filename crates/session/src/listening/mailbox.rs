@@ -14,6 +14,10 @@ use tokio::sync::Notify;
 /// How many bytes of notifications may wait for one client: while it is in a transaction block, or does not read.
 pub(super) const MAX_WAITING: usize = 8 * 1024 * 1024;
 
+/// Above this the client is waited for a moment, once, until it is down to [`RELIEVED`].
+const CROWDED: usize = MAX_WAITING / 2;
+const RELIEVED: usize = MAX_WAITING / 4;
+
 /// What keeping a notification takes beside its bytes.
 const OVERHEAD: usize = 128;
 
@@ -42,31 +46,50 @@ pub(super) struct Mailbox {
     filled: Notify,
 }
 
+/// What came of adding a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits, or the client is to be ended anyway.
+    Kept,
+    /// It waits, and with it so much that the client should be given a moment to take it.
+    Crowded,
+    /// It was one too many: the client is to be ended, and nothing is kept for it.
+    Overflowed,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     messages: VecDeque<Arc<Message>>,
     bytes: usize,
+    /// Whether the client was given its moment.
+    was_waited_for: bool,
     end: Option<Box<PgError>>,
 }
 
 impl Mailbox {
-    /// Adds a notification. Returns whether that was one too many: the client is to be ended, and nothing is kept for it.
-    pub(super) fn push(&self, message: &Arc<Message>) -> bool {
+    /// Adds a notification.
+    pub(super) fn push(&self, message: &Arc<Message>) -> Pushed {
         let mut waiting = self.waiting();
         if waiting.end.is_some() {
-            return false;
+            return Pushed::Kept;
         }
         let bytes = waiting.bytes + message.size();
-        let overflows = bytes > MAX_WAITING;
-        if overflows {
+        let pushed = if bytes > MAX_WAITING {
             waiting.end_with(too_slow());
+            Pushed::Overflowed
         } else {
             waiting.bytes = bytes;
             waiting.messages.push_back(Arc::clone(message));
-        }
+            if bytes > CROWDED && !waiting.was_waited_for {
+                waiting.was_waited_for = true;
+                Pushed::Crowded
+            } else {
+                Pushed::Kept
+            }
+        };
         drop(waiting);
         self.filled.notify_one();
-        overflows
+        pushed
     }
 
     /// The client is to be ended. The first reason stays; what waits is dropped, as what follows it is not known.
@@ -95,7 +118,13 @@ impl Mailbox {
         }
         let message = waiting.messages.pop_front();
         waiting.bytes -= message.as_ref().map_or(0, |message| message.size());
+        waiting.was_waited_for &= waiting.bytes > RELIEVED;
         Ok(message)
+    }
+
+    /// Whether the client has still to take some of what crowded it.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting().bytes > RELIEVED
     }
 
     /// Whether there is anything to do.
@@ -154,11 +183,12 @@ pub(super) mod tests {
         static PAYLOAD: [u8; 1 << 20] = [0; 1 << 20];
         let mailbox = Mailbox::default();
         let big = message("a", &PAYLOAD);
-        for _ in 0..7 {
-            assert!(!mailbox.push(&big));
-        }
-        assert!(mailbox.push(&big));
-        assert!(!mailbox.push(&message("a", b"x")));
+        let pushed: Vec<Pushed> = (0..8).map(|_| mailbox.push(&big)).collect();
+        assert_eq!(pushed[..3], [Pushed::Kept; 3]);
+        assert_eq!(pushed[3], Pushed::Crowded);
+        assert_eq!(pushed[4..7], [Pushed::Kept; 3]);
+        assert_eq!(pushed[7], Pushed::Overflowed);
+        assert_eq!(mailbox.push(&message("a", b"x")), Pushed::Kept);
         assert_eq!(Arc::strong_count(&big), 1);
         assert_eq!(
             mailbox.take().unwrap_err().code,

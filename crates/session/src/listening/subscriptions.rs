@@ -313,6 +313,8 @@ impl Session {
         let listener = self.subscriptions.listener.as_ref();
         let hub = match listener {
             Some(listener) => Some(listener.hub.clone()),
+            // UNLISTEN of who never listened
+            None if sends.is_empty() => None,
             // who only notifies wants what listens now to hear it
             None => self.database.listening().commands(),
         };
