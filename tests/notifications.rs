@@ -282,6 +282,15 @@ async fn a_client_hears_itself_as_from_postgres() {
                 .ready([query("UNLISTEN a")])
                 .ready([query("NOTIFY a")]),
         ),
+        (
+            "LISTEN beside code that cannot be read",
+            Talk::new()
+                .ready([query("LISTEN a; DO $$ BEGIN EXECUTE 'LISTEN b'; END $$")])
+                .ready([query("NOTIFY a")])
+                .ready([query("NOTIFY b")])
+                .ready([query("UNLISTEN *")])
+                .ready([query("NOTIFY a; NOTIFY b")]),
+        ),
     ];
     compare(&beside, &more).await;
 }

@@ -52,8 +52,8 @@ pub struct Leg {
     pub sticky: bool,
     /// Whether code that was not read may have made it listen: what it hears is for the client.
     pub hears: bool,
-    /// Whether it ran a LISTEN that it must forget before others get it.
-    pub listened: bool,
+    /// The channels of LISTENs that it ran and must forget before others get it.
+    pub listened: Vec<Box<str>>,
     /// Why it stays with the client between requests.
     pub pinned: Option<&'static str>,
     /// Translates object ids where this shard's differ from the home shard's.
@@ -72,7 +72,7 @@ pub struct Leg {
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        if self.listened {
+        if !self.listened.is_empty() {
             self.connection.mark_dirty("it listens");
         }
         if self.client.try_release(self.held) == Release::CancelOnItsWay {

@@ -257,7 +257,7 @@ impl Session {
             in_block: false,
             sticky: false,
             hears: false,
-            listened: false,
+            listened: Vec::new(),
             pinned: None,
             translation,
             catalog_version: catalog.version(),

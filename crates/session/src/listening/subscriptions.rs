@@ -22,6 +22,7 @@ use crate::failure::{Failure, not_supported};
 use crate::registry::ClientId;
 use crate::route::{Place, Route};
 use crate::session::Session;
+use crate::transaction::quoted;
 
 /// How long the listening connections may take to hear what was committed. Later, what a client sends carries the server's process id.
 const HEARING_LIMIT: Duration = Duration::from_secs(5);
@@ -245,7 +246,9 @@ impl Session {
                 self.pin(node, "listen", true);
                 return;
             }
-            leg.listened = true;
+            if !leg.listened.contains(channel) {
+                leg.listened.push(channel.clone());
+            }
         }
         self.subscriptions.changes.note(change);
     }
@@ -349,12 +352,22 @@ impl Session {
 
     /// Servers that ran a LISTEN and are to serve others have it no more.
     async fn forget_on_servers(&mut self) {
-        while let Some(node) = self.legs.find(|leg| leg.listened && !leg.in_block) {
-            self.legs.at(node).listened = false;
-            if self.legs.at(node).hears {
-                continue;
-            }
-            if let Err(trouble) = self.execute(node, "UNLISTEN *").await {
+        while let Some(node) = self
+            .legs
+            .find(|leg| !leg.listened.is_empty() && !leg.in_block)
+        {
+            let leg = self.legs.at(node);
+            let channels = std::mem::take(&mut leg.listened);
+            let text = if leg.hears {
+                // code that ran in the same request may have made it listen to others
+                let unlisten = channels
+                    .iter()
+                    .map(|channel| format!("UNLISTEN {};", quoted(channel)));
+                unlisten.collect()
+            } else {
+                "UNLISTEN *".to_owned()
+            };
+            if let Err(trouble) = self.execute(node, &text).await {
                 tracing::debug!(?trouble, "a server connection that listens is closed");
                 self.legs.close(node);
             }
