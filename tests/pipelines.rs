@@ -535,7 +535,7 @@ async fn a_client_whose_server_connection_is_ended_hears_so_and_goes_on() {
     );
 
     // what only that connection held cannot be made again
-    client.query("LISTEN news").await;
+    client.query("CREATE TEMP TABLE held ()").await;
     let answers = client.query("SELECT pg_backend_pid()").await;
     let row = answers.iter().find(|answer| answer.tag == b'D').unwrap();
     let process = String::from_utf8_lossy(&row.body[6..]).into_owned();

@@ -188,7 +188,8 @@ impl Session {
         let max_message = self.herd.settings().max_message;
         let begun = Instant::now();
         let leg = self.legs.at(node);
-        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold);
+        let hears = leg.hears;
+        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold).hearing(hears);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),

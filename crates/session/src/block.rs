@@ -128,24 +128,32 @@ impl Session {
                 block.take_modes(modes);
                 self.block = Some(block);
             }
-            Action::Commit { chain } => self.note_end(
-                *chain,
-                self.block.as_ref().is_some_and(|block| !block.failed),
-            ),
-            Action::Rollback { chain } => self.note_end(*chain, false),
+            Action::Commit { chain } => {
+                // without a block it ends what a query string has done before it
+                let committed = self.block.as_ref().is_none_or(|block| !block.failed);
+                self.subscriptions.changes.end(committed);
+                self.note_end(*chain, committed);
+            }
+            Action::Rollback { chain } => {
+                self.subscriptions.changes.end(false);
+                self.note_end(*chain, false);
+            }
             Action::Savepoint(name) => {
                 let mark = self.settings.mark();
+                self.subscriptions.changes.savepoint(name);
                 if let Some(block) = &mut self.block {
                     block.savepoint(name, mark);
                 }
             }
             Action::Release(name) => {
+                self.subscriptions.changes.release(name);
                 if let Some(block) = &mut self.block {
                     block.release(name);
                 }
             }
             Action::RollbackTo(name) => {
                 self.temporary.change();
+                self.subscriptions.changes.rollback_to(name);
                 if let Some(mark) = self
                     .block
                     .as_mut()
@@ -169,6 +177,7 @@ impl Session {
             return;
         };
         self.temporary.change();
+        self.subscriptions.changes.end(committed);
         let now = std::time::Instant::now();
         let version_before = self.settings.version();
         let mut seen = Vec::new();

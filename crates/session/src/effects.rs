@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
+use crate::listening::Change;
 use crate::session::{Session, known_form, set_config};
 use crate::statements::Statement;
 use crate::transaction::quoted;
@@ -46,6 +47,13 @@ impl Session {
             }
             Action::Close(CursorTarget::All) => self.cursors.clear(),
             Action::Prepare(name) => self.note_prepared(name, node),
+            Action::Listen(channel) => self.note_listening(Change::Listen(channel.clone()), node),
+            Action::Unlisten(channel) => {
+                let change = channel
+                    .clone()
+                    .map_or(Change::UnlistenAll, Change::Unlisten);
+                self.note_listening(change, node);
+            }
             Action::Deallocate(None) => {
                 self.statements.clear();
                 self.legs.at(node).connection.prepared.clear();
@@ -150,9 +158,11 @@ impl Session {
     }
 
     fn note_residue(&mut self, residue: Residue, node: NodeId) {
-        if residue.is_none() {
+        // what is listened to is followed by `note_listening`
+        if residue.is_none() || residue == Residue::LISTEN {
             return;
         }
+        self.legs.at(node).hears |= residue.contains(Residue::OPAQUE);
         let only_setting = residue == Residue::SETTING;
         if let Some(reason) = residue.names().last() {
             self.pin(node, reason, !only_setting);
@@ -242,6 +252,7 @@ fn writes(statement: &StatementPlan) -> bool {
                 | Action::Close(_)
                 | Action::Listen(_)
                 | Action::Unlisten(_)
+                | Action::Notify
                 | Action::Deallocate(_)
         )
 }

@@ -4,12 +4,15 @@
 //! Owns: running the same request on each shard in order, comparing the answers, and the remainders that serial columns of
 //! sharded tables get. Never does: the commit itself (`two_phase.rs`). Main function: [`Session::everywhere`].
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use pgherd_protocol::{PgError, SqlState, split_frame, tag};
 use pgherd_router::{Access, DdlPlan};
 use pgherd_topology::{NodeId, ShardId, TwoPhase};
 
 use crate::failure::Failure;
+use crate::listening::Copies;
 use crate::relay::Outcome;
 use crate::script::Script;
 use crate::session::{Session, quoted_text};
@@ -119,8 +122,14 @@ impl Session {
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<(BytesMut, Outcome), Failure> {
         let mut first = None;
+        let copies = Arc::new(Copies::default());
+        let queue = |session: &mut Self, node: NodeId, script: &mut Script| {
+            session.announce_copies(node, &copies);
+            queue(session, node, script)
+        };
         for shard in self.shards() {
             let (answered, outcome) = self.on_shard(shard, &queue).await?;
+            self.settle_listening().await;
             if outcome.error.is_some() {
                 return Ok((answered.bytes, outcome));
             }

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use pgherd_protocol::frontend::encode_parse;
 use pgherd_protocol::{Frame, FrontendMessage, SqlState};
-use pgherd_router::Access;
+use pgherd_router::{Access, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::attempt::Ran;
@@ -171,11 +171,17 @@ impl Session {
                 }
             }
         }
+        self.reserve_channels(executed(steps)).await?;
         let local = self.answers_in_run(run).await?;
         // nothing bound and no transaction open: the server need not be kept until the client's Sync
         let ends_here = cut && !run.opens && self.block.is_none() && self.open_run.is_none();
         let ran = self
             .on_leg(&route, |session, node, script| {
+                for (step, _) in steps {
+                    if let Step::Execute { bound } = step {
+                        session.announce(node, &bound.statement.sql);
+                    }
+                }
                 session.queue_run(node, script, steps, &local)?;
                 let out = &mut session.legs.at(node).connection.transport.outbox;
                 if ends_here {
@@ -220,6 +226,7 @@ impl Session {
     /// The run's route; with a server held since a Flush, that server.
     fn route_of_run(&mut self, run: &Run, cut: bool) -> Result<Route, Failure> {
         let mut route = run.route.clone();
+        self.place_signals(&mut route, executed(&run.steps));
         if cut && run.opens && self.block.is_none() {
             // what is still to come may write, and all of it is one transaction
             route.access = Access::Write;
@@ -439,6 +446,14 @@ impl Session {
         });
         Ok(())
     }
+}
+
+/// The statements that a run executes.
+fn executed(steps: &[(Step, Frame)]) -> impl Iterator<Item = &StatementPlan> {
+    steps.iter().filter_map(|(step, _)| match step {
+        Step::Execute { bound } => single_plan(&bound.statement),
+        _ => None,
+    })
 }
 
 /// Whether a failure is one that Postgres too finds only when it comes to the message. A refusal of pgherd's is found before anything is

@@ -50,6 +50,10 @@ pub struct Leg {
     pub in_block: bool,
     /// Whether it holds what only it can hold (a temporary table, a lock ...): the client's statements on this shard all go here.
     pub sticky: bool,
+    /// Whether code that was not read may have made it listen: what it hears is for the client.
+    pub hears: bool,
+    /// The channels of LISTENs that it ran and must forget before others get it.
+    pub listened: Vec<Box<str>>,
     /// Why it stays with the client between requests.
     pub pinned: Option<&'static str>,
     /// Translates object ids where this shard's differ from the home shard's.
@@ -68,6 +72,9 @@ pub struct Leg {
 
 impl Drop for Leg {
     fn drop(&mut self) {
+        if !self.listened.is_empty() {
+            self.connection.mark_dirty("it listens");
+        }
         if self.client.try_release(self.held) == Release::CancelOnItsWay {
             // the cancel request would hit whoever uses the connection next
             self.connection.mark_dirty("a cancel request is on its way");

@@ -11,6 +11,7 @@
 //!   what that changes.
 //! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
+//! - `listening`: LISTEN and NOTIFY, over connections that all clients of a database share.
 //!
 //! # The straight line
 //! ```text
@@ -45,6 +46,7 @@ mod explain;
 mod extended;
 mod failure;
 mod legs;
+mod listening;
 mod local;
 mod message;
 mod oids;

@@ -129,6 +129,7 @@ impl Session {
     /// Everything the session has left anywhere is gone: the connections that held it are closed.
     async fn discard_all(&mut self) {
         self.close_legs().await;
+        self.unlisten_all();
         self.statements.clear();
         self.temporary = Temporary::None;
         self.cursors.clear();

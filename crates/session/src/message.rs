@@ -228,6 +228,7 @@ impl Session {
     /// Where a statement can be parsed before its keys are known: tables placed by key are on every shard, a cursor is not.
     fn where_parsed(&self, plan: &StatementPlan) -> Route {
         let place = match &plan.placement {
+            Placement::One(_) if self.is_signal(plan) => Place::Any,
             Placement::One(shard) => Place::Shard(*shard),
             Placement::WhereCursorIs => self.cursor_place(&plan.action),
             _ => Place::Any,

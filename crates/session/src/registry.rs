@@ -118,6 +118,11 @@ impl ClientRegistry {
         clients
     }
 
+    /// Whether a client was told this process id.
+    pub fn has_process(&self, pid: i32) -> bool {
+        self.clients().contains_key(&pid)
+    }
+
     /// How many clients are logged in, the console's users among them.
     pub fn len(&self) -> usize {
         self.clients().len()

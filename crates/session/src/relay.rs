@@ -94,6 +94,8 @@ pub struct Relay<'a> {
     /// A COPY for which the server wants data.
     copying: Option<CopyProtocol>,
     fatal: Option<Box<PgError>>,
+    /// Whether notifications on this connection are the client's; else the listening connections hear them for it.
+    hears: bool,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
 }
@@ -120,6 +122,7 @@ impl<'a> Relay<'a> {
             hold,
             copying: None,
             fatal: None,
+            hears: false,
             uncounted,
         }
     }
@@ -127,6 +130,12 @@ impl<'a> Relay<'a> {
     /// The server wants no more data of a COPY.
     pub fn end_copy(&mut self) {
         self.copying = None;
+    }
+
+    /// Whether notifications on this connection are the client's.
+    pub fn hearing(mut self, hears: bool) -> Self {
+        self.hears = hears;
+        self
     }
 
     /// What came of it.
@@ -321,8 +330,10 @@ impl<'a> Relay<'a> {
                 note_parameter(leg, &frame);
             }
             tag::backend::NOTIFICATION_RESPONSE => {
-                self.outcome.notified = true;
-                out.extend_from_slice(frame.bytes());
+                if self.hears {
+                    self.outcome.notified = true;
+                    out.extend_from_slice(frame.bytes());
+                }
                 return Ok(None);
             }
             tag::backend::READY_FOR_QUERY => {

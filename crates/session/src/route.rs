@@ -398,6 +398,7 @@ impl Session {
     ) -> Result<Route, Failure> {
         let resolved = self.resolve(statement, planned, sql, parameters)?;
         let place = match resolved.destination {
+            Destination::Shard(_) if self.is_signal(statement) => Place::Any,
             Destination::Nowhere => Place::Nowhere,
             Destination::Any => Place::Any,
             Destination::Shard(shard) => Place::Shard(shard),

@@ -15,6 +15,7 @@ use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 use pgherd_router::ValueEncoding;
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
 
 use crate::choose::{ReplicaChoice, replica};
 use crate::extended::OpenRun;
@@ -22,6 +23,7 @@ use crate::failure::Failure;
 use crate::handshake::Login;
 use crate::herd::{Database, Herd, Phase, Rules};
 use crate::legs::Legs;
+use crate::listening::Subscriptions;
 use crate::registry::{ClientState, Registration};
 use crate::relay::Relay;
 use crate::request::{Request, RequestReader};
@@ -33,6 +35,9 @@ use crate::temporary::Temporary;
 use crate::tokens::Tokens;
 use crate::transaction::Block;
 use crate::transaction::quoted;
+
+/// How long a client may take to hear why its connection ends.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A logged-in client.
 pub struct Session {
@@ -55,6 +60,8 @@ pub struct Session {
     pub(crate) block: Option<Block>,
     pub(crate) open_run: Option<OpenRun>,
     pub(crate) script: Script,
+    /// What the client listens to.
+    pub(crate) subscriptions: Subscriptions,
     /// After an error in the extended protocol: everything up to Sync is skipped.
     pub(crate) skipping: bool,
     /// DDL was committed: the catalog is read again before the next request.
@@ -77,6 +84,7 @@ pub struct Session {
 pub async fn run(login: Login) {
     let mut session = Session::new(login);
     session.serve().await;
+    session.leave_listening();
     session.count_bytes();
     session.close_legs().await;
 }
@@ -102,6 +110,7 @@ impl Session {
             block: None,
             open_run: None,
             script: Script::default(),
+            subscriptions: Subscriptions::default(),
             skipping: false,
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
@@ -137,8 +146,8 @@ impl Session {
                 Err(Failure::ClientGone) => return,
                 Err(Failure::Fatal(error) | Failure::Refused(error)) => {
                     error.encode(&mut self.client.outbox);
-                    // the client may be gone already: there is nobody else to tell
-                    let _ = self.client.flush().await;
+                    // the client may be gone already, or take nothing: there is nobody else to tell
+                    let _ = timeout(FAREWELL_LIMIT, self.client.flush()).await;
                     return;
                 }
             }
@@ -187,6 +196,7 @@ impl Session {
     /// Gives connections back, and reads the catalog again where DDL was committed.
     async fn between_requests(&mut self) {
         self.count_bytes();
+        self.settle_listening().await;
         if self.open_run.is_none() {
             self.legs.release();
         }
@@ -221,6 +231,9 @@ impl Session {
     async fn next_request(&mut self) -> Result<Request, Failure> {
         let max_message = self.herd.settings().max_message;
         loop {
+            if self.may_hear() {
+                self.pass_on_mail()?;
+            }
             let next = self
                 .requests
                 .next(&mut self.client.inbox, max_message)
@@ -234,18 +247,21 @@ impl Session {
             match self.wait().await? {
                 Event::Client => {}
                 Event::Server(node) => self.hear(node)?,
-                Event::Phase => {}
+                // seen to above
+                Event::Phase | Event::Mail => {}
             }
         }
     }
 
     /// Waits for bytes from the client or from a held server; writes what the client has not taken yet.
     async fn wait(&mut self) -> Result<Event, Failure> {
+        let may_hear = self.may_hear();
         let Self {
             client,
             legs,
             phase,
             open_run,
+            subscriptions,
             ..
         } = self;
         let quiet = open_run.is_none();
@@ -254,6 +270,9 @@ impl Session {
                 && let Poll::Ready(Err(_)) = client.poll_flush(context)
             {
                 return Poll::Ready(Err(Failure::ClientGone));
+            }
+            if may_hear && Self::takes_mail(&client.outbox) && subscriptions.has_mail() {
+                return Poll::Ready(Ok(Event::Mail));
             }
             if let Poll::Ready(read) = client.poll_fill(context) {
                 return Poll::Ready(match read {
@@ -271,6 +290,7 @@ impl Session {
         tokio::select! {
             biased;
             event = from_peers => event,
+            () = subscriptions.mail(), if may_hear => Ok(Event::Mail),
             changed = phase.changed() => {
                 // the herd outlives its sessions; were it gone, this one would drain too
                 changed.map_err(|_| Failure::ClientGone)?;
@@ -299,8 +319,10 @@ impl Session {
         let shard = self.legs.at(node).shard;
         let mut script = Script::default();
         let leg = self.legs.at(node);
-        let heard =
-            Relay::new(&mut script, None, false).hear(&mut leg.connection, &mut self.client.outbox);
+        let hears = leg.hears;
+        let heard = Relay::new(&mut script, None, false)
+            .hearing(hears)
+            .hear(&mut leg.connection, &mut self.client.outbox);
         match heard {
             Ok(notified) => {
                 if notified {
@@ -417,6 +439,7 @@ enum Event {
     Client,
     Server(NodeId),
     Phase,
+    Mail,
 }
 
 fn is_utf8(encoding: &str) -> bool {

@@ -103,6 +103,7 @@ impl Session {
             let placed = self.place(statement, planned, sql, None)?;
             route.join(&placed, &sharding)?;
         }
+        self.place_signals(&mut route, statements.iter());
         if route.place == Place::Nowhere {
             // control statements alone, or nothing at all after a pipeline: they go where the block is
             route.place = Place::Any;
@@ -140,6 +141,7 @@ impl Session {
         route: &Route,
     ) -> Result<(), Failure> {
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
+            session.announce(node, sql);
             let leg = session.legs.at(node);
             leg.forget_unnamed();
             let out = &mut leg.connection.transport.outbox;
@@ -178,6 +180,7 @@ impl Session {
                 if let Place::Shard(shard) = route.place {
                     self.check_writer(shard, route.access, statements)?;
                 }
+                self.reserve_channels(statements.iter()).await?;
                 let outcome = self.on_leg(route, queue).await?;
                 for (index, statement) in statements
                     .iter()
@@ -303,18 +306,22 @@ impl Session {
             })
             .await?;
         self.pin(ran.node, "function call", true);
+        self.legs.at(ran.node).hears = true;
         self.after_request(&ran);
         Ok(())
     }
 
     /// Status bookkeeping after a request on one leg.
     pub(crate) fn after_request(&mut self, ran: &crate::attempt::Ran) {
+        let failed = ran.outcome.error.is_some();
+        let idle = ran.outcome.status == Some(TransactionStatus::Idle);
         if let Some(status) = ran.outcome.status {
             self.follow_status(status);
             if status == TransactionStatus::Idle {
                 self.statements.end_transaction();
             }
         }
+        self.end_implicit_changes(failed, idle);
         if ran.outcome.notified || ran.outcome.status == Some(TransactionStatus::Idle) {
             self.tokens
                 .observe(ran.shard, ran.node, std::time::Instant::now());

@@ -259,6 +259,8 @@ impl Session {
             role,
             in_block: false,
             sticky: false,
+            hears: false,
+            listened: Vec::new(),
             pinned: None,
             translation,
             catalog_version: catalog.version(),

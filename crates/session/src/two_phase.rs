@@ -21,6 +21,10 @@ use crate::session::Session;
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
+/// What helps where Postgres does not prepare what a transaction has done (temporary tables, LISTEN, NOTIFY, cursors WITH HOLD).
+const NOT_PREPARED: &str = "This transaction commits on several shards, which a trigger or statement of it does not allow. \
+    Do that in a transaction of its own.";
+
 /// A leg that has written.
 struct Participant {
     node: NodeId,
@@ -289,7 +293,13 @@ impl Session {
             &commit.record(other.epoch),
         )
         .await?;
-        let answer = self.execute(other.node, &gid.prepare()).await?;
+        let prepared = self.execute(other.node, &gid.prepare()).await;
+        let answer = prepared.map_err(|trouble| match trouble {
+            Trouble::Refused(error) if error.code == SqlState::FEATURE_NOT_SUPPORTED => {
+                Trouble::Refused(Box::new(error.hint(NOT_PREPARED)))
+            }
+            trouble => trouble,
+        })?;
         if answer.tags.iter().any(|tag| tag == "PREPARE TRANSACTION") {
             Ok(gid)
         } else {

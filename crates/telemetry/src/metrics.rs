@@ -165,6 +165,7 @@ pub struct DatabaseMetrics {
     bytes_out: Counter,
     plan_hits: Counter,
     plan_misses: Counter,
+    listened_channels: Gauge,
     routes: RwLock<Routes>,
     errors: RwLock<HashMap<Box<str>, Counter>>,
 }
@@ -194,6 +195,7 @@ impl DatabaseMetrics {
             plan_hits: metrics.counter(names::PLAN_CACHE, &[("database", name), ("result", "hit")]),
             plan_misses: metrics
                 .counter(names::PLAN_CACHE, &[("database", name), ("result", "miss")]),
+            listened_channels: metrics.gauge(names::LISTENED_CHANNELS, &[("database", name)]),
             routes: RwLock::default(),
             errors: RwLock::default(),
             name: name.into(),
@@ -308,6 +310,19 @@ impl DatabaseMetrics {
     /// Counts bytes that went to a client.
     pub fn bytes_out(&self, count: u64) {
         self.bytes_out.increment(count);
+    }
+
+    /// Sets how many channels clients listen to.
+    pub fn set_listened_channels(&self, count: usize) {
+        self.listened_channels.set(to_float(count));
+    }
+
+    /// Counts a client that was ended because notifications could not be passed on to it.
+    pub fn listener_ended(&self, reason: &'static str) {
+        let labels = [("database", &*self.name), ("reason", reason)];
+        self.metrics
+            .counter(names::LISTENERS_ENDED, &labels)
+            .increment(1);
     }
 
     /// Counts a look-up in the plan cache that found its plan.

@@ -38,6 +38,10 @@ pub const LOGIN_FAILURES: &str = "pgherd_login_failures_total";
 pub const SERVER_UP: &str = "pgherd_server_up";
 /// Seconds that a replica lags behind its primary, by `database`, `shard` and `server`.
 pub const REPLICA_LAG: &str = "pgherd_replica_lag_seconds";
+/// Channels that clients listen to, by `database`.
+pub const LISTENED_CHANNELS: &str = "pgherd_listened_channels";
+/// Clients that were ended because notifications could not be passed on to them, by `database` and `reason` (too_slow, connection_lost).
+pub const LISTENERS_ENDED: &str = "pgherd_listeners_ended_total";
 
 /// All counters.
 pub const COUNTERS: &[Description] = &[
@@ -49,6 +53,10 @@ pub const COUNTERS: &[Description] = &[
         LOGIN_FAILURES,
         "Client connections that ended before they were logged in.",
     ),
+    describe(
+        LISTENERS_ENDED,
+        "Clients that were ended because notifications could not be passed on to them.",
+    ),
 ];
 
 /// All gauges.
@@ -57,6 +65,7 @@ pub const GAUGES: &[Description] = &[
     describe(SERVER_CONNECTIONS, "Server connections."),
     describe(SERVER_UP, "Whether a server is up."),
     describe(REPLICA_LAG, "How far a replica lags behind its primary."),
+    describe(LISTENED_CHANNELS, "Channels that clients listen to."),
 ];
 
 /// All histograms.

@@ -8,9 +8,11 @@
 //! - `node_pool`: one user on one server: who gets what. No I/O. `upkeep`: what else is done to it.
 //! - `queue`, `failure`: what it deals in: places, rights, connections; pauses after a failure.
 //! - `lending`: the awaiting side: asking, waiting, opening. `checkout`: a connection, lent.
+//! - `apart`: connections that are nobody else's.
 //! - `maintenance`: what goes on while nobody asks.
 //! - `member`, `statistics`: what is shown of them.
 
+mod apart;
 mod checkout;
 mod failure;
 mod lending;

@@ -17,6 +17,7 @@ use pgherd_topology::{Catalog, Sharding, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::limits::ClientLimits;
+use crate::listening::Listening;
 use crate::lookup::UserLookup;
 use crate::parameters::ParameterCache;
 use crate::users::{User, Users};
@@ -173,6 +174,7 @@ pub struct Database {
     metrics: Arc<DatabaseMetrics>,
     parameters: ParameterCache,
     block_catalogs: AtomicU64,
+    listening: Listening,
 }
 
 impl Database {
@@ -199,6 +201,7 @@ impl Database {
             metrics: parts.metrics,
             parameters: ParameterCache::default(),
             block_catalogs: AtomicU64::new(FIRST_BLOCK_CATALOG),
+            listening: Listening::default(),
         }
     }
 
@@ -361,6 +364,11 @@ impl Database {
     /// Commits over several shards.
     pub fn two_phase(&self) -> &TwoPhase {
         &self.two_phase
+    }
+
+    /// Who listens to what.
+    pub(crate) fn listening(&self) -> &Listening {
+        &self.listening
     }
 
     /// Where is counted.
