@@ -42,6 +42,7 @@ mod everywhere;
 mod explain;
 mod extended;
 mod failure;
+mod joining;
 mod legs;
 mod local;
 mod message;
