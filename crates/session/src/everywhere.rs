@@ -40,6 +40,8 @@ impl Session {
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<(BytesMut, Outcome), Failure> {
         self.check_two_phase()?;
+        let shards = self.shards();
+        self.take_each(&shards).await?;
         let own_block = self.block.is_none();
         if own_block {
             self.block = Some(Block::new("BEGIN", false, self.settings.mark()));

@@ -45,6 +45,7 @@ mod everywhere;
 mod explain;
 mod extended;
 mod failure;
+mod joining;
 mod legs;
 mod listening;
 mod local;

@@ -84,14 +84,14 @@ impl Session {
             Some(node) => node,
             None => {
                 let (node, role) = self.server(shard, access).await?;
-                match self.take(shard, node, role).await {
+                match self.take(shard, node, role, None).await {
                     Ok(()) => node,
                     // a replica that cannot be reached is no reason to refuse a read
                     Err(NotLent::Unreachable(_))
                         if role == Role::Replica && !self.wants_replica() =>
                     {
                         let primary = self.primary(shard).await?;
-                        self.take(shard, primary, Role::Primary).await?;
+                        self.take(shard, primary, Role::Primary, None).await?;
                         primary
                     }
                     Err(failure) => return Err(failure.into()),
@@ -118,14 +118,18 @@ impl Session {
     }
 
     /// The leg that must serve this shard, whatever the access: the block's, or one that holds what only it can hold.
-    fn held(&self, shard: ShardId) -> Option<NodeId> {
+    pub(crate) fn held(&self, shard: ShardId) -> Option<NodeId> {
         self.legs
             .find(|leg| leg.shard == shard && leg.in_block)
             .or_else(|| self.legs.find(|leg| leg.shard == shard && leg.sticky))
     }
 
     /// Chooses a server.
-    async fn server(&mut self, shard: ShardId, access: Access) -> Result<(NodeId, Role), Failure> {
+    pub(crate) async fn server(
+        &mut self,
+        shard: ShardId,
+        access: Access,
+    ) -> Result<(NodeId, Role), Failure> {
         let serializable = self
             .settings
             .value("default_transaction_isolation")
@@ -221,20 +225,48 @@ impl Session {
     }
 
     /// Makes sure that a leg to this server is held. An answer that the topology has moved on meanwhile is met with the newer one.
-    async fn take(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), NotLent> {
+    async fn take(
+        &mut self,
+        shard: ShardId,
+        node: NodeId,
+        role: Role,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<(), NotLent> {
         if self.legs.get(node).is_some() {
             return Ok(());
         }
         for _ in 1..SUPERSEDED_TRIES {
-            match self.check_out(shard, node, role).await {
+            match self.check_out(shard, node, role, deadline).await {
                 Err(NotLent::Superseded(_)) => sleep(Duration::from_millis(1)).await,
                 result => return result,
             }
         }
-        self.check_out(shard, node, role).await
+        self.check_out(shard, node, role, deadline).await
     }
 
-    async fn check_out(&mut self, shard: ShardId, node: NodeId, role: Role) -> Result<(), NotLent> {
+    /// [`Session::take`], with less patience than `checkout_timeout` where the deadline is earlier.
+    ///
+    /// # Errors
+    /// As [`Session::leg`].
+    pub(crate) async fn take_before(
+        &mut self,
+        shard: ShardId,
+        node: NodeId,
+        role: Role,
+        deadline: std::time::Instant,
+    ) -> Result<(), Failure> {
+        self.take(shard, node, role, Some(deadline))
+            .await
+            .map_err(Failure::from)
+    }
+
+    async fn check_out(
+        &mut self,
+        shard: ShardId,
+        node: NodeId,
+        role: Role,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<(), NotLent> {
         let topology = self.topology();
         let state = shard_state(&topology, shard)?;
         let server = state
@@ -242,7 +274,7 @@ impl Session {
             .iter()
             .find(|server| server.id == node)
             .ok_or_else(|| no_server(state, "server"))?;
-        let connection = self.lend(state, server).await?;
+        let connection = self.lend(state, server, deadline).await?;
         let catalog = self.catalog();
         let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
@@ -279,9 +311,18 @@ impl Session {
     }
 
     /// Waits for a connection, or for the client to cancel the wait.
-    async fn lend(&self, state: &ShardState, server: &NodeState) -> Result<Checkout, NotLent> {
+    async fn lend(
+        &self,
+        state: &ShardState,
+        server: &NodeState,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<Checkout, NotLent> {
         let target = Target::new(state, server);
-        let mut lending = pin!(self.database.pools().checkout(&self.user, &target, None));
+        let mut lending = pin!(
+            self.database
+                .pools()
+                .checkout(&self.user, &target, deadline)
+        );
         // a connection that is at hand costs no look at the clock
         let mut waits_since = None;
         let lent = poll_fn(|context| {
@@ -293,7 +334,10 @@ impl Session {
         });
         let lent = tokio::select! {
             biased;
-            lent = lent => lent.map_err(NotLent::from),
+            lent = lent => lent.map_err(|error| match self.not_joined(&error) {
+                Some(failure) => NotLent::Refused(failure),
+                None => error.into(),
+            }),
             () = self.registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",

@@ -311,7 +311,7 @@ pub struct Pool {
     pub size: Option<At<Number>>,
     /// How many of them are kept open when idle. Default: 0.
     pub min: Option<At<Number>>,
-    /// How long a query waits for a connection before it fails with 53300. Default: 5s.
+    /// How long a query waits for a connection before it fails with 53300, or with 40001 where its transaction holds one of another shard already. Default: 5s.
     pub checkout_timeout: Option<At<Span>>,
     /// How long opening a connection may take, login included. Default: 5s.
     pub connect_timeout: Option<At<Span>>,

@@ -155,6 +155,13 @@ impl Pools {
             })
     }
 
+    /// Whether [`Self::checkout`] would give a connection at once, or open one, rather than wait for another's. That may be different a
+    /// moment later.
+    #[must_use]
+    pub fn is_at_hand(&self, login: &Arc<UserLogin>, target: &Target<'_>) -> bool {
+        self.0.pool(login, target).is_at_hand()
+    }
+
     /// Makes the pool of a user on a server known, so that its `min` connections are opened before anyone asks.
     pub fn warm(&self, login: &Arc<UserLogin>, target: &Target<'_>) {
         self.0.pool(login, target);

@@ -110,6 +110,13 @@ impl NodePool {
         self.state().warming = false;
     }
 
+    /// Whether nobody waits, and there is an idle connection or room for a new one.
+    pub(super) fn is_at_hand(&self) -> bool {
+        let state = self.state();
+        state.waiters.is_empty()
+            && (!state.idle.is_empty() || state.members.len() < self.shared.size())
+    }
+
     /// Whether nobody has asked for it for so long, and nothing is left of it.
     pub(super) fn is_forgotten(&self, now: Instant, after: Duration) -> bool {
         let state = self.state();
