@@ -310,6 +310,8 @@ impl FunctionFacts {
         if !known {
             note(&mut self.unknown, name);
             volatility = Volatility::Volatile;
+            // made a moment ago, perhaps: what it leaves behind is as unknown as what it does
+            self.residue |= Residue::OPAQUE;
         }
         if user {
             if undeclared {
@@ -473,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_advisory_lock_leaves_residue_and_a_transaction_s_does_not() {
+    fn what_a_call_leaves_behind_is_known_or_taken_for_anything() {
         let catalog = Catalog::builder().with_builtins().build();
         let sharding = Sharding::unsharded("s0");
         let names = Names {
@@ -486,6 +488,7 @@ mod tests {
             ("pg_advisory_xact_lock", Residue::NONE),
             ("nextval", Residue::SEQUENCE),
             ("abs", Residue::NONE),
+            ("made_a_moment_ago", Residue::OPAQUE),
         ] {
             let mut facts = FunctionFacts::default();
             let call = Call {
