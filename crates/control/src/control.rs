@@ -77,21 +77,7 @@ impl Control {
             }
             tasks.spawn(Recovery::new(settings, servers.clone(), topology.clone()).run());
         }
-        let (keeper, catalog, reloader) = CatalogKeeper::new(
-            servers.clone(),
-            topology.clone(),
-            Arc::clone(&sharding),
-            settings.pace,
-        );
-        tasks.spawn(keeper.run());
-        Self {
-            topology,
-            catalog,
-            reloader,
-            sharding,
-            servers,
-            tasks: Mutex::new(tasks),
-        }
+        Self::keep_catalog(settings, servers, sharding, topology, tasks)
     }
 
     /// For another database on servers that another control plane watches, whose topology this is: its catalog is read and followed, and nothing
@@ -102,13 +88,23 @@ impl Control {
     ) -> Self {
         let servers = Servers::new(settings);
         let sharding = Arc::new(ArcSwap::new(Arc::clone(&settings.sharding)));
+        Self::keep_catalog(settings, servers, sharding, topology, JoinSet::new())
+    }
+
+    /// With what keeps the catalog beside the tasks that run already.
+    fn keep_catalog(
+        settings: &ControlSettings,
+        servers: Servers,
+        sharding: Arc<ArcSwap<Sharding>>,
+        topology: watch::Receiver<Arc<Topology>>,
+        mut tasks: JoinSet<()>,
+    ) -> Self {
         let (keeper, catalog, reloader) = CatalogKeeper::new(
             servers.clone(),
             topology.clone(),
             Arc::clone(&sharding),
             settings.pace,
         );
-        let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
         Self {
             topology,
