@@ -184,7 +184,7 @@ impl Assembled {
             server_login,
             topology: control.topology(),
             catalog: control.catalog(),
-            catalog_requests: requests::catalog_requests(control.reloader()),
+            catalog_requests: requests::catalog_requests(control.reloader(), async {}),
             planner: Planner::new(PLANS),
             pools: Pools::new(pools),
             two_phase: TwoPhase {

@@ -9,9 +9,11 @@ use std::time::Duration;
 use pgherd_control::{Control, ControlSettings};
 use pgherd_pool::{PoolSettings, Pools};
 use pgherd_router::Planner;
-use pgherd_session::{CatalogRequests, Database, DatabaseParts, OnDemand, OnDemandLimits};
+use pgherd_session::{Database, DatabaseParts, OnDemand, OnDemandLimits};
 use pgherd_topology::Topology;
 use tokio::sync::watch;
+
+use super::requests::catalog_requests;
 
 /// How many plans the cache of one holds.
 const PLANS: usize = 1_000;
@@ -67,7 +69,10 @@ fn make(
         server_login: template.shared_server_login(),
         topology,
         catalog: control.catalog(),
-        catalog_requests: catalog_requests(control),
+        // who follows its catalog goes with the database
+        catalog_requests: catalog_requests(control.reloader(), async move {
+            control.shutdown().await;
+        }),
         planner: Planner::new(PLANS),
         pools: Pools::new(pool_settings(template, name)),
         two_phase: template.two_phase().clone(),
@@ -92,21 +97,4 @@ fn pool_settings(template: &Database, name: &str) -> PoolSettings {
         database: name.into(),
         ..PoolSettings::clone(&template.pools().settings())
     }
-}
-
-/// Requests for a newer catalog; who follows it goes with the database that asks.
-fn catalog_requests(control: Control) -> CatalogRequests {
-    let (requests, mut asked) = CatalogRequests::channel();
-    tokio::spawn(async move {
-        let reloader = control.reloader();
-        while let Some(answer) = asked.recv().await {
-            match reloader.reload().await {
-                // who asked may have stopped waiting
-                Ok(()) => drop(answer.send(())),
-                Err(error) => tracing::warn!(%error, "the catalog could not be read again"),
-            }
-        }
-        control.shutdown().await;
-    });
-    requests
 }

@@ -9,8 +9,11 @@ use pgherd_session::{CatalogRequests, FoundRole, LookupRequest, UserLookup};
 
 use crate::config::settings;
 
-/// Requests for a newer catalog.
-pub(super) fn catalog_requests(reloader: CatalogReloader) -> CatalogRequests {
+/// Requests for a newer catalog; `end` comes once nobody can ask any more.
+pub(super) fn catalog_requests(
+    reloader: CatalogReloader,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> CatalogRequests {
     let (requests, mut asked) = CatalogRequests::channel();
     tokio::spawn(async move {
         while let Some(answer) = asked.recv().await {
@@ -23,6 +26,7 @@ pub(super) fn catalog_requests(reloader: CatalogReloader) -> CatalogRequests {
                 }
             });
         }
+        end.await;
     });
     requests
 }
