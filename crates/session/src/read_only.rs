@@ -6,6 +6,7 @@
 //! Never does: I/O. Main function: [`check`].
 
 use pgherd_protocol::{PgError, SqlState};
+use pgherd_router::lexer::{BackslashReading, Lexer, TokenKind};
 use pgherd_router::{
     Action, CopyDirection, Planned, Residue, SettingAction, SettingValue, StatementPlan,
 };
@@ -158,43 +159,16 @@ fn command(text: &str) -> String {
 
 /// The first word behind comments and opening parentheses; empty where none is found.
 fn first_word(text: &str) -> &str {
-    let mut rest = text;
-    loop {
-        rest = rest.trim_start_matches(|character: char| {
-            character.is_whitespace() || character == '(' || character == ';'
-        });
-        if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.split_once('\n').map_or("", |(_, behind)| behind);
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            rest = behind_comment(comment);
-        } else {
-            let end = rest
-                .find(|character: char| !character.is_ascii_alphabetic())
-                .unwrap_or(rest.len());
-            return rest.get(..end).unwrap_or_default();
-        }
-    }
-}
-
-/// What follows a comment, which may hold others.
-fn behind_comment(text: &str) -> &str {
-    let mut depth = 1;
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at + 1 < bytes.len() {
-        match (bytes[at], bytes[at + 1]) {
-            (b'/', b'*') => {
-                depth += 1;
-                at += 2;
+    // no string comes before it, so that the reading of backslashes makes no difference
+    let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
+    while let Ok(Some(token)) = lexer.next_token() {
+        match token.kind {
+            TokenKind::LeftParen | TokenKind::Semicolon => {}
+            TokenKind::Word => {
+                let range = token.start as usize..token.end as usize;
+                return text.get(range).unwrap_or_default();
             }
-            (b'*', b'/') => {
-                depth -= 1;
-                at += 2;
-                if depth == 0 {
-                    return text.get(at..).unwrap_or_default();
-                }
-            }
-            _ => at += 1,
+            _ => break,
         }
     }
     ""
