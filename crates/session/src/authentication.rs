@@ -117,12 +117,6 @@ fn welcome_by_rule(
                 return Err(wrong_certificate(candidate.name));
             }
         }
-        HbaMethod::Reject => {
-            return Err(PgError::fatal(
-                SqlState::INVALID_AUTHORIZATION,
-                "pg_hba.conf rejects connection",
-            ));
-        }
     }
     match &candidate.user {
         Some(user) => Ok(Some(Arc::clone(user))),

@@ -19,8 +19,6 @@ const METHODS: &str = "trust, reject, scram-sha-256, md5, password and cert";
 pub enum HbaMethod {
     /// It is let in.
     Trust,
-    /// It is not.
-    Reject,
     /// SCRAM-SHA-256.
     ScramSha256,
     /// md5 where an md5 hash is known, else SCRAM-SHA-256.
@@ -67,7 +65,8 @@ struct HbaRule {
     databases: Vec<Names>,
     users: Vec<Names>,
     addresses: Addresses,
-    method: HbaMethod,
+    /// `None`: who it fits is not let in.
+    method: Option<HbaMethod>,
 }
 
 /// What is wrong with a line.
@@ -140,8 +139,8 @@ impl HbaRules {
     pub fn demand(&self, client: HbaClient<'_>) -> Result<HbaMethod, PgError> {
         let found = self.rules.iter().find(|rule| rule.fits(client));
         let begin = match found.map(|rule| rule.method) {
-            Some(HbaMethod::Reject) => "pg_hba.conf rejects connection",
-            Some(method) => return Ok(method),
+            Some(Some(method)) => return Ok(method),
+            Some(None) => "pg_hba.conf rejects connection",
             None => "no pg_hba.conf entry",
         };
         let host = match client.peer {
@@ -320,7 +319,7 @@ fn rule(fields: Vec<Vec<Word>>, own: &[(IpAddr, u8)]) -> Result<HbaRule, String>
             "the option `{option}` is not supported: a method takes none"
         ));
     }
-    if method == HbaMethod::Cert && connection != Connection::HostSsl {
+    if method == Some(HbaMethod::Cert) && connection != Connection::HostSsl {
         return Err("`cert` is for hostssl: without TLS there is no certificate".to_owned());
     }
     Ok(HbaRule {
@@ -457,10 +456,11 @@ fn prefix_of(mask: &str, address: IpAddr) -> Option<u8> {
     u8::try_from(ones).ok().filter(|_| ones == all)
 }
 
-fn method(word: &Word) -> Result<HbaMethod, String> {
-    Ok(match word.text.as_str() {
+/// `None` is `reject`.
+fn method(word: &Word) -> Result<Option<HbaMethod>, String> {
+    Ok(Some(match word.text.as_str() {
+        "reject" => return Ok(None),
         "trust" => HbaMethod::Trust,
-        "reject" => HbaMethod::Reject,
         "scram-sha-256" => HbaMethod::ScramSha256,
         "md5" => HbaMethod::Md5,
         "password" => HbaMethod::Password,
@@ -470,7 +470,7 @@ fn method(word: &Word) -> Result<HbaMethod, String> {
                 "the method `{other}` is not supported: there are {METHODS}"
             ));
         }
-    })
+    }))
 }
 
 #[cfg(test)]
