@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_pool::{Stream, Transport, UserLogin};
-use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState, StartupMessage};
+use pgherd_protocol::{CancelKey, Credential, PgError, ProtocolVersion, SqlState, StartupMessage};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::authentication::{Candidate, authenticate};
 use crate::hba::HbaClient;
-use crate::herd::{Database, Herd, ListenSettings, Phase};
+use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
 use crate::limits::Admission;
 use crate::options::StartupOptions;
 use crate::read_only;
@@ -304,7 +304,7 @@ async fn log_in(
         StartupOptions::read_without(&startup.parameters, &settings.ignored_parameters)?;
     let peer = transport.peer_address()?;
     let entrance = find_entrance(herd, &options.database);
-    let mut admission = let_in(herd, settings, &entrance)?;
+    let admission = let_in(herd, settings, &entrance)?;
     check_encryption(transport, settings.tls.mode(), &peer, &options)?;
     check_certificate(transport, settings.tls.mode(), &options.user)?;
     let demand = match &settings.hba {
@@ -340,60 +340,95 @@ async fn log_in(
             .unwrap_or_default()
             .into(),
     };
+    let newcomer = Newcomer {
+        user,
+        learnt,
+        options,
+        identity,
+        admission,
+    };
     let entered = match entrance {
-        Entrance::Nowhere => {
-            return Err(no_database(&options.database).into());
-        }
+        Entrance::Nowhere => return Err(no_database(&newcomer.options.database).into()),
         Entrance::Console => {
-            let client = herd.clients().register(admission, identity);
+            let Newcomer { user, options, .. } = newcomer;
+            let client = herd
+                .clients()
+                .register(newcomer.admission, newcomer.identity);
             greeting::put_console_parameters(&mut transport.outbox, &options)?;
             greeting::put_ready(&mut transport.outbox, &client)?;
             Entered::Console { user, client }
         }
-        Entrance::Application(_) | Entrance::OnDemand(_) => {
-            let (database, maker) = match entrance {
-                Entrance::OnDemand(maker) => (maker.database(&options.database)?, Some(maker)),
-                Entrance::Application(database) => (database, None),
-                Entrance::Console | Entrance::Nowhere => return Err(internal("no database").into()),
-            };
-            let is_made = maker.is_some();
-            if database.is_read_only() {
-                read_only::check_startup(&options.settings)?;
-            }
-            let limits = database.client_limits(&user);
-            herd.clients()
-                .admit_to(&mut admission, database.name(), &user.name, limits)
-                .map_err(PgError::from)?;
-            let server_login = database.server_login(&user, learnt);
-            let parameters = database
-                .parameters()
-                .fetch(&database, &server_login, &options.settings)
-                .await;
-            if let (Err(error), Some(maker)) = (&parameters, maker)
-                && error.code == SqlState::INVALID_CATALOG_NAME
-            {
-                maker.give_up(&database);
-                return Err(no_database(&options.database).into());
-            }
-            let parameters = parameters?;
-            if is_made {
-                wait_for_catalog(&database).await?;
-            }
-            let client = herd.clients().register(admission, identity);
-            greeting::put_parameters(&mut transport.outbox, &parameters)?;
-            greeting::put_ready(&mut transport.outbox, &client)?;
-            Entered::Application {
-                database,
-                user,
-                server_login,
-                client,
-                settings: options.settings,
-                version,
-            }
+        Entrance::Application(database) => enter(transport, herd, database, None, newcomer).await?,
+        Entrance::OnDemand(maker) => {
+            let database = maker.database(&newcomer.options.database)?;
+            enter(transport, herd, database, Some(&maker), newcomer).await?
         }
     };
     transport.flush().await?;
     Ok(entered)
+}
+
+/// A client that has shown who it is.
+struct Newcomer {
+    user: Arc<User>,
+    /// What its login has shown that may log it in to servers.
+    learnt: Credential,
+    options: StartupOptions,
+    identity: ClientIdentity,
+    admission: Admission,
+}
+
+/// Lets a client into a database: within its limits, and as far as a server takes its settings. `maker` is who made the database for it.
+async fn enter(
+    transport: &mut Transport,
+    herd: &Herd,
+    database: Arc<Database>,
+    maker: Option<&OnDemand>,
+    newcomer: Newcomer,
+) -> Result<Entered, Refusal> {
+    let Newcomer {
+        user,
+        learnt,
+        options,
+        identity,
+        mut admission,
+    } = newcomer;
+    let version = identity.version;
+    if database.is_read_only() {
+        read_only::check_startup(&options.settings)?;
+    }
+    let limits = database.client_limits(&user);
+    herd.clients()
+        .admit_to(&mut admission, database.name(), &user.name, limits)
+        .map_err(PgError::from)?;
+    let server_login = database.server_login(&user, learnt);
+    let parameters = database
+        .parameters()
+        .fetch(&database, &server_login, &options.settings)
+        .await;
+    if let Some(maker) = maker {
+        if let Err(error) = &parameters
+            && error.code == SqlState::INVALID_CATALOG_NAME
+        {
+            maker.give_up(&database);
+            return Err(no_database(&options.database).into());
+        }
+        if parameters.is_ok() {
+            wait_for_catalog(&database).await?;
+        }
+    }
+    let parameters = parameters?;
+    let client = herd.clients().register(admission, identity);
+    greeting::put_parameters(&mut transport.outbox, &parameters)?;
+    greeting::put_ready(&mut transport.outbox, &client)?;
+    Ok(Entered::Application {
+        database,
+        user,
+        server_login,
+        client,
+        settings: options.settings,
+        version,
+    })
 }
 
 fn let_in(
