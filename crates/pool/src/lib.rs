@@ -19,8 +19,8 @@ mod transport;
 pub use error::{Holders, PoolError};
 pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use server::{
-    Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection,
-    UserLogin, cancel,
+    Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection, SetScope,
+    StatementId, UserLogin, cancel,
 };
 pub use settings::{CleartextPassword, PoolSettings};
 pub use stream::{PeerAddress, Stream};

@@ -86,4 +86,5 @@ pub use resolve::{
     Destination, KeyExplanation, Overrides, ParameterFormat, ParameterSource, ParameterValue,
     Resolved, ValueEncoding, Values,
 };
+pub use setting::{LISTS_OF_NAMES, list_members};
 pub use temporary::SCHEMA as TEMPORARY_SCHEMA;

@@ -84,9 +84,10 @@ pub(crate) fn call(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
         return None;
     }
     let value = string(value)?;
-    let texts = match name.as_str() {
-        "search_path" => members(&value),
-        _ => [value.into()].into(),
+    let texts = if LISTS_OF_NAMES.contains(&name.as_str()) {
+        list_members(&value)
+    } else {
+        [value.into()].into()
     };
     Some(change(name, scope, SettingValue::Texts(texts)))
 }
@@ -100,8 +101,17 @@ fn string(at: Cursor<'_, '_>) -> Option<String> {
     }
 }
 
+/// The settings that are lists of names: as one text, the names are quoted within it.
+pub const LISTS_OF_NAMES: [&str; 4] = [
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+];
+
 /// The members of a list of names in one text, as Postgres' `SplitIdentifierString` reads it.
-fn members(list: &str) -> Box<[Box<str>]> {
+#[must_use]
+pub fn list_members(list: &str) -> Box<[Box<str>]> {
     let mut found = vec![String::new()];
     let mut quoted = false;
     let mut characters = list.chars().peekable();

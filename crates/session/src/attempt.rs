@@ -21,6 +21,9 @@ use crate::session::Session;
 /// How often a request that only reads is tried, on another server each time, before the client hears of it.
 const READ_TRIES: u32 = 3;
 
+/// What Postgres says of a statement that was prepared before a definition changed what it returns.
+const STALE_PLAN: &str = "cached plan must not change result type";
+
 /// A request that ran on one leg.
 pub(crate) struct Ran {
     pub(crate) outcome: Outcome,
@@ -65,7 +68,9 @@ impl Session {
             let taken = self.client.outbox.len();
             self.script.clear();
             let node = self.leg(shard, access).await?;
+            let sent = self.client.bytes_written();
             let leg = self.legs.at(node);
+            leg.used.clear();
             // settings and prepared statements can be made again elsewhere
             let alone = self.block.is_none() && !leg.sticky;
             let may_retry = alone && route.access == Access::Read && tries < READ_TRIES;
@@ -76,6 +81,22 @@ impl Session {
                 {
                     self.client.outbox.truncate(taken);
                     access = Access::Write;
+                }
+                // what another client has left is no affair of this one's
+                Ok(outcome)
+                    if outcome.not_brought
+                        && self.legs.at(node).inherited
+                        && tries < READ_TRIES =>
+                {
+                    self.legs.close(node);
+                }
+                Ok(outcome)
+                    if alone
+                        && tries < READ_TRIES
+                        && self.client.bytes_written() == sent
+                        && self.can_be_prepared_anew(node, &outcome) =>
+                {
+                    self.client.outbox.truncate(taken);
                 }
                 Ok(outcome) => return self.ran(outcome, node, shard),
                 Err((error, forwarded)) => {
@@ -143,7 +164,6 @@ impl Session {
             ));
         }
         self.script.clear();
-        self.close_statements(node)?;
         match self.relay_on(node, false, &queue).await? {
             Ok(outcome) => self.ran(outcome, node, shard),
             Err((error, _)) => Err(self.lost_in_request(node, error, route.access)),
@@ -160,6 +180,9 @@ impl Session {
             Some(error) if outcome.error_is_ours => {
                 // what pgherd sent ahead of the request was refused: nothing of the request counts
                 let error = error.clone();
+                if outcome.not_brought {
+                    self.legs.close(node);
+                }
                 self.fail_block();
                 Err(error.into())
             }
@@ -189,7 +212,15 @@ impl Session {
         let begun = Instant::now();
         let leg = self.legs.at(node);
         let hears = leg.hears;
-        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold).hearing(hears);
+        // what the client began with is put back before its next request
+        let except: &[_] = if self.resets_startup {
+            &self.startup_settings
+        } else {
+            &[]
+        };
+        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold)
+            .hearing(hears)
+            .telling(&mut self.told, except);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),
@@ -212,6 +243,27 @@ impl Session {
             Ok(()) => Ok(outcome),
             Err(error) => Err((error, outcome.forwarded)),
         })
+    }
+
+    /// Whether a request came to nothing because of a shared statement that is not on the server as it should be: gone, by code that was not
+    /// read, or made before a definition changed what it returns. Those that the request used are made anew.
+    fn can_be_prepared_anew(&mut self, node: NodeId, outcome: &Outcome) -> bool {
+        let Some(error) = outcome.error.as_ref().filter(|_| outcome.completed == 0) else {
+            return false;
+        };
+        let leg = self.legs.at(node);
+        if leg.used.is_empty() {
+            return false;
+        }
+        if error.code == SqlState::INVALID_SQL_STATEMENT_NAME {
+            leg.connection.prepared.clear();
+            return true;
+        }
+        if error.code == SqlState::FEATURE_NOT_SUPPORTED && error.message == STALE_PLAN {
+            leg.closing.extend(leg.used.drain(..));
+            return true;
+        }
+        false
     }
 
     /// Whether a replica said that only the primary can do this, now.

@@ -6,7 +6,8 @@
 
 use bytes::BytesMut;
 use pgherd_protocol::{BackendMessage, PgError, SqlState, TransactionStatus};
-use pgherd_router::{Action, TransactionScope};
+use pgherd_router::{Action, StatementPlan, TransactionScope};
+use pgherd_topology::NodeId;
 
 use crate::failure::{Failure, block_failed};
 use crate::session::Session;
@@ -32,6 +33,14 @@ pub fn ends_failed_block(action: &Action) -> bool {
         action,
         Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo(_)
     )
+}
+
+/// Whether a statement opens a block that may write.
+pub fn opens_for_writing(statement: &StatementPlan) -> bool {
+    match &statement.action {
+        Action::Begin(modes) => modes.read_only != Some(true),
+        _ => false,
+    }
 }
 
 impl Session {
@@ -92,8 +101,8 @@ impl Session {
                 };
                 complete(&mut out, tag);
             }
-            Action::SetTransaction(_, modes) => {
-                match &mut self.block {
+            Action::SetTransaction(..) => {
+                match &self.block {
                     None => warn(
                         &mut out,
                         SqlState::NO_ACTIVE_SQL_TRANSACTION,
@@ -102,9 +111,7 @@ impl Session {
                     Some(block) if block.failed => return Err(block_failed()),
                     Some(_) => {
                         self.tell_block(sql).await?;
-                        if let Some(block) = &mut self.block {
-                            block.set_modes(sql, modes);
-                        }
+                        self.note_control(action, sql);
                     }
                 }
                 complete(&mut out, "SET");
@@ -124,7 +131,10 @@ impl Session {
     pub(crate) fn note_control(&mut self, action: &Action, sql: &str) {
         match action {
             Action::Begin(modes) if self.block.is_none() => {
-                let mut block = Block::new(sql, false, self.settings.mark());
+                // what the query string has done before is part of it
+                let start = self.implicit_start.take();
+                let start = start.unwrap_or_else(|| self.settings.mark());
+                let mut block = Block::new(sql, false, start);
                 block.take_modes(modes);
                 self.block = Some(block);
             }
@@ -132,10 +142,12 @@ impl Session {
                 // without a block it ends what a query string has done before it
                 let committed = self.block.as_ref().is_none_or(|block| !block.failed);
                 self.subscriptions.changes.end(committed);
+                self.note_implicit_end(committed);
                 self.note_end(*chain, committed);
             }
             Action::Rollback { chain } => {
                 self.subscriptions.changes.end(false);
+                self.note_implicit_end(false);
                 self.note_end(*chain, false);
             }
             Action::Savepoint(name) => {
@@ -144,11 +156,17 @@ impl Session {
                 if let Some(block) = &mut self.block {
                     block.savepoint(name, mark);
                 }
+                self.note_all_told(1);
             }
             Action::Release(name) => {
                 self.subscriptions.changes.release(name);
+                let before = self.block.as_ref().map_or(0, Block::told_len);
                 if let Some(block) = &mut self.block {
                     block.release(name);
+                    let gone = before - block.told_len();
+                    for leg in self.legs.iter_mut().filter(|leg| leg.in_block) {
+                        leg.told = leg.told.saturating_sub(gone);
+                    }
                 }
             }
             Action::RollbackTo(name) => {
@@ -161,13 +179,59 @@ impl Session {
                 {
                     self.settings.undo_to(&mark);
                 }
+                if let Some(block) = &self.block {
+                    for leg in self.legs.iter_mut().filter(|leg| leg.in_block) {
+                        leg.told = leg.told.min(block.told_len());
+                        leg.settings = block.settings_after(leg.told).cloned();
+                    }
+                }
             }
             Action::SetTransaction(TransactionScope::Current, modes) => {
                 if let Some(block) = &mut self.block {
                     block.set_modes(sql, modes);
                 }
+                self.note_all_told(1);
             }
             _ => {}
+        }
+    }
+
+    /// The servers in the block have carried out the last `count` of the statements that it tells late joiners.
+    pub(crate) fn note_all_told(&mut self, count: usize) {
+        let Some(block) = &self.block else { return };
+        let told = block.told_len();
+        for leg in self.legs.iter_mut().filter(|leg| leg.in_block) {
+            if leg.told + count >= told {
+                leg.told = told;
+            }
+        }
+    }
+
+    /// The server of the request at hand has carried out the last `count` of the statements that the block tells late joiners.
+    pub(crate) fn note_told_here(&mut self, node: NodeId, count: usize) {
+        let Some(block) = &self.block else { return };
+        let told = block.told_len();
+        if let Some(leg) = self.legs.get(node)
+            && leg.told + count >= told
+        {
+            leg.told = told;
+        }
+    }
+
+    /// What a query string or a pipeline did without a block is kept, or undone.
+    pub(crate) fn note_implicit_end(&mut self, committed: bool) {
+        if self.block.is_some() {
+            return;
+        }
+        if let Some(start) = &mut self.implicit_start {
+            if committed {
+                *start = self.settings.mark();
+            } else {
+                self.settings.undo_to(start);
+            }
+        }
+        for leg in self.legs.iter_mut() {
+            leg.end_transaction(committed);
         }
     }
 
@@ -179,7 +243,6 @@ impl Session {
         self.temporary.change();
         self.subscriptions.changes.end(committed);
         let now = std::time::Instant::now();
-        let version_before = self.settings.version();
         let mut seen = Vec::new();
         if committed {
             self.settings.commit(block.start(), &block.local_names);
@@ -187,21 +250,16 @@ impl Session {
         } else {
             self.settings.undo_to(block.start());
         }
-        let version = self.settings.version();
         for leg in self
             .legs
             .iter_mut()
             .filter(|leg| block.took_part(leg.node) || leg.in_block)
         {
-            if leg.settings_are(version_before) {
-                leg.has_settings(version);
-            }
+            leg.end_transaction(committed);
             leg.in_block = chain && leg.in_block;
-            if committed && version != version_before {
-                leg.pin("settings");
-            }
             seen.push((leg.shard, leg.node));
         }
+        self.implicit_start = Some(self.settings.mark());
         for (shard, node) in seen {
             self.tokens.observe(shard, node, now);
         }
@@ -295,6 +353,8 @@ impl Session {
     /// Runs a statement on every server that takes part; an error fails the block.
     pub(crate) async fn tell_block(&mut self, sql: &str) -> Result<(), Failure> {
         for node in self.legs.in_block() {
+            self.script.clear();
+            self.bring(node)?;
             if let Err(trouble) = self.execute(node, sql).await {
                 self.fail_block();
                 return Err(trouble.into());

@@ -3,24 +3,18 @@
 //! Owns: following settings, cursors, prepared statements, what stays on a server, who writes in a block, and definitions. Never does: I/O.
 //! Main function: [`Session::note_effects`].
 
-use std::sync::Arc;
-
-use bytes::{Bytes, BytesMut};
-use pgherd_protocol::frontend::encode_parse;
-use pgherd_protocol::split_frame;
+use pgherd_pool::{CarriedSettings, SetScope};
 use pgherd_router::{
-    Access, Action, CursorTarget, Residue, SettingAction, SettingScope, SettingValue,
-    StatementPlan, TransactionScope,
+    Access, Action, CursorTarget, IsolationLevel, Residue, SettingAction, SettingScope,
+    SettingValue, StatementPlan, TransactionModes, TransactionScope, ValueEncoding,
 };
 use pgherd_topology::{NodeId, ShardId};
-use smallvec::SmallVec;
 
 use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
 use crate::listening::Change;
-use crate::session::{Session, known_form, set_config};
-use crate::statements::Statement;
-use crate::transaction::quoted;
+use crate::session::Session;
+use crate::settings::{NewValue, change};
 
 impl Session {
     /// What a statement that completed on a server changes in what the session knows.
@@ -35,8 +29,8 @@ impl Session {
                 }
             }
             Action::Set(setting) => self.note_set(setting, text, node),
-            Action::SetTransaction(TransactionScope::Session, _) => {
-                self.note_change("session characteristics", text, node)
+            Action::SetTransaction(TransactionScope::Session, modes) => {
+                self.note_characteristics(modes, node)
             }
             Action::Declare { cursor, .. } => {
                 let shard = self.legs.at(node).shard;
@@ -46,7 +40,8 @@ impl Session {
                 self.cursors.remove(cursor);
             }
             Action::Close(CursorTarget::All) => self.cursors.clear(),
-            Action::Prepare(name) => self.note_prepared(name, node),
+            Action::Prepare(name) => self.note_prepared(name, text, node),
+            Action::Deallocate(name) => self.note_deallocated(name.as_deref(), node),
             Action::Listen(channel) => self.note_listening(Change::Listen(channel.clone()), node),
             Action::Unlisten(channel) => {
                 let change = channel
@@ -54,53 +49,12 @@ impl Session {
                     .map_or(Change::UnlistenAll, Change::Unlisten);
                 self.note_listening(change, node);
             }
-            Action::Deallocate(None) => {
-                self.statements.clear();
-                self.legs.at(node).connection.prepared.clear();
-            }
-            Action::Deallocate(Some(name)) => {
-                self.statements.close(name.as_bytes());
-                self.legs
-                    .at(node)
-                    .connection
-                    .prepared
-                    .remove(name.as_bytes());
-            }
             _ => {}
         }
-        self.note_residue(statement.residue, node);
+        self.note_residue(statement, node);
         self.note_temporary(statement);
         self.note_writer(statement, node);
         self.note_catalog(statement);
-    }
-
-    /// PREPARE: Bind may name the statement too. The connection that has it stays with the client, and serves all that it does there.
-    fn note_prepared(&mut self, name: &str, node: NodeId) {
-        let sql = format!("EXECUTE {}", quoted(name));
-        let Ok(planned) = self.plan_now(&sql, &[]) else {
-            return;
-        };
-        let mut bytes = BytesMut::new();
-        let Ok(Some(parse)) = encode_parse(&mut bytes, name.as_bytes(), sql.as_bytes(), [])
-            .map(|()| split_frame(&mut bytes, usize::MAX).ok().flatten())
-        else {
-            return;
-        };
-        let statement = Statement {
-            name: Bytes::copy_from_slice(name.as_bytes()),
-            generation: self.next_generation(),
-            sql: sql.into(),
-            parameter_types: SmallVec::new(),
-            parse,
-            planned,
-            planned_under: self.plan_stamp(),
-            described: Arc::default(),
-        };
-        let leg = self.legs.at(node);
-        leg.connection
-            .prepared
-            .insert(&statement.name, statement.generation);
-        self.statements.insert(Arc::new(statement));
     }
 
     /// DDL: plans are made anew once it is committed.
@@ -157,9 +111,15 @@ impl Session {
         ))
     }
 
-    fn note_residue(&mut self, residue: Residue, node: NodeId) {
-        // what is listened to is followed by `note_listening`
-        if residue.is_none() || residue == Residue::LISTEN {
+    fn note_residue(&mut self, statement: &StatementPlan, node: NodeId) {
+        let residue = statement.residue;
+        // what is listened to is followed by `note_listening`, what is set by `note_set`
+        let followed = match &statement.action {
+            Action::Set(_) | Action::SetTransaction(..) => Residue::SETTING,
+            Action::Prepare(_) | Action::Execute(_) => Residue::PREPARED,
+            _ => Residue::LISTEN,
+        };
+        if residue.is_none() || residue == followed {
             return;
         }
         self.legs.at(node).hears |= residue.contains(Residue::OPAQUE);
@@ -176,66 +136,195 @@ impl Session {
         leg.sticky |= sticky;
     }
 
+    /// SET, RESET, or RESET ALL completed on a server.
     fn note_set(&mut self, setting: &SettingAction, text: &str, node: NodeId) {
         let Some(name) = setting.name.as_deref() else {
-            self.settings.clear();
-            self.settings.record("", "RESET ALL");
-            self.apply_startup_settings();
-            self.pin(node, "setting", false);
+            self.note_reset_all(node);
             return;
         };
-        let value = match &setting.value {
-            SettingValue::Default => self
-                .startup_value(name)
-                .map(|value| known_form(name, value)),
-            SettingValue::Texts(texts) => Some(texts.join("\u{0}")),
-            SettingValue::Opaque => None,
-        };
-        if setting.scope == SettingScope::Local {
+        if OF_THE_TRANSACTION.contains(&name) {
+            if let Some(block) = &mut self.block {
+                block.set(text, self.settings.session());
+                self.note_told_here(node, 1);
+            }
+            return;
+        }
+        let is_local = setting.scope == SettingScope::Local;
+        match &setting.value {
+            // the bytes of a text that is not read as they were written are not known
+            SettingValue::Texts(texts)
+                if texts.iter().all(|text| text.is_ascii())
+                    || self.encoding() == ValueEncoding::SameAsServer =>
+            {
+                let texts = canonical(name, texts, self.settings.value(name));
+                self.note_value(name, NewValue::Texts(&texts), is_local, node);
+                let known = texts.join("\u{0}");
+                self.settings.know(name, Some(&known));
+            }
+            SettingValue::Default => {
+                self.note_value(name, NewValue::Login, is_local, node);
+                self.settings.know(name, None);
+                // the server went back to its login's, and the client's is what it began with
+                if let Some(texts) = self.startup_texts(name) {
+                    self.note_startup(name, &texts, is_local);
+                }
+            }
+            SettingValue::Texts(_) | SettingValue::Opaque => {
+                self.settings.know(name, None);
+                self.pin(node, "setting", !is_local);
+                return;
+            }
+        }
+        if name == "application_name" {
+            let name = self.settings.value(name).unwrap_or_default().to_owned();
+            self.registration.set_application_name(&name);
+        }
+        if matches!(name, "seed" | "session_authorization") {
+            self.pin(node, "setting", true);
+        }
+    }
+
+    /// A value that the server has, for the session or the open block.
+    fn note_value(&mut self, name: &str, value: NewValue<'_>, is_local: bool, node: NodeId) {
+        if is_local {
             let Some(block) = &mut self.block else { return };
-            block.set(text);
             block.local_names.push(name.into());
-            self.settings.know(name, value.as_deref());
+            self.settings.record_local(name, value);
+        } else {
+            self.settings.record(name, value);
+            self.legs
+                .at(node)
+                .note_settings(|list| value.put(name, list));
+        }
+        let text = set_text(name, value, is_local);
+        self.tell_others(&text, Some(node));
+    }
+
+    /// A value that the client began with and the server does not have yet.
+    fn note_startup(&mut self, name: &str, texts: &[Box<str>], is_local: bool) {
+        let value = NewValue::Texts(texts);
+        if is_local && self.block.is_none() {
             return;
         }
-        self.settings.know(name, value.as_deref());
-        if name == "application_name"
-            && let SettingValue::Texts(texts) = &setting.value
-        {
-            self.registration.set_application_name(&texts.join(","));
+        if is_local {
+            self.settings.record_local(name, value);
+        } else {
+            self.settings.record(name, value);
         }
-        let startup = match setting.value {
-            SettingValue::Default => self
-                .startup_value(name)
-                .map(|value| set_config(name, value)),
-            SettingValue::Texts(_) | SettingValue::Opaque => None,
-        };
-        match startup {
-            None => self.note_change(name, text, node),
-            // the server went back to its own default, and a client's is what it began with
-            Some(again) => {
-                self.note_change(name, &again, node);
-                self.legs.at(node).forget_settings();
+        self.settings.know(name, Some(&texts.join("\u{0}")));
+        let text = set_text(name, value, is_local);
+        self.tell_others(&text, None);
+    }
+
+    /// RESET ALL: the client's settings are again those that it began with.
+    fn note_reset_all(&mut self, node: NodeId) {
+        self.settings.reset_all();
+        self.legs
+            .at(node)
+            .note_settings(|list| change(list, CarriedSettings::reset_all));
+        self.tell_others("RESET ALL", Some(node));
+        for (name, texts) in self.startup_lists() {
+            if name != "role" {
+                self.note_startup(&name, &texts, false);
             }
         }
     }
 
-    /// A session-level change that one server has carried out: every other one that serves this client gets it too.
-    fn note_change(&mut self, name: &str, text: &str, node: NodeId) {
-        self.pin(node, "setting", false);
+    /// The servers of the block are to be told what one has carried out already, if any.
+    fn tell_others(&mut self, text: &str, already: Option<NodeId>) {
         if let Some(block) = &mut self.block {
-            block.set(text);
-            self.settings.record_pending(name, text);
-            return;
+            block.set(text, self.settings.session());
         }
-        let before = self.settings.version();
-        self.settings.record(name, text);
-        let version = self.settings.version();
-        let leg = self.legs.at(node);
-        if leg.settings_are(before) {
-            leg.has_settings(version);
+        if let Some(node) = already {
+            self.note_told_here(node, 1);
         }
     }
+
+    /// SET SESSION CHARACTERISTICS: the defaults of later transactions.
+    fn note_characteristics(&mut self, modes: &TransactionModes, node: NodeId) {
+        let on = |on: bool| if on { "on" } else { "off" };
+        let isolation = modes.isolation.map(|level| match level {
+            IsolationLevel::ReadUncommitted => "read uncommitted",
+            IsolationLevel::ReadCommitted => "read committed",
+            IsolationLevel::RepeatableRead => "repeatable read",
+            IsolationLevel::Serializable => "serializable",
+        });
+        for (name, value) in [
+            ("default_transaction_isolation", isolation),
+            ("default_transaction_read_only", modes.read_only.map(on)),
+            ("default_transaction_deferrable", modes.deferrable.map(on)),
+        ] {
+            if let Some(value) = value {
+                self.note_value(name, NewValue::Texts(&[value.into()]), false, node);
+                self.settings.know(name, Some(value));
+            }
+        }
+    }
+}
+
+/// Whether a statement takes settings back to the login's.
+pub fn resets(statement: &StatementPlan) -> bool {
+    matches!(&statement.action, Action::Set(setting) if setting.value == SettingValue::Default)
+}
+
+/// Settings that end with the transaction, however they are set.
+const OF_THE_TRANSACTION: [&str; 3] = [
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+];
+
+/// SET as later servers are told it.
+fn set_text(name: &str, value: NewValue<'_>, is_local: bool) -> String {
+    let mut list = None;
+    value.put(name, &mut list);
+    let scope = if is_local {
+        SetScope::Local
+    } else {
+        SetScope::Session
+    };
+    let none = CarriedSettings::default();
+    let made = list.as_deref().unwrap_or(&none);
+    match value {
+        NewValue::Texts(_) => none.statements_to(made, scope).join("; "),
+        NewValue::Login => {
+            let mut any = CarriedSettings::default();
+            any.set(name, [""]);
+            any.statements_to(&none, scope).join("; ")
+        }
+    }
+}
+
+/// The values that bring a setting from anywhere to what these make of the value before: `DateStyle` takes half of itself.
+fn canonical(name: &str, texts: &[Box<str>], before: Option<&str>) -> Box<[Box<str>]> {
+    if name == "datestyle" {
+        return date_style(texts, before);
+    }
+    texts.into()
+}
+
+/// `DateStyle` is an output style and an order of day, month and year (Postgres documentation, chapter 8.5.2).
+fn date_style(texts: &[Box<str>], before: Option<&str>) -> Box<[Box<str>]> {
+    let mut style = None;
+    let mut order = None;
+    let words = before.unwrap_or_default().split(['\0', ',']);
+    let words = words.chain(texts.iter().flat_map(|text| text.split(',')));
+    for word in words {
+        let word = word.trim();
+        let lower = word.to_ascii_lowercase();
+        if ["iso", "sql", "postgres", "german"]
+            .iter()
+            .any(|known| lower.starts_with(known))
+        {
+            style = Some(word);
+            if lower.starts_with("german") && order.is_none() {
+                order = Some("DMY");
+            }
+        } else if !word.is_empty() {
+            order = Some(word);
+        }
+    }
+    style.into_iter().chain(order).map(Into::into).collect()
 }
 
 /// Whether a statement makes its shard the block's writer.

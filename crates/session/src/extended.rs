@@ -11,17 +11,17 @@ use pgherd_router::{Access, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::attempt::Ran;
-use crate::block::is_control;
+use crate::block::{is_control, opens_for_writing};
+use crate::effects::resets;
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
 use crate::message::{ANYWHERE, Run, Step, local_only, passes, single_plan};
 use crate::relay::Outcome;
 use crate::request::RunEnd;
 use crate::route::{Place, Route};
-use crate::script::{Audience, Reply, Script};
+use crate::script::{Audience, Prepared, Reply, Script};
 use crate::session::Session;
 use crate::simple::definition;
-use crate::statements::Statement;
 
 /// A run that a Flush (or the bound on buffers) cut: its server stays in the implicit transaction until Sync.
 #[derive(Debug, Clone, Copy)]
@@ -69,11 +69,11 @@ impl Session {
             let Some(failure) = failure else {
                 return self.run_understood(&run, end).await;
             };
-            let (before, after) = rest.split_at(run.steps.len());
+            let (_, after) = rest.split_at(run.steps.len());
             let ends_block =
                 self.block.as_ref().is_some_and(|block| block.failed) && run.ends_failed_block();
             if run.steps.is_empty() || !(ends_block || comes_in_its_turn(&failure)) {
-                self.forget_unparsed(before);
+                self.forget_unparsed(&run.steps);
                 return Err(failure);
             }
             // as Postgres, which answers each message before it looks at the next
@@ -137,6 +137,7 @@ impl Session {
             if (run.route.place, parsed_for.place) != (Place::All, Place::Any)
                 && let Err(refused) = run.route.join(&parsed_for, &self.sharding())
             {
+                self.forget_unparsed(&run.steps);
                 run.steps.clear();
                 failure = Some(refused);
             }
@@ -172,6 +173,7 @@ impl Session {
             }
         }
         self.reserve_channels(executed(steps)).await?;
+        self.resets_startup = executed(steps).any(resets);
         let local = self.answers_in_run(run).await?;
         // nothing bound and no transaction open: the server need not be kept until the client's Sync
         let ends_here = cut && !run.opens && self.block.is_none() && self.open_run.is_none();
@@ -227,6 +229,10 @@ impl Session {
     fn route_of_run(&mut self, run: &Run, cut: bool) -> Result<Route, Failure> {
         let mut route = run.route.clone();
         self.place_signals(&mut route, executed(&run.steps));
+        if executed(&run.steps).any(opens_for_writing) {
+            // what the block is to do is still to come
+            route.access = Access::Write;
+        }
         if cut && run.opens && self.block.is_none() {
             // what is still to come may write, and all of it is one transaction
             route.access = Access::Write;
@@ -280,6 +286,7 @@ impl Session {
                 Step::Bind { bound, .. }
                 | Step::DescribePortal(bound)
                 | Step::Execute { bound } => local_only(&bound.statement),
+                // servers keep it
                 Step::CloseStatement => true,
                 Step::ClosePortal { live } => live.is_none(),
                 Step::Sync | Step::OnCursor(_) => false,
@@ -359,33 +366,22 @@ impl Session {
             let _ = statement.described.set(types.clone().into());
         }
         if outcome.error.is_some() {
-            for (step, _) in &run.steps {
+            // a Parse that an error made the server skip has prepared nothing
+            for (step, _) in run.steps.iter().skip(outcome.answered) {
                 if let Step::Parse(statement) = step {
-                    self.forget_unless_prepared(statement, node);
+                    self.statements
+                        .forget(&statement.name, statement.generation);
                 }
             }
         }
     }
 
-    /// A Parse that an error made the server skip has prepared nothing.
-    fn forget_unless_prepared(&mut self, statement: &Statement, node: NodeId) {
-        let prepared = self.legs.get(node).is_some_and(|leg| {
-            leg.connection.prepared.generation(&statement.name) == Some(statement.generation)
-        });
-        if !prepared && !local_only(statement) {
-            self.statements
-                .forget(&statement.name, statement.generation);
-        }
-    }
-
     /// Of a run that was refused as a whole nothing stays.
-    fn forget_unparsed(&mut self, frames: &[Frame]) {
-        for frame in frames {
-            if let Ok(FrontendMessage::Parse(parse)) = FrontendMessage::parse(frame)
-                && let Some(statement) = self.statements.statement(parse.name).cloned()
-                && statement.parse.bytes().as_ptr() == frame.bytes().as_ptr()
-            {
-                self.statements.forget(parse.name, statement.generation);
+    fn forget_unparsed(&mut self, steps: &[(Step, Frame)]) {
+        for (step, _) in steps {
+            if let Step::Parse(statement) = step {
+                self.statements
+                    .forget(&statement.name, statement.generation);
             }
         }
     }
@@ -403,14 +399,8 @@ impl Session {
         let out = &mut leg.connection.transport.outbox;
         // a Parse that cannot succeed aborts the implicit transaction, whatever the server has done in it
         encode_parse(out, b"", b"pgherd rolls this pipeline back", [])?;
-        script.expect(
-            Reply::Parse {
-                name: Bytes::new(),
-                generation: 0,
-            },
-            Audience::Pgherd,
-        );
-        leg.connection.prepared.remove(b"");
+        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
+        leg.connection.prepared.forget_unnamed();
         self.end_open_run(script, Audience::Pgherd).await
     }
 

@@ -27,6 +27,7 @@ use crate::hba::HbaClient;
 use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
 use crate::limits::Admission;
 use crate::options::StartupOptions;
+use crate::parameters::Parameters;
 use crate::read_only;
 use crate::registry::{ClientIdentity, Registration};
 use crate::users::User;
@@ -70,9 +71,11 @@ pub struct Login {
     pub server_login: Arc<UserLogin>,
     /// Its place in the registry.
     pub client: Registration,
-    /// The settings that it asked for, in order, each name once; a server has accepted them. To be applied to a server with `set_config`, which
-    /// reads a value as a startup message does, and not with `SET`, which does not (`search_path`). Names that start with `pgherd.` are pgherd's own.
+    /// The settings that it asked for, in order, each name once; a server has accepted them. A value is as `set_config` takes it, not SET
+    /// (`search_path`). Names that start with `pgherd.` are pgherd's own.
     pub settings: Vec<(String, String)>,
+    /// The parameters that it was told of.
+    pub told: Arc<Parameters>,
     /// The version of the protocol that is spoken.
     pub version: ProtocolVersion,
 }
@@ -248,6 +251,7 @@ enum Entered {
         server_login: Arc<UserLogin>,
         client: Registration,
         settings: Vec<(String, String)>,
+        told: Arc<Parameters>,
         version: ProtocolVersion,
     },
     Console {
@@ -266,6 +270,7 @@ impl Entered {
                 server_login,
                 client,
                 settings,
+                told,
                 version,
             } => Accepted::Application(Box::new(Login {
                 transport,
@@ -275,6 +280,7 @@ impl Entered {
                 server_login,
                 client,
                 settings,
+                told,
                 version,
             })),
             Self::Console { user, client } => Accepted::Console(Box::new(ConsoleLogin {
@@ -389,10 +395,11 @@ async fn enter(
     let Newcomer {
         user,
         learnt,
-        options,
+        mut options,
         identity,
         mut admission,
     } = newcomer;
+    options.name_application();
     let version = identity.version;
     if database.is_read_only() {
         read_only::check_startup(&options.settings)?;
@@ -427,6 +434,7 @@ async fn enter(
         server_login,
         client,
         settings: options.settings,
+        told: Arc::new(parameters),
         version,
     })
 }

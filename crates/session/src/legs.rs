@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
-use pgherd_pool::Checkout;
+use bytes::BytesMut;
+use pgherd_pool::{Checkout, StatementId};
 use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
 use pgherd_telemetry::RouteMetrics;
 use pgherd_topology::{NodeId, Role, ShardId};
@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::failure::Failure;
 use crate::oids::Translation;
 use crate::registry::{Client, HeldId, Release};
+use crate::settings::SettingsList;
 
 /// Counts a request against its server while it runs.
 #[derive(Debug)]
@@ -59,10 +60,16 @@ pub struct Leg {
     /// Translates object ids where this shard's differ from the home shard's.
     pub translation: Option<Translation>,
     pub(crate) catalog_version: u64,
-    /// `None` until it was brought to this client's settings.
-    pub(crate) settings_version: Option<u64>,
-    /// Statements that the client closed and this connection still has.
-    pub(crate) closing: Vec<Bytes>,
+    /// The session's settings that it has in its open transaction; `None` where nothing changed them in it.
+    pub(crate) settings: Option<SettingsList>,
+    /// How much it knows of what its block tells late joiners.
+    pub(crate) told: usize,
+    /// Whether what it was brought from was another client's.
+    pub(crate) inherited: bool,
+    /// The shared statements that the request at hand uses.
+    pub(crate) used: SmallVec<[StatementId; 2]>,
+    /// Shared statements that do not serve any more: they are closed before the next request.
+    pub(crate) closing: Vec<StatementId>,
     pub(crate) _load: Load,
     pub(crate) client: Arc<Client>,
     pub(crate) held: HeldId,
@@ -90,24 +97,23 @@ impl Leg {
         self.client.pin(self.held, reason);
     }
 
-    /// Notes that it has every setting up to this version.
-    pub fn has_settings(&mut self, version: u64) {
-        self.settings_version = Some(version);
+    /// Changes what it is known to have in its open transaction.
+    pub fn note_settings(&mut self, change: impl FnOnce(&mut SettingsList)) {
+        let carried = &self.connection.carried;
+        change(self.settings.get_or_insert_with(|| carried.clone()));
     }
 
-    /// It is to be brought to the client's settings anew.
-    pub fn forget_settings(&mut self) {
-        self.settings_version = None;
-    }
-
-    /// Whether it has the settings of this version.
-    pub fn settings_are(&self, version: u64) -> bool {
-        self.settings_version == Some(version)
+    /// Its transaction ended.
+    pub fn end_transaction(&mut self, committed: bool) {
+        self.told = 0;
+        if let Some(settings) = self.settings.take().filter(|_| committed) {
+            self.connection.carried = settings;
+        }
     }
 
     /// Notes that a simple query is on its way: it takes the place of the server's unnamed statement.
     pub fn forget_unnamed(&mut self) {
-        self.connection.prepared.remove(b"");
+        self.connection.prepared.forget_unnamed();
     }
 
     /// Queues a simple query.
@@ -141,20 +147,28 @@ impl Leg {
         }
     }
 
-    /// Queues a client's Bind; `types` are the home ids of its parameters as far as known.
+    /// Queues a client's Bind of the statement that this is on the server; `types` are the home ids of its parameters as far as known.
     ///
     /// # Errors
     /// 54000 where it does not fit a message with this shard's ids.
-    pub fn queue_bind(&mut self, frame: &Frame, types: &[u32]) -> Result<(), Failure> {
+    pub fn queue_bind(
+        &mut self,
+        frame: &Frame,
+        statement: &[u8],
+        types: &[u32],
+    ) -> Result<(), Failure> {
         let out = &mut self.connection.transport.outbox;
-        match (&self.translation, FrontendMessage::parse(frame)) {
-            (Some(translation), Ok(FrontendMessage::Bind(bind))) => {
-                translation.bind(&bind, types, out).map_err(too_long)
-            }
-            _ => {
-                out.extend_from_slice(frame.bytes());
-                Ok(())
-            }
+        if statement.is_empty() && self.translation.is_none() {
+            out.extend_from_slice(frame.bytes());
+            return Ok(());
+        }
+        let Ok(FrontendMessage::Bind(mut bind)) = FrontendMessage::parse(frame) else {
+            return Err(PgError::error(SqlState::PROTOCOL_VIOLATION, "not a Bind").into());
+        };
+        bind.statement = statement;
+        match &self.translation {
+            Some(translation) => translation.bind(&bind, types, out).map_err(too_long),
+            None => encode(&FrontendMessage::Bind(bind), out),
         }
     }
 }
@@ -227,15 +241,6 @@ impl Legs {
             let mut leg = self.legs.swap_remove(index);
             leg.connection
                 .mark_dirty("closed in the middle of a request");
-        }
-    }
-
-    /// A statement's name stands for nothing any more: connections that know it are told before their next request.
-    pub fn close_statement(&mut self, name: &[u8]) {
-        for leg in &mut self.legs {
-            if !name.is_empty() && leg.connection.prepared.remove(name).is_some() {
-                leg.closing.push(Bytes::copy_from_slice(name));
-            }
         }
     }
 

@@ -91,8 +91,11 @@ impl Session {
             }
             Action::Deallocate(Some(name)) => {
                 self.statements.close(name.as_bytes());
-                self.legs.close_statement(name.as_bytes());
                 complete(&mut out, "DEALLOCATE");
+            }
+            Action::Deallocate(None) => {
+                self.statements.clear_named();
+                complete(&mut out, "DEALLOCATE ALL");
             }
             Action::ExplainRoute { analyze, statement } => {
                 let inner = sql
@@ -122,6 +125,7 @@ impl Session {
     pub(crate) fn deallocates_known(&self, action: &Action) -> bool {
         match action {
             Action::Deallocate(Some(name)) => self.statements.statement(name.as_bytes()).is_some(),
+            Action::Deallocate(None) => true,
             _ => false,
         }
     }
@@ -137,7 +141,7 @@ impl Session {
         self.begin_settings();
     }
 
-    fn set_override(&mut self, setting: &SettingAction) -> Result<(), Failure> {
+    pub(crate) fn set_override(&mut self, setting: &SettingAction) -> Result<(), Failure> {
         let Some(name) = setting.override_name else {
             return Ok(());
         };

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use pgherd_pool::{CarriedSettings, StatementId};
+use pgherd_protocol::frontend::encode_parse;
 use pgherd_protocol::{
-    BackendMessage, Bind, Format, Frame, FrontendMessage, PgError, SqlState, Target,
+    BackendMessage, Bind, Format, Frame, FrontendMessage, PgError, SqlState, Target, split_frame,
 };
 use pgherd_router::{
     Access, Action, CopyDirection, ParameterFormat, ParameterSource, ParameterValue, Placement,
@@ -21,9 +23,10 @@ use crate::failure::Failure;
 use crate::local::{description, is_local};
 use crate::oids::describe_parameters;
 use crate::route::{Place, Route};
-use crate::script::Reply;
+use crate::script::{Prepared, Reply};
 use crate::session::Session;
-use crate::statements::{Portal, Statement};
+use crate::settings::SettingsList;
+use crate::statements::{MadeBy, Portal, Statement};
 
 /// What one message of a run stands for.
 #[derive(Debug, Clone)]
@@ -202,8 +205,8 @@ impl Session {
                 target: Target::Statement,
                 name,
             } => {
+                // servers keep it, for whoever wants the same
                 self.statements.close(name);
-                self.legs.close_statement(name);
                 Step::CloseStatement
             }
             FrontendMessage::Close {
@@ -272,18 +275,65 @@ impl Session {
         if !planned.plan.statements.is_empty() {
             self.check_block(&planned.plan.statements)?;
         }
+        let spliced = self.splice(&planned, &sql)?;
+        let server_sql = match &spliced {
+            Some(spliced) => spliced.text.as_bytes(),
+            None => parse.sql,
+        };
+        let generation = self.next_generation();
+        let settings = self.settings.meaning();
+        let (prepared, server_name, frame) = if parse.name.is_empty() {
+            let frame = match &spliced {
+                Some(_) => parse_frame(b"", server_sql, &types)?,
+                None => frame.clone(),
+            };
+            (Prepared::Unnamed(generation), Bytes::new(), frame)
+        } else {
+            self.statements.check_room()?;
+            let id = self.shared_id(b"parse", server_sql, &types, &settings);
+            let name = Bytes::from(id.to_string());
+            let frame = parse_frame(&name, server_sql, &types)?;
+            (Prepared::Shared(id), name, frame)
+        };
         let statement = Arc::new(Statement {
             name: Bytes::copy_from_slice(parse.name),
-            generation: self.next_generation(),
+            prepared,
+            server_name,
+            generation,
+            settings,
             sql: sql.into_owned().into(),
             parameter_types: types,
-            parse: frame.clone(),
+            made_by: MadeBy::Parse(frame),
             planned,
             planned_under: self.plan_stamp(),
             described: Arc::default(),
         });
         self.statements.insert(Arc::clone(&statement));
         Ok(statement)
+    }
+
+    /// What a statement is called on every server: all that its meaning depends on is in it, the definitions of now included, so that one made
+    /// before they changed serves only those who prepared it then.
+    pub(crate) fn shared_id(
+        &self,
+        kind: &[u8],
+        sql: &[u8],
+        types: &[u32],
+        settings: &SettingsList,
+    ) -> StatementId {
+        let mut declared = Vec::with_capacity(types.len() * 4);
+        for declared_type in types {
+            declared.extend_from_slice(&declared_type.to_be_bytes());
+        }
+        let settings = settings.as_deref().map(CarriedSettings::fingerprint);
+        StatementId::of(&[
+            kind,
+            sql,
+            &declared,
+            settings.unwrap_or_default().as_bytes(),
+            self.database.name().as_bytes(),
+            &self.catalog_version().to_be_bytes(),
+        ])
     }
 
     /// A statement by name, planned anew where what its plan relied on has changed.
@@ -309,10 +359,13 @@ impl Session {
             .await?;
         let renewed = Arc::new(Statement {
             name: statement.name.clone(),
+            prepared: statement.prepared,
+            server_name: statement.server_name.clone(),
             generation: statement.generation,
+            settings: statement.settings.clone(),
             sql: statement.sql.clone(),
             parameter_types: statement.parameter_types.clone(),
-            parse: statement.parse.clone(),
+            made_by: statement.made_by.clone(),
             planned,
             planned_under: self.plan_stamp(),
             described: Arc::clone(&statement.described),
@@ -399,6 +452,19 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// A Parse message.
+///
+/// # Errors
+/// 54000 where it is too long.
+pub(crate) fn parse_frame(name: &[u8], sql: &[u8], types: &[u32]) -> Result<Frame, Failure> {
+    let mut bytes = BytesMut::new();
+    encode_parse(&mut bytes, name, sql, types.iter().copied())?;
+    split_frame(&mut bytes, usize::MAX)
+        .ok()
+        .flatten()
+        .ok_or_else(|| PgError::error(SqlState::INTERNAL_ERROR, "a Parse is no frame").into())
 }
 
 pub fn single_plan(statement: &Statement) -> Option<&StatementPlan> {

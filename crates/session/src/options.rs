@@ -78,6 +78,18 @@ impl StartupOptions {
         self.settings = last_of_each_name(settings.iter().cloned().chain(asked).collect());
     }
 
+    /// A client that gives its application no name has none, whatever the servers are told when pgherd logs in to them.
+    pub fn name_application(&mut self) {
+        let named = self
+            .settings
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("application_name"));
+        if !named {
+            self.settings
+                .push(("application_name".to_owned(), String::new()));
+        }
+    }
+
     /// The value asked for a setting, by its name in lower case.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings

@@ -12,7 +12,7 @@ use pgherd_topology::NodeId;
 use crate::failure::Failure;
 use crate::legs::encode;
 use crate::relay::{Outcome, Relay, RelayError};
-use crate::script::{Audience, Reply, Script};
+use crate::script::{Audience, Prepared, Reply, Script};
 use crate::session::Session;
 
 /// What a server answered.
@@ -56,10 +56,15 @@ impl Session {
     /// # Errors
     /// [`Trouble`].
     pub(crate) async fn execute(&mut self, node: NodeId, sql: &str) -> Result<Answer, Trouble> {
-        let mut script = Script::default();
+        let mut script = self.with_what_is_queued();
         self.legs.at(node).queue_query(sql)?;
         script.expect(Reply::Query, Audience::Client);
         self.read_reply(node, &mut script).await
+    }
+
+    /// The replies to what taking the leg has queued.
+    fn with_what_is_queued(&mut self) -> Script {
+        std::mem::take(&mut self.script)
     }
 
     /// Runs a text (one or several statements) to its end, and hands over each row of its results, as text.
@@ -72,7 +77,7 @@ impl Session {
         sql: &str,
         mut each: impl FnMut(&[Option<&str>]),
     ) -> Result<(), Trouble> {
-        let mut script = Script::default();
+        let mut script = self.with_what_is_queued();
         self.legs.at(node).queue_query(sql)?;
         script.expect(Reply::Query, Audience::Client);
         let mut sink = BytesMut::new();
@@ -106,10 +111,9 @@ impl Session {
         sql: &str,
         declared: &[u32],
     ) -> Result<Vec<u32>, Trouble> {
-        // with what taking the leg has queued
-        let mut script = std::mem::take(&mut self.script);
+        let mut script = self.with_what_is_queued();
         let connection = &mut self.legs.at(node).connection;
-        connection.prepared.remove(b"");
+        connection.prepared.forget_unnamed();
         let out = &mut connection.transport.outbox;
         encode_parse(out, b"", sql.as_bytes(), declared.iter().copied()).map_err(Failure::from)?;
         let describe = FrontendMessage::Describe {
@@ -118,13 +122,7 @@ impl Session {
         };
         encode(&describe, out)?;
         encode(&FrontendMessage::Sync, out)?;
-        script.expect(
-            Reply::Parse {
-                name: bytes::Bytes::new(),
-                generation: 0,
-            },
-            Audience::Pgherd,
-        );
+        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
         script.expect(Reply::Describe(Target::Statement), Audience::Client);
         script.expect(Reply::Sync, Audience::Pgherd);
         let mut sink = BytesMut::new();
@@ -133,7 +131,7 @@ impl Session {
         self.script = script;
         let outcome = outcome.map_err(Trouble::Lost)?;
         if let Some(leg) = self.legs.get(node) {
-            leg.connection.prepared.remove(b"");
+            leg.connection.prepared.forget_unnamed();
         }
         if let Some(error) = outcome.error {
             return Err(Trouble::Refused(Box::new(error)));
@@ -158,14 +156,15 @@ impl Session {
         types: &[u32],
         parameters: &[String],
     ) -> Result<Answer, Trouble> {
-        const NAME: &[u8] = b"pgherd_own";
-        let mut script = Script::default();
-        let out = &mut self.legs.at(node).connection.transport.outbox;
-        encode_parse(out, NAME, sql.as_bytes(), types.iter().copied()).map_err(Failure::from)?;
+        let mut script = self.with_what_is_queued();
+        let connection = &mut self.legs.at(node).connection;
+        connection.prepared.forget_unnamed();
+        let out = &mut connection.transport.outbox;
+        encode_parse(out, b"", sql.as_bytes(), types.iter().copied()).map_err(Failure::from)?;
         let values = parameters
             .iter()
             .map(|parameter| Some(parameter.as_bytes()));
-        encode_bind(out, b"", NAME, [], values, []).map_err(Failure::from)?;
+        encode_bind(out, b"", b"", [], values, []).map_err(Failure::from)?;
         encode(
             &FrontendMessage::Execute {
                 portal: b"",
@@ -173,30 +172,12 @@ impl Session {
             },
             out,
         )?;
-        encode(
-            &FrontendMessage::Close {
-                target: Target::Statement,
-                name: NAME,
-            },
-            out,
-        )?;
         encode(&FrontendMessage::Sync, out)?;
-        script.expect(
-            Reply::Parse {
-                name: bytes::Bytes::from_static(NAME),
-                generation: 0,
-            },
-            Audience::Pgherd,
-        );
+        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
         script.expect(Reply::Bind, Audience::Pgherd);
         script.expect(Reply::Execute, Audience::Client);
-        script.expect(Reply::Close, Audience::Pgherd);
         script.expect(Reply::Sync, Audience::Client);
-        let answer = self.read_reply(node, &mut script).await;
-        if let Some(leg) = self.legs.get(node) {
-            leg.connection.prepared.remove(NAME);
-        }
-        answer
+        self.read_reply(node, &mut script).await
     }
 
     async fn read_reply(&mut self, node: NodeId, script: &mut Script) -> Result<Answer, Trouble> {
@@ -224,7 +205,13 @@ impl Session {
         let leg = self.legs.at(node);
         let mut relay = Relay::new(script, leg.translation.as_mut(), false);
         match relay.collect(&mut leg.connection, sink).await {
-            Ok(_) => Ok(relay.into_outcome()),
+            Ok(_) => {
+                let outcome = relay.into_outcome();
+                if outcome.not_brought {
+                    self.legs.close(node);
+                }
+                Ok(outcome)
+            }
             Err(error) => Err(self.lost(node, error)),
         }
     }

@@ -26,6 +26,8 @@ const SERVER_WAIT: Duration = Duration::from_secs(5);
 const MAX_MESSAGE: usize = 1024 * 1024;
 /// Reported as the client set it, without a server's word: no server refuses one.
 const APPLICATION_NAME: &str = "application_name";
+/// The number of no client.
+const NOBODY: u64 = 0;
 /// What the names of pgherd's own settings start with: no server knows them.
 pub const OWN_PREFIX: &str = "pgherd.";
 
@@ -210,13 +212,16 @@ async fn ask(
     settings: &[(String, String)],
 ) -> Result<Parameters, Failure> {
     let mut connection = checkout(database, login).await?;
-    if let Some(other) = connection.carried.take() {
-        // what another client's startup asked for is nothing to this one
-        let undone = parameters_after(&mut connection, &[&other.undo]).await;
+    // what another client has set, or left, is nothing to this one
+    let undoing = connection.statements_to(NOBODY, None);
+    if !undoing.is_empty() {
+        let undone = parameters_after(&mut connection, &[&undoing.join("; ")]).await;
         if undone.is_err() {
             connection.mark_dirty("another client's settings");
         }
         undone?;
+        connection.carried = None;
+        connection.tainted_by = None;
     }
     match settings_statement(settings, SettingScope::Transaction) {
         None => Ok(connection.parameters().clone()),
@@ -285,7 +290,7 @@ async fn parameters_after(
     queries: &[&str],
 ) -> Result<Parameters, Failure> {
     // a simple query takes the place of the unnamed statement
-    connection.prepared.remove(b"");
+    connection.prepared.forget_unnamed();
     let lost =
         |what: String| Failure::Unreachable(PgError::fatal(SqlState::CONNECTION_FAILURE, what));
     for query in queries {

@@ -4,15 +4,21 @@
 //! where the run goes (`extended.rs`).
 
 use bytes::Bytes;
+use pgherd_pool::{CarriedSettings, SetScope};
 use pgherd_protocol::{Format, Frame, FrontendMessage, Target};
 use pgherd_topology::NodeId;
 
+use crate::bringing::{queue_aside, queue_close};
 use crate::failure::Failure;
 use crate::legs::encode;
 use crate::message::Step;
-use crate::script::{Audience, Reply, Script};
+use crate::script::{Audience, Prepared, Reply, Script};
 use crate::session::Session;
-use crate::statements::{Portal, Statement};
+use crate::statements::{MadeBy, Portal, Statement};
+
+/// The most statements that a server connection keeps for whoever wants them.
+const MAX_PREPARED: usize = 500;
+const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
 
 impl Session {
     /// Puts a run on a leg.
@@ -30,12 +36,17 @@ impl Session {
             }
             match step {
                 Step::Parse(statement) => {
-                    self.queue_parse(node, script, statement, Audience::Client)?
+                    if statement.shared().is_some() && self.is_prepared(node, script, statement) {
+                        script.answer(Bytes::from_static(&PARSE_COMPLETE));
+                    } else {
+                        self.queue_parse(node, script, statement, Audience::Client)?;
+                    }
                 }
                 Step::Bind { portal, bound } => {
                     self.ensure_prepared(node, script, &bound.statement)?;
                     let leg = self.legs.at(node);
-                    leg.queue_bind(frame, bound.statement.known_types())?;
+                    let statement = &bound.statement;
+                    leg.queue_bind(frame, &statement.server_name, statement.known_types())?;
                     script.expect(Reply::Bind, Audience::Client);
                     if let Some(portal) = self.statements.portal(portal) {
                         portal.node = Some(node);
@@ -43,7 +54,14 @@ impl Session {
                 }
                 Step::DescribeStatement(statement) => {
                     self.ensure_prepared(node, script, statement)?;
-                    self.queue_frame(node, frame);
+                    let describe = FrontendMessage::Describe {
+                        target: Target::Statement,
+                        name: &statement.server_name,
+                    };
+                    encode(
+                        &describe,
+                        &mut self.legs.at(node).connection.transport.outbox,
+                    )?;
                     script.expect(Reply::Describe(Target::Statement), Audience::Client);
                 }
                 Step::DescribePortal(_) => {
@@ -51,6 +69,7 @@ impl Session {
                     script.expect(Reply::Describe(Target::Portal), Audience::Client);
                 }
                 Step::Execute { bound } => {
+                    self.queue_for_execute(node, script, &bound.statement)?;
                     self.learn_columns(node, script, bound, frame)?;
                     self.queue_frame(node, frame);
                     script.expect(Reply::Execute, Audience::Client);
@@ -114,6 +133,38 @@ impl Session {
             .extend_from_slice(frame.bytes());
     }
 
+    /// Where what is executed is PREPARE, EXECUTE or DEALLOCATE: what it needs.
+    fn queue_for_execute(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        statement: &Statement,
+    ) -> Result<(), Failure> {
+        match self.splice(&statement.planned, &statement.sql)? {
+            Some(spliced) => self.queue_for_spliced(node, script, &spliced),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a server has a statement, or will once it has read what is queued.
+    fn is_prepared(&mut self, node: NodeId, script: &Script, statement: &Statement) -> bool {
+        let leg = self.legs.at(node);
+        let prepared = &mut leg.connection.prepared;
+        match statement.prepared {
+            Prepared::Shared(id) => {
+                if !leg.used.contains(&id) {
+                    leg.used.push(id);
+                }
+                prepared.uses(id) || script.will_know(statement.prepared)
+            }
+            Prepared::Unnamed(text) => {
+                script.will_know(statement.prepared)
+                    || (prepared.unnamed() == Some(text) && !script.replaces_unnamed())
+            }
+            Prepared::Own | Prepared::Aside => false,
+        }
+    }
+
     fn queue_parse(
         &mut self,
         node: NodeId,
@@ -121,47 +172,59 @@ impl Session {
         statement: &Statement,
         audience: Audience,
     ) -> Result<(), Failure> {
+        let in_force = self.settings.meaning();
+        let scope = match self.block {
+            Some(_) => SetScope::Local,
+            None => SetScope::Session,
+        };
         let leg = self.legs.at(node);
-        if !statement.name.is_empty() {
-            leg.pin("prepared statement");
-            if leg.connection.prepared.remove(&statement.name).is_some() {
-                // the name stands for an older text there
-                let out = &mut leg.connection.transport.outbox;
-                encode(
-                    &FrontendMessage::Close {
-                        target: Target::Statement,
-                        name: &statement.name,
-                    },
-                    out,
-                )?;
-                script.expect(Reply::Close, Audience::Pgherd);
+        if statement.shared().is_some()
+            && let Some(oldest) = leg.connection.prepared.make_room(MAX_PREPARED)
+        {
+            queue_close(&mut leg.connection, script, oldest.to_string().as_bytes())?;
+        }
+        // a server reads some literals when it parses, by the settings of then
+        let differ = in_force != statement.settings;
+        let none = CarriedSettings::default();
+        let now = in_force.as_deref().unwrap_or(&none);
+        let then = statement.settings.as_deref().unwrap_or(&none);
+        if differ {
+            for sql in now.statements_to(then, scope) {
+                queue_aside(&mut leg.connection, script, &sql)?;
             }
         }
-        leg.queue_parse(&statement.parse)?;
-        script.expect(
-            Reply::Parse {
-                name: statement.name.clone(),
-                generation: statement.generation,
-            },
-            audience,
-        );
+        match &statement.made_by {
+            MadeBy::Parse(parse) => {
+                leg.queue_parse(parse)?;
+                script.expect(Reply::Parse(statement.prepared), audience);
+            }
+            MadeBy::Prepare(sql) => {
+                queue_aside(&mut leg.connection, script, sql)?;
+                // where it fails, what relies on it does, and makes it anew
+                if let Some(id) = statement.shared() {
+                    leg.connection.prepared.insert(id);
+                }
+            }
+        }
+        if differ {
+            for sql in then.statements_to(now, scope) {
+                queue_aside(&mut leg.connection, script, &sql)?;
+            }
+        }
         Ok(())
     }
 
-    fn ensure_prepared(
+    /// Queues the making of a statement where the server does not have it.
+    ///
+    /// # Errors
+    /// 54000 where it does not fit a message.
+    pub(crate) fn ensure_prepared(
         &mut self,
         node: NodeId,
         script: &mut Script,
         statement: &Statement,
     ) -> Result<(), Failure> {
-        let known = self
-            .legs
-            .at(node)
-            .connection
-            .prepared
-            .generation(&statement.name)
-            == Some(statement.generation);
-        if known || script.will_know(&statement.name, statement.generation) {
+        if self.is_prepared(node, script, statement) {
             return Ok(());
         }
         self.queue_parse(node, script, statement, Audience::Pgherd)

@@ -5,17 +5,18 @@
 //! Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
-use pgherd_pool::{Available, ServerConnection, Transport};
+use pgherd_pool::{Available, Parameters, ServerConnection, Transport};
 use pgherd_protocol::{
     BackendMessage, Frame, PgError, Severity, TransactionStatus, peek_header, split_frame, tag,
 };
 
 use crate::copy::CopyProtocol;
 use crate::oids::{Translation, describe_parameters};
-use crate::script::{Audience, Awaited, Reply, Script};
+use crate::script::{Audience, Awaited, Prepared, Reply, Script};
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
 const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
@@ -33,6 +34,10 @@ pub struct Outcome {
     pub error: Option<PgError>,
     /// Whether [`Outcome::error`] answers a message of pgherd's own, so that the client has not seen it.
     pub error_is_ours: bool,
+    /// Whether that message was to bring the connection to where the client is: it is nowhere now.
+    pub not_brought: bool,
+    /// How many of the client's messages were answered, up to the first error.
+    pub answered: usize,
     /// Whether anything that cannot be taken back was handed to the client.
     pub forwarded: bool,
     /// Whether the rest of the client's messages is to be skipped until Sync.
@@ -98,6 +103,8 @@ pub struct Relay<'a> {
     hears: bool,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
+    /// What the client was told of the server's parameters, and which of them it is not told of now.
+    told: Option<(&'a mut Arc<Parameters>, &'a [(Box<str>, Box<str>)])>,
 }
 
 /// Whether more bytes are needed.
@@ -124,6 +131,7 @@ impl<'a> Relay<'a> {
             fatal: None,
             hears: false,
             uncounted,
+            told: None,
         }
     }
 
@@ -135,6 +143,17 @@ impl<'a> Relay<'a> {
     /// Whether notifications on this connection are the client's.
     pub fn hearing(mut self, hears: bool) -> Self {
         self.hears = hears;
+        self
+    }
+
+    /// The client hears of parameters that differ from what it was told, before it hears ReadyForQuery; not of those with the names of
+    /// `except`, whatever their values there.
+    pub fn telling(
+        mut self,
+        told: &'a mut Arc<Parameters>,
+        except: &'a [(Box<str>, Box<str>)],
+    ) -> Self {
+        self.told = Some((told, except));
         self
     }
 
@@ -323,11 +342,13 @@ impl<'a> Relay<'a> {
         match frame.tag() {
             tag::backend::ERROR_RESPONSE => {
                 self.end_copy();
-                return self.error(out, &frame, audience).map(|()| None);
+                return self.error(leg, out, &frame, audience).map(|()| None);
             }
             tag::backend::NOTICE_RESPONSE => {}
             tag::backend::PARAMETER_STATUS => {
                 note_parameter(leg, &frame);
+                // before ReadyForQuery, as Postgres reports them
+                return Ok(None);
             }
             tag::backend::NOTIFICATION_RESPONSE => {
                 if self.hears {
@@ -340,6 +361,9 @@ impl<'a> Relay<'a> {
                 let status = ready_status(&frame)?;
                 leg.note_ready(status);
                 self.outcome.status = Some(status);
+                if client && let Some((told, except)) = &mut self.told {
+                    tell_parameters(leg.parameters(), told, except, out);
+                }
                 self.complete(leg, &frame)?;
             }
             tag::backend::COMMAND_COMPLETE | tag::backend::EMPTY_QUERY_RESPONSE => {
@@ -476,7 +500,7 @@ impl<'a> Relay<'a> {
             .map_err(|_| RelayError::Protocol { tag: '?' })?
         {
             match frame.tag() {
-                tag::backend::ERROR_RESPONSE => self.error(out, &frame, Audience::Pgherd)?,
+                tag::backend::ERROR_RESPONSE => self.error(leg, out, &frame, Audience::Pgherd)?,
                 _ => {
                     self.reply(leg, out, frame, Audience::Client)?;
                 }
@@ -492,11 +516,13 @@ impl<'a> Relay<'a> {
     /// A message that ends the reply which is due.
     fn complete(&mut self, leg: &mut ServerConnection, frame: &Frame) -> Result<(), RelayError> {
         let fits = match (self.script.front(), frame.tag()) {
-            (
-                Some(Awaited::Server(Reply::Parse { name, generation }, _)),
-                tag::backend::PARSE_COMPLETE,
-            ) => {
-                leg.prepared.insert(name, *generation);
+            (Some(Awaited::Server(Reply::Parse(prepared), _)), tag::backend::PARSE_COMPLETE) => {
+                match prepared {
+                    Prepared::Unnamed(text) => leg.prepared.set_unnamed(*text),
+                    Prepared::Shared(id) => leg.prepared.insert(*id),
+                    Prepared::Own => leg.prepared.forget_unnamed(),
+                    Prepared::Aside => {}
+                }
                 true
             }
             (Some(Awaited::Server(reply, _)), tag) => matches!(
@@ -520,6 +546,7 @@ impl<'a> Relay<'a> {
 
     fn error(
         &mut self,
+        leg: &mut ServerConnection,
         out: &mut BytesMut,
         frame: &Frame,
         audience: Audience,
@@ -530,15 +557,19 @@ impl<'a> Relay<'a> {
             self.fatal = Some(Box::new(error));
             return Ok(());
         }
+        if self.outcome.error.is_none() {
+            self.outcome.answered = self.script.answered();
+            self.outcome.error_is_ours = audience == Audience::Pgherd;
+            self.outcome.not_brought = self.script.is_bringing();
+            self.outcome.error = Some(error);
+        }
         if !matches!(self.script.front(), Some(Awaited::Server(Reply::Query, _))) {
-            self.outcome.skipping = !self.script.skip_to_sync();
+            let skipped = self.script.skip_to_sync();
+            leg.forget_requests(skipped.queries);
+            self.outcome.skipping = !skipped.to_sync;
         }
         if audience == Audience::Client {
             out.extend_from_slice(frame.bytes());
-        }
-        if self.outcome.error.is_none() {
-            self.outcome.error = Some(error);
-            self.outcome.error_is_ours = audience == Audience::Pgherd;
         }
         Ok(())
     }
@@ -550,6 +581,33 @@ fn note_parameter(leg: &mut ServerConnection, frame: &Frame) {
             &String::from_utf8_lossy(name),
             &String::from_utf8_lossy(value),
         );
+    }
+}
+
+/// Tells a client those parameters of its server's that are not as it was told.
+pub fn tell_parameters(
+    server: &Parameters,
+    told: &mut Arc<Parameters>,
+    except: &[(Box<str>, Box<str>)],
+    out: &mut BytesMut,
+) {
+    if server.is_reported_as(told) {
+        return;
+    }
+    for (name, value) in server.reported() {
+        let excepted = except
+            .iter()
+            .any(|(except, _)| except.eq_ignore_ascii_case(name));
+        if excepted || told.value(name) == Some(value) {
+            continue;
+        }
+        let message = BackendMessage::ParameterStatus {
+            name: name.as_bytes(),
+            value: value.as_bytes(),
+        };
+        // a server's own values have no NUL in them
+        let _ = message.encode(out);
+        Arc::make_mut(told).set(name, value);
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use pgherd_pool::StatementId;
 use pgherd_protocol::Target;
 
 /// Who hears a reply.
@@ -22,13 +23,8 @@ pub enum Audience {
 /// What a message sent to a server will be answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// ParseComplete; the statement is then known on that connection under this name and generation.
-    Parse {
-        /// The statement's name on the server.
-        name: Bytes,
-        /// Which text the name stands for.
-        generation: u64,
-    },
+    /// ParseComplete; the connection then has that statement.
+    Parse(Prepared),
     /// BindComplete.
     Bind,
     /// ParameterDescription (for a statement), then RowDescription or NoData.
@@ -41,6 +37,19 @@ pub enum Reply {
     Sync,
     /// Everything up to and with ReadyForQuery: a simple query or a function call.
     Query,
+}
+
+/// What a Parse makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// The unnamed statement, of the text with this number.
+    Unnamed(u64),
+    /// A statement for whoever wants the same.
+    Shared(StatementId),
+    /// The unnamed statement, of a text that nobody will ask for again.
+    Own,
+    /// A statement with a name of pgherd's own, which is closed again at once.
+    Aside,
 }
 
 /// One entry of the queue.
@@ -56,6 +65,10 @@ pub enum Awaited {
 #[derive(Debug, Default)]
 pub struct Script {
     awaited: VecDeque<Awaited>,
+    /// How many of the first entries bring the connection to where the client is.
+    bringing: usize,
+    /// How many of the client's messages were answered.
+    answered: usize,
 }
 
 impl Script {
@@ -76,24 +89,56 @@ impl Script {
 
     /// Takes the entry that is due.
     pub fn pop(&mut self) -> Option<Awaited> {
-        self.awaited.pop_front()
+        let due = self.awaited.pop_front();
+        self.bringing = self.bringing.saturating_sub(1);
+        if !matches!(due, Some(Awaited::Server(_, Audience::Pgherd)) | None) {
+            self.answered += 1;
+        }
+        due
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.awaited.clear();
+        self.bringing = 0;
+        self.answered = 0;
     }
 
-    /// After an error in the extended protocol a server skips to the next Sync, and so does the queue. Returns whether a
-    /// Sync is among what was sent; if not, the client's messages are to be skipped until it sends one.
-    pub fn skip_to_sync(&mut self) -> bool {
+    /// All that is expected so far answers what brings the connection to where the client is.
+    pub fn is_brought(&mut self) {
+        self.bringing = self.awaited.len();
+    }
+
+    /// Whether the entry that is due is part of that.
+    pub fn is_bringing(&self) -> bool {
+        self.bringing > 0
+    }
+
+    /// How many of the client's messages were answered, by a server or by pgherd.
+    pub fn answered(&self) -> usize {
+        self.answered
+    }
+
+    /// After an error in the extended protocol a server skips to the next Sync, simple queries too, and so does the queue.
+    pub fn skip_to_sync(&mut self) -> Skipped {
+        let mut queries = 0;
         while let Some(awaited) = self.awaited.front() {
-            if matches!(awaited, Awaited::Server(Reply::Sync | Reply::Query, _)) {
-                return true;
+            match awaited {
+                Awaited::Server(Reply::Sync, _) => {
+                    return Skipped {
+                        queries,
+                        to_sync: true,
+                    };
+                }
+                Awaited::Server(Reply::Query, _) => queries += 1,
+                Awaited::Server(..) | Awaited::Local(_) => {}
             }
             self.awaited.pop_front();
         }
-        false
+        Skipped {
+            queries,
+            to_sync: false,
+        }
     }
 
     /// How many ReadyForQuery are owed.
@@ -104,10 +149,35 @@ impl Script {
             .count()
     }
 
-    /// Whether a Parse of this text is among what was sent.
-    pub fn will_know(&self, statement: &[u8], wanted: u64) -> bool {
+    /// Whether a statement is made by what was sent, and stays: the unnamed one is the last that was made.
+    pub fn will_know(&self, wanted: Prepared) -> bool {
+        let mut made = self
+            .awaited
+            .iter()
+            .rev()
+            .filter_map(|awaited| match awaited {
+                Awaited::Server(Reply::Parse(prepared), _) => Some(*prepared),
+                Awaited::Server(..) | Awaited::Local(_) => None,
+            });
+        match wanted {
+            Prepared::Shared(_) => made.any(|prepared| prepared == wanted),
+            Prepared::Unnamed(_) | Prepared::Own | Prepared::Aside => {
+                made.find(|prepared| matches!(prepared, Prepared::Unnamed(_) | Prepared::Own))
+                    == Some(wanted)
+            }
+        }
+    }
+
+    /// Whether what was sent replaces the unnamed statement.
+    pub fn replaces_unnamed(&self) -> bool {
         self.awaited.iter().any(|awaited| {
-            matches!(awaited, Awaited::Server(Reply::Parse { name, generation }, _) if name == statement && *generation == wanted)
+            matches!(
+                awaited,
+                Awaited::Server(
+                    Reply::Parse(Prepared::Unnamed(_) | Prepared::Own) | Reply::Query,
+                    _
+                )
+            )
         })
     }
 
@@ -119,6 +189,15 @@ impl Script {
     }
 }
 
+/// What the end of a pipeline that failed leaves unanswered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many simple queries the server skips, and so answers with no ReadyForQuery.
+    pub queries: u32,
+    /// Whether a Sync is among what was sent; if not, the client's messages are to be skipped until it sends one.
+    pub to_sync: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,9 +207,14 @@ mod tests {
         let mut script = Script::default();
         script.expect(Reply::Bind, Audience::Client);
         script.answer(Bytes::from_static(b"x"));
+        script.expect(Reply::Query, Audience::Pgherd);
         script.expect(Reply::Sync, Audience::Client);
         script.expect(Reply::Query, Audience::Client);
-        assert!(script.skip_to_sync());
+        let skipped = Skipped {
+            queries: 1,
+            to_sync: true,
+        };
+        assert_eq!(script.skip_to_sync(), skipped);
         assert!(matches!(
             script.pop(),
             Some(Awaited::Server(Reply::Sync, _))
@@ -147,7 +231,30 @@ mod tests {
         let mut script = Script::default();
         script.expect(Reply::Bind, Audience::Client);
         script.expect(Reply::Execute, Audience::Client);
-        assert!(!script.skip_to_sync());
+        assert!(!script.skip_to_sync().to_sync);
         assert!(script.front().is_none());
+    }
+
+    #[test]
+    fn what_brings_a_connection_is_told_from_what_the_client_asked() {
+        let mut script = Script::default();
+        script.expect(Reply::Execute, Audience::Pgherd);
+        script.is_brought();
+        script.expect(Reply::Bind, Audience::Client);
+        assert!(script.is_bringing());
+        script.pop();
+        assert!(!script.is_bringing());
+        assert_eq!(script.answered(), 0);
+        script.pop();
+        assert_eq!(script.answered(), 1);
+    }
+
+    #[test]
+    fn only_the_last_text_of_the_unnamed_statement_is_there() {
+        let mut script = Script::default();
+        script.expect(Reply::Parse(Prepared::Unnamed(1)), Audience::Client);
+        assert!(script.will_know(Prepared::Unnamed(1)));
+        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
+        assert!(!script.will_know(Prepared::Unnamed(1)));
     }
 }

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use pgherd_pool::{Transport, UserLogin};
-use pgherd_protocol::{PgError, SqlState, TransactionStatus};
-use pgherd_router::ValueEncoding;
+use pgherd_pool::{Parameters, Transport, UserLogin};
+use pgherd_protocol::{PgError, Severity, SqlState, TransactionStatus};
+use pgherd_router::{
+    LISTS_OF_NAMES, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
+    list_members,
+};
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
@@ -24,17 +27,17 @@ use crate::handshake::Login;
 use crate::herd::{Database, Herd, Phase, Rules};
 use crate::legs::Legs;
 use crate::listening::Subscriptions;
+use crate::parameters::is_own_setting;
 use crate::registry::{ClientState, Registration};
 use crate::relay::Relay;
 use crate::request::{Request, RequestReader};
 use crate::script::Script;
-use crate::settings::Settings;
+use crate::settings::{Mark, NewValue, Settings};
 use crate::statements::Statements;
 use crate::taking::shard_state;
 use crate::temporary::Temporary;
 use crate::tokens::Tokens;
 use crate::transaction::Block;
-use crate::transaction::quoted;
 
 /// How long a client may take to hear why its connection ends.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
@@ -62,6 +65,10 @@ pub struct Session {
     pub(crate) script: Script,
     /// What the client listens to.
     pub(crate) subscriptions: Subscriptions,
+    /// What the client was told of the server's parameters.
+    pub(crate) told: Arc<Parameters>,
+    /// The settings when what runs without a block began.
+    pub(crate) implicit_start: Option<Mark>,
     /// After an error in the extended protocol: everything up to Sync is skipped.
     pub(crate) skipping: bool,
     /// DDL was committed: the catalog is read again before the next request.
@@ -74,7 +81,9 @@ pub struct Session {
     pub(crate) user_schema: (Option<u64>, bool),
     /// The bytes from and to the client that its database's metrics have.
     counted: (u64, u64),
-    startup_settings: Vec<(Box<str>, Box<str>)>,
+    pub(crate) startup_settings: Vec<(Box<str>, Box<str>)>,
+    /// Whether the request at hand takes back settings that the client began with.
+    pub(crate) resets_startup: bool,
     requests: RequestReader,
     generations: u64,
     phase: watch::Receiver<Phase>,
@@ -111,6 +120,8 @@ impl Session {
             open_run: None,
             script: Script::default(),
             subscriptions: Subscriptions::default(),
+            told: login.told,
+            implicit_start: None,
             skipping: false,
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
@@ -121,6 +132,7 @@ impl Session {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
+            resets_startup: false,
             counted: (0, 0),
             requests: RequestReader::default(),
             generations,
@@ -131,11 +143,16 @@ impl Session {
 
     async fn serve(&mut self) {
         self.fix_search_path().await;
+        if let Err(Failure::Fatal(error) | Failure::Refused(error)) = self.begin_overrides() {
+            self.say_farewell(*error).await;
+            return;
+        }
         loop {
             let ended = match self.next_request().await {
                 Ok(Request::Terminate) => return,
                 Ok(request) => {
                     self.take_rules();
+                    self.begin_implicit();
                     self.registration.begin_request(Instant::now());
                     self.answer(request).await
                 }
@@ -145,13 +162,26 @@ impl Session {
                 Ok(()) => {}
                 Err(Failure::ClientGone) => return,
                 Err(Failure::Fatal(error) | Failure::Refused(error)) => {
-                    error.encode(&mut self.client.outbox);
-                    // the client may be gone already, or take nothing: there is nobody else to tell
-                    let _ = timeout(FAREWELL_LIMIT, self.client.flush()).await;
+                    self.say_farewell(*error).await;
                     return;
                 }
             }
             self.between_requests().await;
+        }
+    }
+
+    /// The last that a client hears.
+    async fn say_farewell(&mut self, mut error: PgError) {
+        error.severity = Severity::Fatal;
+        error.encode(&mut self.client.outbox);
+        // it may be gone already, or take nothing: there is nobody else to tell
+        let _ = timeout(FAREWELL_LIMIT, self.client.flush()).await;
+    }
+
+    /// What the request at hand changes without a block is undone if it fails.
+    fn begin_implicit(&mut self) {
+        if self.block.is_none() && self.open_run.is_none() {
+            self.implicit_start = Some(self.settings.mark());
         }
     }
 
@@ -348,17 +378,6 @@ impl Session {
             }
         }
     }
-    /// What the client asked for in its startup message, as settings of every server that serves it.
-    pub(crate) fn apply_startup_settings(&mut self) {
-        for (name, value) in &self.startup_settings {
-            // clients spell names as they like, and SET's are in lower case
-            let known = name.to_ascii_lowercase();
-            self.settings.know(&known, Some(&known_form(&known, value)));
-            let text = set_config(name, value);
-            self.settings.record(name, &text);
-        }
-    }
-
     /// On a sharded database plans rely on what names mean, so every server is told the search path, though it may be only what a
     /// new session begins with: ALTER ROLE reaches connections at different times.
     async fn fix_search_path(&mut self) {
@@ -384,20 +403,56 @@ impl Session {
 
     /// The settings of the startup message, and none besides.
     pub(crate) fn begin_settings(&mut self) {
-        self.apply_startup_settings();
-        let names = self.startup_settings.iter().map(|(name, _)| name);
-        // RESET of the first two takes back more than was set, and of a made-up name less
-        let can_be_undone = names.clone().all(|name| {
-            !name.eq_ignore_ascii_case("role")
-                && !name.eq_ignore_ascii_case("session_authorization")
-                && !name.contains('.')
-        });
-        let undo = names.map(|name| format!("RESET {};\n", quoted(name)));
-        self.settings.begin(can_be_undone.then(|| undo.collect()));
+        for (name, texts) in self.startup_lists() {
+            self.settings.record(&name, NewValue::Texts(&texts));
+            self.settings.know(&name, Some(&texts.join("\u{0}")));
+        }
+    }
+
+    /// pgherd's own settings in the startup message.
+    fn begin_overrides(&mut self) -> Result<(), Failure> {
+        for (name, value) in self.startup_settings.clone() {
+            let name = name.to_ascii_lowercase();
+            if !is_own_setting(&name) {
+                continue;
+            }
+            let Some(known) = OverrideName::from_setting(&name) else {
+                return Err(PgError::fatal(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized configuration parameter \"{name}\""),
+                )
+                .into());
+            };
+            self.set_override(&SettingAction {
+                scope: SettingScope::Session,
+                name: Some(name.into()),
+                value: SettingValue::Texts([value].into()),
+                override_name: Some(known),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What the client asked for at its startup: names in lower case, values as SET takes them.
+    pub(crate) fn startup_lists(&self) -> Vec<(String, Box<[Box<str>]>)> {
+        let lists = self.startup_settings.iter();
+        lists
+            .filter(|(name, _)| !is_own_setting(name))
+            .map(|(name, value)| {
+                let name = name.to_ascii_lowercase();
+                let texts = set_form(&name, value);
+                (name, texts)
+            })
+            .collect()
+    }
+
+    /// What the client asked for at its startup, as SET takes it.
+    pub(crate) fn startup_texts(&self, name: &str) -> Option<Box<[Box<str>]>> {
+        self.startup_value(name).map(|value| set_form(name, value))
     }
 
     /// What the client asked for at its startup.
-    pub(crate) fn startup_value(&self, name: &str) -> Option<&str> {
+    fn startup_value(&self, name: &str) -> Option<&str> {
         self.startup_settings
             .iter()
             .find(|(startup, _)| startup.eq_ignore_ascii_case(name))
@@ -452,34 +507,13 @@ fn is_utf8(encoding: &str) -> bool {
         || plain.eq_ignore_ascii_case("sqlascii")
 }
 
-/// A setting's value as [`Settings::value`] gives it: the members of a list apart.
-pub fn known_form(name: &str, value: &str) -> String {
-    if name != "search_path" {
-        return value.to_owned();
+/// A startup message's value as SET takes it: the members of a list of names apart.
+fn set_form(name: &str, value: &str) -> Box<[Box<str>]> {
+    if LISTS_OF_NAMES.contains(&name) {
+        list_members(value)
+    } else {
+        [value.into()].into()
     }
-    let members: Vec<String> = value
-        .split(',')
-        .map(|member| {
-            let member = member.trim();
-            match member
-                .strip_prefix('"')
-                .and_then(|member| member.strip_suffix('"'))
-            {
-                Some(quoted) => quoted.replace("\"\"", "\""),
-                None => member.to_lowercase(),
-            }
-        })
-        .collect();
-    members.join("\u{0}")
-}
-
-/// What puts a setting in force as a startup message does.
-pub fn set_config(name: &str, value: &str) -> String {
-    format!(
-        "SELECT pg_catalog.set_config({}, {}, false)",
-        quoted_text(name),
-        quoted_text(value)
-    )
 }
 
 /// A string literal that reads the same whatever standard_conforming_strings is.

@@ -1,8 +1,8 @@
 //! What a client has set, so that every server connection that serves it can be brought to the same state.
 //!
-//! Owns: the session-level settings as the statements that made them, in order and by name; pgherd's own overrides
-//! (`pgherd.shard` and its like), which no server knows; and what COMMIT, ROLLBACK and savepoints do to both, as Postgres does
-//! (documentation of SET). Never does: sending them. Main types: [`Settings`], [`Overrides`].
+//! Owns: the session-level settings, and those of the open block; pgherd's own overrides (`pgherd.shard` and its like), which no server
+//! knows; and what COMMIT, ROLLBACK and savepoints do to them, as Postgres does (documentation of SET). Never does: sending them
+//! (`bringing.rs`). Main types: [`Settings`], [`Overrides`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,60 +33,107 @@ pub struct Overrides {
     pub unchecked: bool,
 }
 
-/// One session-level change, as the statement that made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Change {
-    version: u64,
-    name: Box<str>,
-    text: Box<str>,
+/// The settings that a connection has beyond its login's; `None` is none.
+pub type SettingsList = Option<Arc<CarriedSettings>>;
+
+/// Settings whose value changes no answer: a statement prepared under one value serves under another.
+const HARMLESS: [&str; 9] = [
+    "application_name",
+    "client_min_messages",
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+    "log_statement",
+    "log_min_duration_statement",
+];
+
+/// Changes a list, which others may hold too.
+pub fn change(list: &mut SettingsList, change: impl FnOnce(&mut CarriedSettings)) {
+    let mut changed = list.as_deref().cloned().unwrap_or_default();
+    change(&mut changed);
+    *list = (!changed.is_empty()).then(|| Arc::new(changed));
 }
 
-/// What a savepoint, or the start of a block, brings back.
+/// What a setting becomes.
+#[derive(Debug, Clone, Copy)]
+pub enum NewValue<'v> {
+    /// These, as SET takes them.
+    Texts(&'v [Box<str>]),
+    /// The login's.
+    Login,
+}
+
+impl NewValue<'_> {
+    /// Makes it so in a list.
+    pub fn put(self, name: &str, list: &mut SettingsList) {
+        change(list, |list| match self {
+            Self::Texts(texts) => list.set(name, texts.iter().map(AsRef::as_ref)),
+            Self::Login => list.reset(name),
+        });
+    }
+}
+
+/// What a savepoint, or the start of a transaction, brings back.
 #[derive(Debug, Clone)]
 pub struct Mark {
-    pending: usize,
-    overrides: Overrides,
+    state: State,
     session_overrides: Overrides,
-    known: HashMap<Box<str>, Box<str>>,
+}
+
+/// What is in force.
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// To the end of the session, unless the open transaction is rolled back.
+    session: SettingsList,
+    /// That, and what the open block has set for itself.
+    block: SettingsList,
+    overrides: Overrides,
+    /// Values of the settings that pgherd itself must know (search_path, standard_conforming_strings ...).
+    known: Arc<HashMap<Box<str>, Box<str>>>,
 }
 
 /// A client's settings.
 #[derive(Debug, Default)]
 pub struct Settings {
     version: u64,
-    changes: Vec<Change>,
-    /// What the startup message asked for; `None` where that was nothing, or nothing that a connection can be freed of again.
-    startup: Option<Arc<CarriedSettings>>,
-    /// Whether the changes are those of the startup message and no others.
-    only_startup: bool,
-    /// Made in the open block, kept if it commits.
-    pending: Vec<(Box<str>, Box<str>)>,
-    overrides: Overrides,
+    state: State,
     /// What the overrides will be when SET LOCAL ends.
     session_overrides: Overrides,
-    /// Values of the settings that pgherd itself must know (search_path, standard_conforming_strings ...).
-    known: HashMap<Box<str>, Box<str>>,
 }
 
 impl Settings {
     /// The overrides in force.
     pub fn overrides(&self) -> &Overrides {
-        &self.overrides
+        &self.state.overrides
     }
 
     /// The value of a setting as this client last set it, if it did.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.known.get(name).map(AsRef::as_ref)
+        self.state.known.get(name).map(AsRef::as_ref)
     }
 
-    /// The version that a server connection has once every change so far was applied to it.
+    /// Rises with every change.
     pub fn version(&self) -> u64 {
         self.version
     }
 
+    /// What a connection must have to serve the client.
+    pub fn session(&self) -> &SettingsList {
+        &self.state.session
+    }
+
+    /// What is in force, the open block's own settings included, as far as a statement's meaning may depend on it.
+    pub fn meaning(&self) -> SettingsList {
+        let list = self.state.block.as_ref()?;
+        let meaning = list.filtered(|name| !HARMLESS.contains(&name));
+        (!meaning.is_empty()).then(|| Arc::new(meaning))
+    }
+
     /// Changes the overrides: for the session, or for the open block only.
     pub fn override_with(&mut self, local: bool, change: impl Fn(&mut Overrides)) {
-        change(&mut self.overrides);
+        change(&mut self.state.overrides);
         if !local {
             change(&mut self.session_overrides);
         }
@@ -94,106 +141,89 @@ impl Settings {
 
     /// Remembers a value that pgherd itself needs to know while it is in force.
     pub fn know(&mut self, name: &str, value: Option<&str>) {
+        self.version += 1;
+        let known = Arc::make_mut(&mut self.state.known);
         match value {
             Some(value) => {
-                self.known.insert(name.into(), value.into());
+                known.insert(name.into(), value.into());
             }
             None => {
-                self.known.remove(name);
+                known.remove(name);
             }
         }
     }
 
-    /// Takes the changes so far for those of the startup message, which [`CarriedSettings`] sum up where `undo` can take them back.
-    pub fn begin(&mut self, undo: Option<String>) {
-        self.only_startup = true;
-        self.startup = undo.and_then(|undo| {
-            Some(Arc::new(CarriedSettings {
-                apply: self.replay_from(0)?.into(),
-                undo: undo.into(),
-            }))
-        });
-    }
-
-    /// What a connection may keep when it goes to another client: `Some(None)` is nothing. `None` where the client has changed
-    /// something since its startup.
-    pub fn carried(&self) -> Option<Option<&Arc<CarriedSettings>>> {
-        let fits = self.startup.is_some() || self.changes.is_empty();
-        (self.only_startup && fits).then_some(self.startup.as_ref())
-    }
-
-    /// Records a session-level change that a server accepted outside of a block.
-    pub fn record(&mut self, name: &str, text: &str) {
-        self.only_startup = false;
+    /// Records a setting that a server has made.
+    pub fn record(&mut self, name: &str, value: NewValue<'_>) {
         self.version += 1;
-        self.changes.retain(|change| &*change.name != name);
-        self.changes.push(Change {
-            version: self.version,
-            name: name.into(),
-            text: text.into(),
-        });
+        value.put(name, &mut self.state.session);
+        value.put(name, &mut self.state.block);
     }
 
-    /// Records a session-level change made in a block: it stays if the block commits.
-    pub fn record_pending(&mut self, name: &str, text: &str) {
-        self.pending.push((name.into(), text.into()));
-    }
-
-    /// Forgets all (DISCARD ALL, RESET ALL).
-    pub fn clear(&mut self) {
+    /// Records what a server has set for the open block only.
+    pub fn record_local(&mut self, name: &str, value: NewValue<'_>) {
         self.version += 1;
-        self.changes.clear();
-        self.pending.clear();
-        self.known.clear();
-        self.overrides = Overrides::default();
+        value.put(name, &mut self.state.block);
+    }
+
+    /// RESET ALL: all but the role.
+    pub fn reset_all(&mut self) {
+        self.version += 1;
+        let role = self.value("role").map(Into::into);
+        let state = &mut self.state;
+        change(&mut state.session, CarriedSettings::reset_all);
+        change(&mut state.block, CarriedSettings::reset_all);
+        state.known = Arc::new(role.map(|role| ("role".into(), role)).into_iter().collect());
+        state.overrides = Overrides::default();
         self.session_overrides = Overrides::default();
     }
 
-    /// The statements that bring a connection from `version` to now, or `None` where it is there already.
-    pub fn replay_from(&self, version: u64) -> Option<String> {
-        let mut text = String::new();
-        for change in self
-            .changes
-            .iter()
-            .filter(|change| change.version > version)
-        {
-            text.push_str(&change.text);
-            text.push_str(";\n");
-        }
-        (!text.is_empty()).then_some(text)
+    /// Forgets all (DISCARD ALL).
+    pub fn clear(&mut self) {
+        self.version += 1;
+        self.state = State::default();
+        self.session_overrides = Overrides::default();
     }
 
-    /// Where a savepoint or a block starts.
+    /// Where a savepoint or a transaction starts.
     pub fn mark(&self) -> Mark {
         Mark {
-            pending: self.pending.len(),
-            overrides: self.overrides.clone(),
+            state: self.state.clone(),
             session_overrides: self.session_overrides.clone(),
-            known: self.known.clone(),
         }
     }
 
     /// Undoes all since `mark` (ROLLBACK, ROLLBACK TO).
     pub fn undo_to(&mut self, mark: &Mark) {
-        self.pending.truncate(mark.pending);
-        self.overrides.clone_from(&mark.overrides);
+        self.version += 1;
+        self.state.clone_from(&mark.state);
         self.session_overrides.clone_from(&mark.session_overrides);
-        self.known.clone_from(&mark.known);
     }
 
-    /// The block committed: its session-level changes stay, SET LOCAL ends. `local_names` are the settings that the block had
-    /// set for itself only; what they were before is `start`'s.
+    /// The block committed: SET LOCAL ends. `local_names` are the settings that the block had set for itself only; what they were before
+    /// is `start`'s.
     pub fn commit(&mut self, start: &Mark, local_names: &[Box<str>]) {
-        for (name, text) in std::mem::take(&mut self.pending) {
-            self.record(&name, &text);
+        let state = &mut self.state;
+        state.block.clone_from(&state.session);
+        state.overrides.clone_from(&self.session_overrides);
+        if local_names.is_empty() {
+            return;
         }
-        self.overrides.clone_from(&self.session_overrides);
+        self.version += 1;
+        let known = Arc::make_mut(&mut state.known);
         for name in local_names {
-            match start.known.get(name) {
-                Some(value) => self.known.insert(name.clone(), value.clone()),
-                None => self.known.remove(name),
+            match start.state.known.get(name) {
+                Some(value) => known.insert(name.clone(), value.clone()),
+                None => known.remove(name),
             };
         }
+    }
+}
+
+impl Mark {
+    /// What a connection had to have then.
+    pub fn session(&self) -> &SettingsList {
+        &self.state.session
     }
 }
 
@@ -201,45 +231,58 @@ impl Settings {
 mod tests {
     use super::*;
 
+    fn set(settings: &mut Settings, name: &str, value: &str) {
+        settings.record(name, NewValue::Texts(&[value.into()]));
+    }
+
     #[test]
     fn a_change_of_a_rolled_back_block_is_gone() {
         let mut settings = Settings::default();
-        settings.record("search_path", "SET search_path = a");
+        set(&mut settings, "search_path", "a");
         let start = settings.mark();
-        settings.record_pending("search_path", "SET search_path = b");
+        let before = settings.session().clone();
+        set(&mut settings, "search_path", "b");
         settings.override_with(false, |overrides| overrides.shard = Some(ShardId(1)));
+        assert_ne!(*settings.session(), before);
         settings.undo_to(&start);
-        assert_eq!(
-            settings.replay_from(0).as_deref(),
-            Some("SET search_path = a;\n")
-        );
+        assert_eq!(*settings.session(), before);
         assert_eq!(settings.overrides().shard, None);
     }
 
     #[test]
-    fn the_last_change_of_a_name_is_the_one_replayed() {
-        let mut settings = Settings::default();
-        settings.record("search_path", "SET search_path = a");
-        let before = settings.version();
-        settings.record("search_path", "SET search_path = b");
-        assert_eq!(
-            settings.replay_from(0).as_deref(),
-            Some("SET search_path = b;\n")
-        );
-        assert_eq!(
-            settings.replay_from(before).as_deref(),
-            Some("SET search_path = b;\n")
-        );
-        assert_eq!(settings.replay_from(settings.version()), None);
-    }
-
-    #[test]
-    fn set_local_of_an_override_ends_with_the_block() {
+    fn set_local_ends_with_the_block() {
         let mut settings = Settings::default();
         let start = settings.mark();
         settings.override_with(true, |overrides| overrides.shard = Some(ShardId(2)));
+        settings.record_local("timezone", NewValue::Texts(&["UTC".into()]));
+        settings.know("timezone", Some("UTC"));
         assert_eq!(settings.overrides().shard, Some(ShardId(2)));
-        settings.commit(&start, &[]);
+        assert!(settings.meaning().is_some());
+        assert!(settings.session().is_none());
+        settings.commit(&start, &["timezone".into()]);
         assert_eq!(settings.overrides().shard, None);
+        assert_eq!(settings.meaning(), None);
+        assert_eq!(settings.value("timezone"), None);
+    }
+
+    #[test]
+    fn a_setting_without_a_say_in_answers_has_no_meaning() {
+        let mut settings = Settings::default();
+        set(&mut settings, "application_name", "a");
+        assert!(settings.session().is_some());
+        assert_eq!(settings.meaning(), None);
+    }
+
+    #[test]
+    fn reset_all_keeps_the_role() {
+        let mut settings = Settings::default();
+        set(&mut settings, "role", "r");
+        settings.know("role", Some("r"));
+        set(&mut settings, "timezone", "UTC");
+        settings.know("timezone", Some("UTC"));
+        settings.reset_all();
+        assert_eq!(settings.value("role"), Some("r"));
+        assert_eq!(settings.value("timezone"), None);
+        assert!(settings.session().is_some());
     }
 }

@@ -10,7 +10,8 @@ use pgherd_protocol::{
 use pgherd_router::{Access, Action, Planned, StatementPlan};
 use pgherd_topology::NodeId;
 
-use crate::block::{ends_failed_block, is_control};
+use crate::block::{ends_failed_block, is_control, opens_for_writing};
+use crate::effects::resets;
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
 use crate::route::{Place, Route};
@@ -104,6 +105,10 @@ impl Session {
             route.join(&placed, &sharding)?;
         }
         self.place_signals(&mut route, statements.iter());
+        if statements.iter().any(opens_for_writing) {
+            // what the block is to do is still to come
+            route.access = Access::Write;
+        }
         if route.place == Place::Nowhere {
             // control statements alone, or nothing at all after a pipeline: they go where the block is
             route.place = Place::Any;
@@ -140,8 +145,17 @@ impl Session {
         planned: &Planned,
         route: &Route,
     ) -> Result<(), Failure> {
+        let spliced = self.splice(planned, sql)?;
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
             session.announce(node, sql);
+            if let Some(spliced) = &spliced {
+                session.queue_for_spliced(node, script, spliced)?;
+                // a server that cannot do that skips the query too
+                script.is_brought();
+                session.legs.at(node).queue_query(&spliced.text)?;
+                script.expect(Reply::Query, Audience::Client);
+                return Ok(());
+            }
             let leg = session.legs.at(node);
             leg.forget_unnamed();
             let out = &mut leg.connection.transport.outbox;
@@ -181,6 +195,7 @@ impl Session {
                     self.check_writer(shard, route.access, statements)?;
                 }
                 self.reserve_channels(statements.iter()).await?;
+                self.resets_startup = statements.iter().any(resets);
                 let outcome = self.on_leg(route, queue).await?;
                 for (index, statement) in statements
                     .iter()
@@ -320,6 +335,9 @@ impl Session {
             if status == TransactionStatus::Idle {
                 self.statements.end_transaction();
             }
+        }
+        if idle {
+            self.note_implicit_end(!failed);
         }
         self.end_implicit_changes(failed, idle);
         if ran.outcome.notified || ran.outcome.status == Some(TransactionStatus::Idle) {

@@ -1,30 +1,41 @@
 //! The prepared statements and portals of one client.
 //!
-//! Owns: which text a name stands for, and the plan made for it. A statement carries a generation, so that a server connection that
-//! knows the same name for another text is noticed. Never does: sending. Main types: [`Statement`], [`Statements`].
+//! Owns: which text a name stands for, and the plan made for it. A named statement is known to servers under a name made of its text, its
+//! parameters' types and the settings that it was parsed under, the same for all clients. Never does: sending. Main types: [`Statement`],
+//! [`Statements`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use pgherd_protocol::Frame;
+use pgherd_pool::StatementId;
+use pgherd_protocol::{Frame, PgError, SqlState};
 use pgherd_router::Planned;
 use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
+use crate::script::Prepared;
+use crate::settings::SettingsList;
+
 /// A prepared statement.
 #[derive(Debug)]
 pub struct Statement {
-    /// Its name, empty for the unnamed one.
+    /// Its name as the client gave it, empty for the unnamed one.
     pub name: Bytes,
-    /// Tells this text from others under the same name; unique within the process.
+    /// What it is on a server.
+    pub prepared: Prepared,
+    /// Its name there.
+    pub server_name: Bytes,
+    /// Tells this statement from earlier ones under the same name.
     pub generation: u64,
+    /// The settings in force when it was parsed, as far as they may matter.
+    pub settings: SettingsList,
     /// The text.
     pub sql: Box<str>,
     /// The parameter types that the client declared, 0 where it left one open.
     pub parameter_types: SmallVec<[u32; 8]>,
-    /// The Parse message as the client sent it.
-    pub parse: Frame,
+    /// How a server comes to have it.
+    pub made_by: MadeBy,
     /// The plan as of when it was parsed.
     pub planned: Planned,
     /// What the plan depends on (catalog, settings), to tell when to plan anew.
@@ -34,6 +45,14 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// Its id, if it has a name and so is shared with all clients that want the same.
+    pub fn shared(&self) -> Option<StatementId> {
+        match self.prepared {
+            Prepared::Shared(id) => Some(id),
+            Prepared::Unnamed(_) | Prepared::Own | Prepared::Aside => None,
+        }
+    }
+
     /// The parameters' types as far as they are known: described, else declared.
     pub fn known_types(&self) -> &[u32] {
         self.described
@@ -41,6 +60,28 @@ impl Statement {
             .map_or(&self.parameter_types, AsRef::as_ref)
     }
 }
+
+/// How a server comes to have a statement.
+#[derive(Debug, Clone)]
+pub enum MadeBy {
+    /// By this Parse message.
+    Parse(Frame),
+    /// By this SQL, which begins with PREPARE.
+    Prepare(Box<str>),
+}
+
+impl MadeBy {
+    /// The SQL, if it is made by that.
+    pub fn sql(&self) -> &str {
+        match self {
+            Self::Parse(_) => "",
+            Self::Prepare(sql) => sql,
+        }
+    }
+}
+
+/// The most named statements of one client.
+const MAX_NAMED: usize = 10_000;
 
 /// What a plan was made under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +116,19 @@ impl Statements {
     /// The statement of a name.
     pub fn statement(&self, name: &[u8]) -> Option<&Arc<Statement>> {
         self.named.get(name)
+    }
+
+    /// # Errors
+    /// 54000 where the client has as many as it may have.
+    pub fn check_room(&self) -> Result<(), PgError> {
+        if self.named.len() < MAX_NAMED {
+            return Ok(());
+        }
+        Err(PgError::error(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            format!("a session can have {MAX_NAMED} prepared statements"),
+        )
+        .hint("Close those that are not needed any more, or DEALLOCATE ALL."))
     }
 
     /// Remembers a statement under its name.
@@ -118,7 +172,12 @@ impl Statements {
         self.portals.clear();
     }
 
-    /// Forgets all (DISCARD ALL, DEALLOCATE ALL).
+    /// Forgets all that have a name (DEALLOCATE ALL).
+    pub fn clear_named(&mut self) {
+        self.named.retain(|name, _| name.is_empty());
+    }
+
+    /// Forgets all (DISCARD ALL).
     pub fn clear(&mut self) {
         self.named.clear();
         self.portals.clear();

@@ -1,7 +1,7 @@
-//! Taking a server connection for a request: which server, with what settings, in which block.
+//! Taking a server connection for a request.
 //!
-//! Owns: choosing the server by role and by what the client has seen, waiting for it, and bringing the connection to where the client is
-//! (settings, transaction). Never does: choosing the shard (router), or what a leg is used for (`attempt`, `everywhere`).
+//! Owns: choosing the server by role and by what the client has seen, and waiting for it. Never does: choosing the shard (router), what
+//! the connection is sent first (`bringing`), or what a leg is used for (`attempt`, `everywhere`).
 //! Main function: [`Session::leg`].
 
 use std::future::{Future, poll_fn};
@@ -9,19 +9,18 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use pgherd_pool::{Checkout, PoolError, Target};
-use pgherd_protocol::Target::Statement;
-use pgherd_protocol::{FrontendMessage, PgError, SqlState};
+use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::Access;
 use pgherd_telemetry::ServerRole;
 use pgherd_topology::{NodeId, NodeState, Role, ShardId, ShardState, Topology};
+use smallvec::SmallVec;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::choose::{ReplicaChoice, replica};
 use crate::failure::Failure;
-use crate::legs::{Leg, Load, encode};
+use crate::legs::{Leg, Load};
 use crate::oids::Translation;
 use crate::registry::HeldServer;
-use crate::script::{Audience, Reply};
 use crate::session::Session;
 use crate::settings::WantedRole;
 
@@ -98,9 +97,7 @@ impl Session {
                 }
             }
         };
-        self.apply_settings(node).await?;
-        self.close_statements(node)?;
-        self.join_block(node)?;
+        self.bring(node)?;
         self.follow_catalog(node);
         Ok(node)
     }
@@ -296,7 +293,10 @@ impl Session {
             pinned: None,
             translation,
             catalog_version: catalog.version(),
-            settings_version: None,
+            settings: None,
+            told: 0,
+            inherited: false,
+            used: SmallVec::new(),
             closing: Vec::new(),
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),
@@ -348,74 +348,6 @@ impl Session {
             self.database.metrics().waited_for_checkout(begun.elapsed());
         }
         lent
-    }
-
-    /// Brings a connection to the client's settings. A setting that the server refuses ends the request: nothing runs under others.
-    async fn apply_settings(&mut self, node: NodeId) -> Result<(), Failure> {
-        let version = self.settings.version();
-        let leg = self.legs.at(node);
-        if leg.settings_version == Some(version) {
-            return Ok(());
-        }
-        let fresh = leg.settings_version.is_none();
-        let carried = self.settings.carried().map(Option::<&Arc<_>>::cloned);
-        if fresh && carried.as_ref() == Some(&leg.connection.carried) {
-            leg.has_settings(version);
-            return Ok(());
-        }
-        let mut text = match leg.connection.carried.take() {
-            Some(other) => other.undo.to_string(),
-            None => String::new(),
-        };
-        text += &self
-            .settings
-            .replay_from(leg.settings_version.unwrap_or(0))
-            .unwrap_or_default();
-        if text.is_empty() {
-            leg.has_settings(version);
-            return Ok(());
-        }
-        if fresh && carried.is_some() {
-            // a server that refuses some of it has done none of it, and is in a state that nobody wants
-            if let Err(trouble) = self.execute(node, &text).await {
-                self.legs.close(node);
-                return Err(trouble.into());
-            }
-            self.legs.at(node).connection.carried = carried.flatten();
-        } else {
-            leg.pin("settings");
-            self.execute(node, &text).await.map_err(Failure::from)?;
-        }
-        self.legs.at(node).has_settings(version);
-        Ok(())
-    }
-
-    /// Queues Close for statements that the client has closed.
-    pub(crate) fn close_statements(&mut self, node: NodeId) -> Result<(), Failure> {
-        let leg = self.legs.at(node);
-        for name in std::mem::take(&mut leg.closing) {
-            let close = FrontendMessage::Close {
-                target: Statement,
-                name: &name,
-            };
-            encode(&close, &mut leg.connection.transport.outbox)?;
-            self.script.expect(Reply::Close, Audience::Pgherd);
-        }
-        Ok(())
-    }
-
-    /// Queues BEGIN and what else a late joiner is told.
-    fn join_block(&mut self, node: NodeId) -> Result<(), Failure> {
-        let leg = self.legs.at(node);
-        let Some(block) = self.block.as_ref().filter(|_| !leg.in_block) else {
-            return Ok(());
-        };
-        for statement in block.joining_text() {
-            leg.queue_query(&statement)?;
-            self.script.expect(Reply::Query, Audience::Pgherd);
-        }
-        leg.in_block = true;
-        Ok(())
     }
 }
 

@@ -4,13 +4,15 @@
 //! a server only when a statement does. Never does: I/O (see `block.rs` for the statements that end it).
 //! Main type: [`Block`].
 
+use std::borrow::Cow;
+
 use pgherd_protocol::PgError;
 use pgherd_router::{IsolationLevel, TransactionModes};
 use pgherd_topology::{NodeId, ShardId};
 use smallvec::SmallVec;
 
 use crate::definitions::Definitions;
-use crate::settings::Mark;
+use crate::settings::{Mark, SettingsList};
 
 /// Something that a late joiner is told after BEGIN.
 #[derive(Debug, Clone)]
@@ -19,7 +21,11 @@ enum Told {
         name: Box<str>,
         mark: Mark,
     },
-    Setting(Box<str>),
+    Setting {
+        text: Box<str>,
+        /// The session's settings of a server that was told this, as if the block committed here.
+        settings: SettingsList,
+    },
     /// SET TRANSACTION, which AND CHAIN carries over.
     Modes(Box<str>),
 }
@@ -111,21 +117,42 @@ impl Block {
         &self.start
     }
 
-    /// What a server that joins now is sent before its first statement.
-    pub fn joining_text(&self) -> Vec<String> {
-        let mut statements = vec![self.begin.to_string()];
-        for told in &self.told {
-            statements.push(match told {
-                Told::Savepoint { name, .. } => format!("SAVEPOINT {}", quoted(name)),
-                Told::Setting(text) | Told::Modes(text) => text.to_string(),
-            });
-        }
-        statements
+    /// BEGIN with its modes.
+    pub fn begin(&self) -> &str {
+        &self.begin
     }
 
-    /// A setting was changed in the block: later joiners are told.
-    pub fn set(&mut self, text: &str) {
-        self.told.push(Told::Setting(text.into()));
+    /// How many statements a server that joins now is told after BEGIN.
+    pub fn told_len(&self) -> usize {
+        self.told.len()
+    }
+
+    /// Those of them that a server lacks that knows the first `known`.
+    pub fn told_after(&self, known: usize) -> impl Iterator<Item = Cow<'_, str>> {
+        self.told.iter().skip(known).map(|told| match told {
+            Told::Savepoint { name, .. } => format!("SAVEPOINT {}", quoted(name)).into(),
+            Told::Setting { text, .. } | Told::Modes(text) => Cow::Borrowed(&**text),
+        })
+    }
+
+    /// The session's settings of a server that knows the first `known`, where the block changed any.
+    pub fn settings_after(&self, known: usize) -> Option<&SettingsList> {
+        self.told
+            .iter()
+            .take(known)
+            .rev()
+            .find_map(|told| match told {
+                Told::Setting { settings, .. } => Some(settings),
+                Told::Savepoint { .. } | Told::Modes(_) => None,
+            })
+    }
+
+    /// A setting was changed in the block: the other servers are told. `settings` are the session's then.
+    pub fn set(&mut self, text: &str, settings: &SettingsList) {
+        self.told.push(Told::Setting {
+            text: text.into(),
+            settings: settings.clone(),
+        });
     }
 
     /// SET TRANSACTION: later joiners are told, and so is a block that follows by AND CHAIN.
@@ -167,7 +194,7 @@ impl Block {
         self.definitions.roll_back();
         match &self.told[position] {
             Told::Savepoint { mark, .. } => Some(mark.clone()),
-            Told::Setting(_) | Told::Modes(_) => None,
+            Told::Setting { .. } | Told::Modes(_) => None,
         }
     }
 
@@ -188,6 +215,13 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
+    fn told(block: &Block) -> Vec<String> {
+        let told = block.told_after(0).map(Cow::into_owned);
+        std::iter::once(block.begin().to_owned())
+            .chain(told)
+            .collect()
+    }
+
     #[test]
     fn a_late_joiner_is_told_the_open_savepoints_and_settings_in_order() {
         let settings = Settings::default();
@@ -197,11 +231,11 @@ mod tests {
             settings.mark(),
         );
         block.savepoint("a", settings.mark());
-        block.set("SET LOCAL x = 1");
+        block.set("SET LOCAL x = 1", &None);
         block.savepoint("b", settings.mark());
-        block.set("SET LOCAL y = 1");
+        block.set("SET LOCAL y = 1", &None);
         assert_eq!(
-            block.joining_text(),
+            told(&block),
             [
                 "BEGIN ISOLATION LEVEL SERIALIZABLE",
                 "SAVEPOINT \"a\"",
@@ -212,7 +246,7 @@ mod tests {
         );
         block.release("a");
         assert_eq!(
-            block.joining_text(),
+            told(&block),
             [
                 "BEGIN ISOLATION LEVEL SERIALIZABLE",
                 "SET LOCAL x = 1",
@@ -230,13 +264,10 @@ mod tests {
             ..TransactionModes::default()
         };
         block.set_modes("SET TRANSACTION READ ONLY", &modes);
-        block.set("SET LOCAL x = 1");
+        block.set("SET LOCAL x = 1", &None);
         block.savepoint("a", settings.mark());
         let chained = block.chained(settings.mark());
-        assert_eq!(
-            chained.joining_text(),
-            ["BEGIN", "SET TRANSACTION READ ONLY"]
-        );
+        assert_eq!(told(&chained), ["BEGIN", "SET TRANSACTION READ ONLY"]);
         assert!(chained.read_only);
     }
 
@@ -245,11 +276,11 @@ mod tests {
         let settings = Settings::default();
         let mut block = Block::new("BEGIN", false, settings.mark());
         block.savepoint("a", settings.mark());
-        block.set("SET LOCAL x = 1");
+        block.set("SET LOCAL x = 1", &None);
         block.failed = true;
         assert!(block.rollback_to("a").is_some());
         assert!(!block.failed);
-        assert_eq!(block.joining_text(), ["BEGIN", "SAVEPOINT \"a\""]);
+        assert_eq!(told(&block), ["BEGIN", "SAVEPOINT \"a\""]);
         assert!(block.rollback_to("c").is_none());
     }
 }

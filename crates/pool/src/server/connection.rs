@@ -4,7 +4,7 @@
 //! the protocol itself: the session that holds it reports what it sent and what came. Main type:
 //! [`ServerConnection`].
 
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Instant;
@@ -13,20 +13,35 @@ use pgherd_protocol::{CancelKey, TransactionStatus};
 use pgherd_tls::ClientTls;
 use pgherd_topology::{Epoch, NodeId, ShardId};
 
-use super::{Canceller, Server};
+use super::{Canceller, CarriedSettings, PreparedStatements, Server, SetScope};
 use crate::pools::{Holding, Member};
 use crate::transport::{Available, Transport};
+
+/// What takes back whatever code of a client's may have left on a connection.
+const CLEANING: [&str; 8] = [
+    // what follows is for the login's role to do, and RESET ALL leaves the role alone
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "RESET ROLE",
+    "RESET ALL",
+    "CLOSE ALL",
+    "UNLISTEN *",
+    "DISCARD TEMP",
+    "DISCARD SEQUENCES",
+    "SELECT pg_catalog.pg_advisory_unlock_all()",
+];
 
 /// A connection to a Postgres server, logged in.
 #[derive(Debug)]
 pub struct ServerConnection {
     /// The bytes. Whoever puts a request on its outbox tells [`Self::note_request`].
     pub transport: Transport,
-    /// The statements prepared here. The pool leaves them; who prepares them sees to it that they can stay.
+    /// The statements prepared here. The pool leaves them, for whoever wants the same ones.
     pub prepared: PreparedStatements,
-    /// What a client's startup message asked for and the connection was brought to. The pool leaves it: who takes the connection keeps it
-    /// where it is what he wants, or undoes it.
+    /// The settings that it has beyond its login's, as of its last commit; `None` is none. The pool leaves them: who takes the connection
+    /// brings it to his own ([`Self::statements_to`]).
     pub carried: Option<Arc<CarriedSettings>>,
+    /// The client for which code ran here that was not read: whatever it left is for nobody else.
+    pub tainted_by: Option<u64>,
     parameters: Parameters,
     status: TransactionStatus,
     /// ReadyForQuery messages still to come.
@@ -36,15 +51,6 @@ pub struct ServerConnection {
     dirty: Option<&'static str>,
     last_used: Instant,
     origin: Origin,
-}
-
-/// Settings that a connection can go from one client to the next with.
-#[derive(Debug, PartialEq, Eq)]
-pub struct CarriedSettings {
-    /// The statements that make them.
-    pub apply: Box<str>,
-    /// The statements that bring back what the connection was opened with.
-    pub undo: Box<str>,
 }
 
 /// What never changes while a connection lives.
@@ -69,6 +75,7 @@ impl ServerConnection {
             transport,
             prepared: PreparedStatements::default(),
             carried: None,
+            tainted_by: None,
             parameters,
             status: TransactionStatus::Idle,
             owed: 0,
@@ -154,6 +161,11 @@ impl ServerConnection {
         });
     }
 
+    /// Of what was put on the outbox, so many Queries are not answered: an error ahead of them makes the server skip them.
+    pub fn forget_requests(&mut self, queries: u32) {
+        self.owed = self.owed.saturating_sub(queries);
+    }
+
     /// A ReadyForQuery came.
     pub fn note_ready(&mut self, status: TransactionStatus) {
         self.status = status;
@@ -225,6 +237,26 @@ impl ServerConnection {
         None
     }
 
+    /// The statements that bring it from what it has to what `client` wants, to be sent one by one within one transaction. What another
+    /// client's code may have left goes first.
+    #[must_use]
+    pub fn statements_to(&self, client: u64, wanted: Option<&Arc<CarriedSettings>>) -> Vec<String> {
+        let tainted = self.tainted_by.is_some_and(|owner| owner != client);
+        if !tainted && self.carried.as_ref() == wanted {
+            return Vec::new();
+        }
+        let none = CarriedSettings::default();
+        let wanted = wanted.map_or(&none, AsRef::as_ref);
+        let has = match &self.carried {
+            Some(carried) if !tainted => carried,
+            Some(_) | None => &none,
+        };
+        let cleaning = CLEANING.iter().filter(|_| tainted);
+        let mut statements: Vec<String> = cleaning.map(ToString::to_string).collect();
+        statements.append(&mut has.statements_to(wanted, SetScope::Session));
+        statements
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -252,16 +284,34 @@ impl ServerConnection {
     }
 }
 
+/// Those of a server's parameters that a session's settings change, so that its client is to hear of them. The rest is said once, at login.
+const REPORTED: [&str; 10] = [
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "default_transaction_read_only",
+    "IntervalStyle",
+    "is_superuser",
+    "scram_iterations",
+    "search_path",
+    "standard_conforming_strings",
+    "TimeZone",
+];
+
 /// A server's reported parameters (ParameterStatus): `server_version`, `TimeZone`, `standard_conforming_strings`
 /// and the like. A dozen or so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parameters(Vec<(Box<str>, Box<str>)>);
+pub struct Parameters {
+    values: Vec<(Box<str>, Box<str>)>,
+    /// A digest of those that a session's settings change.
+    digest: u64,
+}
 
 impl Parameters {
     /// The value last reported.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0
+        self.values
             .iter()
             .find(|(known, _)| **known == *name)
             .map(|(_, value)| &**value)
@@ -269,68 +319,42 @@ impl Parameters {
 
     /// Replaces or adds one.
     pub fn set(&mut self, name: &str, value: &str) {
-        match self.0.iter_mut().find(|(known, _)| **known == *name) {
-            Some((_, old)) if **old == *value => {}
-            Some((_, old)) => *old = value.into(),
-            None => self.0.push((name.into(), value.into())),
+        match self.values.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, old)) if **old == *value => return,
+            Some((_, old)) => {
+                self.digest ^= digest(name, old);
+                *old = value.into();
+            }
+            None => self.values.push((name.into(), value.into())),
         }
+        self.digest ^= digest(name, value);
     }
 
     /// All, in the order in which they first came.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        self.values.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Those that a session's settings change.
+    pub fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().filter(|(name, _)| REPORTED.contains(name))
+    }
+
+    /// Whether those that a session's settings change are the same.
+    #[must_use]
+    pub fn is_reported_as(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 }
 
-/// The statements prepared on a connection, each with the generation of the text it was prepared from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PreparedStatements {
-    named: HashMap<Box<[u8]>, u64>,
-    unnamed: Option<u64>,
-}
-
-impl PreparedStatements {
-    /// The generation that stands under a name; the empty name is the unnamed statement.
-    #[must_use]
-    pub fn generation(&self, name: &[u8]) -> Option<u64> {
-        if name.is_empty() {
-            self.unnamed
-        } else {
-            self.named.get(name).copied()
-        }
+/// Of one parameter; the sum of several does not depend on their order.
+fn digest(name: &str, value: &str) -> u64 {
+    if !REPORTED.contains(&name) {
+        return 0;
     }
-
-    /// A statement was prepared under a name.
-    pub fn insert(&mut self, name: &[u8], generation: u64) {
-        if name.is_empty() {
-            self.unnamed = Some(generation);
-        } else if let Some(old) = self.named.get_mut(name) {
-            *old = generation;
-        } else {
-            self.named.insert(name.into(), generation);
-        }
-    }
-
-    /// A statement was closed, or its preparation failed. Returns what stood there.
-    pub fn remove(&mut self, name: &[u8]) -> Option<u64> {
-        if name.is_empty() {
-            self.unnamed.take()
-        } else {
-            self.named.remove(name)
-        }
-    }
-
-    /// Everything was closed (`DISCARD ALL`, `DEALLOCATE ALL`).
-    pub fn clear(&mut self) {
-        self.named.clear();
-        self.unnamed = None;
-    }
-
-    /// How many named statements there are.
-    #[must_use]
-    pub fn named_len(&self) -> usize {
-        self.named.len()
-    }
+    let mut hasher = DefaultHasher::new();
+    (name, value).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -340,22 +364,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_empty_name_is_a_statement_of_its_own() {
-        let mut prepared = PreparedStatements::default();
-        prepared.insert(b"", 1);
-        prepared.insert(b"a", 2);
-        assert_eq!(
-            (prepared.generation(b""), prepared.generation(b"a")),
-            (Some(1), Some(2))
-        );
-        prepared.insert(b"a", 3);
-        assert_eq!(prepared.remove(b"a"), Some(3));
-        assert_eq!(prepared.generation(b""), Some(1));
-        prepared.clear();
-        assert_eq!(prepared, PreparedStatements::default());
-    }
-
-    #[test]
     fn a_parameter_is_replaced_by_what_is_reported_last() {
         let mut parameters = Parameters::default();
         parameters.set("TimeZone", "UTC");
@@ -363,5 +371,18 @@ mod tests {
         assert_eq!(parameters.value("TimeZone"), Some("Europe/Berlin"));
         assert_eq!(parameters.iter().count(), 1);
         assert_eq!(parameters.value("timezone"), None);
+    }
+
+    #[test]
+    fn only_what_a_session_sets_is_compared() {
+        let mut one = Parameters::default();
+        one.set("TimeZone", "UTC");
+        one.set("server_version", "15.1");
+        let mut other = Parameters::default();
+        other.set("in_hot_standby", "on");
+        other.set("TimeZone", "Europe/Berlin");
+        assert!(!one.is_reported_as(&other));
+        other.set("TimeZone", "UTC");
+        assert!(one.is_reported_as(&other));
     }
 }

@@ -3,9 +3,11 @@
 //! Owns everything that needs no other connection to be decided. Never keeps or reuses one: [`crate::pools`] does.
 
 mod cancel;
+mod carried;
 mod connect;
 mod connection;
 mod login;
+mod prepared;
 
 use std::fmt;
 
@@ -13,9 +15,11 @@ use pgherd_protocol::Credential;
 use pgherd_topology::{Address, NodeId, ShardId};
 
 pub use self::cancel::{Canceller, cancel};
+pub use self::carried::{CarriedSettings, SetScope};
 pub(crate) use self::connection::Origin;
-pub use self::connection::{CarriedSettings, Parameters, PreparedStatements, ServerConnection};
+pub use self::connection::{Parameters, ServerConnection};
 pub(crate) use self::login::{Opened, open};
+pub use self::prepared::{PreparedStatements, StatementId};
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,145 @@
+//! The statements prepared on a server connection.
+//!
+//! Owns: the name that a text has on every server, which of them a connection has, and which go first when there are too many.
+//! Never sends a Parse or a Close. Main types: [`PreparedStatements`], [`StatementId`].
+
+use std::collections::HashMap;
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// What a prepared statement is made of, as a digest: the same for all clients and servers, and no client can make another's by choosing
+/// its text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StatementId(u128);
+
+impl StatementId {
+    /// The statement made of these parts.
+    #[must_use]
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let digest = hash.finalize();
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        Self(u128::from_be_bytes(half))
+    }
+}
+
+/// Its name on the servers: `pgherd_` and 32 hexadecimal digits.
+impl fmt::Display for StatementId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pgherd_{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for StatementId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The statements prepared on a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PreparedStatements {
+    /// Which text the unnamed statement was made of, as its maker counts them.
+    unnamed: Option<u64>,
+    /// The others, with when each was used last.
+    named: HashMap<StatementId, u64>,
+    uses: u64,
+}
+
+impl PreparedStatements {
+    /// The text that the unnamed statement was made of.
+    #[must_use]
+    pub fn unnamed(&self) -> Option<u64> {
+        self.unnamed
+    }
+
+    /// The unnamed statement was made.
+    pub fn set_unnamed(&mut self, text: u64) {
+        self.unnamed = Some(text);
+    }
+
+    /// The unnamed statement is gone: closed, or replaced by a simple query.
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// Whether a statement is there; it counts as used now.
+    pub fn uses(&mut self, id: StatementId) -> bool {
+        self.uses += 1;
+        match self.named.get_mut(&id) {
+            Some(used) => {
+                *used = self.uses;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A statement was prepared.
+    pub fn insert(&mut self, id: StatementId) {
+        self.uses += 1;
+        self.named.insert(id, self.uses);
+    }
+
+    /// A statement is not there.
+    pub fn remove(&mut self, id: StatementId) {
+        self.named.remove(&id);
+    }
+
+    /// Everything was closed (`DISCARD ALL`, `DEALLOCATE ALL`).
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.unnamed = None;
+    }
+
+    /// Takes out the one that was used least recently, where there are `limit` or more: it is to be closed for one more to come.
+    pub fn make_room(&mut self, limit: usize) -> Option<StatementId> {
+        if self.named.len() < limit {
+            return None;
+        }
+        let (&oldest, _) = self.named.iter().min_by_key(|(_, used)| **used)?;
+        self.named.remove(&oldest);
+        Some(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_told_apart_by_where_they_end() {
+        let one = StatementId::of(&[b"ab", b"c"]);
+        assert_ne!(one, StatementId::of(&[b"a", b"bc"]));
+        assert_eq!(one, StatementId::of(&[b"ab", b"c"]));
+        assert_eq!(one.to_string().len(), 39);
+    }
+
+    #[test]
+    fn the_least_recently_used_one_makes_room() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|text| StatementId::of(&[text]));
+        let mut prepared = PreparedStatements::default();
+        prepared.insert(a);
+        prepared.insert(b);
+        assert_eq!(prepared.make_room(3), None);
+        assert!(prepared.uses(a));
+        assert!(!prepared.uses(c));
+        assert_eq!(prepared.make_room(2), Some(b));
+        assert!(prepared.uses(a) && !prepared.uses(b));
+    }
+
+    #[test]
+    fn the_unnamed_statement_is_one_of_its_own() {
+        let mut prepared = PreparedStatements::default();
+        prepared.set_unnamed(7);
+        assert_eq!(prepared.unnamed(), Some(7));
+        prepared.forget_unnamed();
+        assert_eq!(prepared, PreparedStatements::default());
+    }
+}
