@@ -126,7 +126,24 @@ impl Beside {
         beside
     }
 
-    fn plain_endpoint(&self) -> String {
+    /// Runs a text on the plain server and on each primary of the herd, as their superuser.
+    ///
+    /// # Panics
+    /// If one refuses it.
+    pub async fn sql_on_both(&self, sql: &str) {
+        let herds = [&self.plain, self.cluster.herd()];
+        for shard in herds.into_iter().flat_map(Herd::shards) {
+            shard
+                .primary()
+                .sql(sql)
+                .await
+                .unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    /// Where the plain server listens.
+    #[must_use]
+    pub fn plain_endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.plain.shards()[0].primary().port())
     }
 

@@ -3,13 +3,16 @@
 //! Several clients share a pool's connections, and each must hear what it would hear from a Postgres of its own.
 #![allow(clippy::unwrap_used)]
 
+use bytes::BytesMut;
 use pgherd_tests::beside::{Beside, Talk};
-use pgherd_tests::wire::{bind, close, describe, execute, flush, parse, query, sync, unnamed};
+use pgherd_tests::wire::{
+    RawClient, bind, close, describe, execute, flush, parse, query, sync, unnamed,
+};
 
 /// Talks with their names.
 type Talks = Vec<(&'static str, Talk)>;
 
-fn show(name: &str) -> bytes::BytesMut {
+fn show(name: &str) -> BytesMut {
     query(&format!("SHOW {name}"))
 }
 
@@ -267,4 +270,136 @@ async fn settings_and_statements_are_as_on_a_postgres_of_ones_own() {
         }
     }
     assert!(differences.is_empty(), "{differences}");
+}
+
+/// What one of several clients does next. Everything that it says is answered by one ReadyForQuery.
+fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
+    const SETTINGS: [(&str, [&str; 3]); 8] = [
+        ("work_mem", ["'3MB'", "4096", "'5MB'"]),
+        ("timezone", ["'Europe/Berlin'", "'UTC'", "-7"]),
+        ("datestyle", ["'DMY'", "'SQL'", "'ISO, MDY'"]),
+        (
+            "search_path",
+            ["public, pg_catalog", "'public'", "\"$user\", public"],
+        ),
+        ("my.own", ["'a'", "'it''s'", "'c\\d'"]),
+        ("extra_float_digits", ["0", "1", "3"]),
+        ("bytea_output", ["hex", "escape", "'hex'"]),
+        ("application_name", ["'one'", "'two'", "three"]),
+    ];
+    let (name, values) = SETTINGS[random.below(SETTINGS.len())];
+    let value = values[random.below(values.len())];
+    let statement = format!("s{}", random.below(4));
+    match random.below(22) {
+        0..=4 => query(&format!("SET {name} = {value}")),
+        5 => unnamed_and_sync(&format!("SET {name} TO {value}")),
+        6 => query(&format!("SET LOCAL {name} = {value}")),
+        7 => query(&format!("RESET {name}")),
+        8 => query(["RESET ALL", "DISCARD ALL", "RESET ALL"][random.below(3)]),
+        9 => query(&format!("SET {name} = {value}; SELECT 1/0")),
+        10 => query(if state.in_block { "COMMIT" } else { "BEGIN" }),
+        11 => query(if state.in_block { "ROLLBACK" } else { "BEGIN" }),
+        12 => query(["SAVEPOINT a", "ROLLBACK TO a", "RELEASE a"][random.below(3)]),
+        13 => joined([
+            parse(
+                &statement,
+                "SELECT '01/02/2024'::date::text, '1 12:00'::interval::text, $1::text",
+                &[],
+            ),
+            describe('S', &statement),
+            sync(),
+        ]),
+        14 | 15 => joined([bind("", &statement, &["x"]), execute("", 0), sync()]),
+        16 => joined([close('S', &statement), sync()]),
+        17 => query(&format!(
+            "PREPARE {statement} AS SELECT now() > '01/02/2024'::date, $1::text"
+        )),
+        18 => query(&format!("EXECUTE {statement} ('y')")),
+        19 => query(&format!("DEALLOCATE {statement}")),
+        20 => query("SET ROLE other"),
+        _ => query(
+            "SELECT current_user, current_setting('work_mem'), current_setting('timezone'), current_setting('datestyle'), \
+             current_setting('search_path'), coalesce(current_setting('my.own', true), ''), current_setting('extra_float_digits'), \
+             current_setting('bytea_output'), current_setting('application_name')",
+        ),
+    }
+}
+
+fn joined(parts: impl IntoIterator<Item = BytesMut>) -> BytesMut {
+    parts.into_iter().fold(BytesMut::new(), |mut all, part| {
+        all.extend_from_slice(&part);
+        all
+    })
+}
+
+fn unnamed_and_sync(sql: &str) -> BytesMut {
+    joined([unnamed(sql), sync()])
+}
+
+#[derive(Debug, Default)]
+struct ClientState {
+    in_block: bool,
+}
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(drawn).unwrap() % bound
+    }
+}
+
+/// What matters of an answer: not when a parameter was reported.
+async fn answer(client: &mut RawClient, said: &[u8]) -> Vec<String> {
+    client.send(said).await;
+    let messages = client.until_ready().await;
+    messages
+        .iter()
+        .filter(|message| message.tag != b'S' && message.tag != b'N')
+        .map(|message| match message.tag {
+            b'E' => format!("E {:?}", message.field(b'C')),
+            b'T' => "T".to_owned(),
+            tag => format!("{} {}", char::from(tag), message.body.escape_ascii()),
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_on_few_connections_hear_each_what_a_postgres_of_its_own_says() {
+    const CLIENTS: usize = 5;
+    const STEPS: usize = 1500;
+    let seed = std::env::var("SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
+    let beside = Beside::unsharded().await;
+    beside
+        .sql_on_both("CREATE ROLE other; GRANT other TO app")
+        .await;
+    let mut random = Random(seed);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push((
+            RawClient::log_in(&beside.plain_endpoint(), "app", "shop").await,
+            RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await,
+            ClientState::default(),
+            Vec::<String>::new(),
+        ));
+    }
+    for step in 0..STEPS {
+        let (plain, ours, state, history) = &mut clients[random.below(CLIENTS)];
+        let said = random_step(&mut random, state);
+        history.push(said.escape_ascii().to_string());
+        let (expected, got) = (answer(plain, &said).await, answer(ours, &said).await);
+        let recent = history.len().saturating_sub(25);
+        assert_eq!(
+            got,
+            expected,
+            "step {step} of seed {seed}:\n{}",
+            history[recent..].join("\n")
+        );
+        state.in_block = expected.last().is_some_and(|ready| ready != "Z I");
+    }
 }

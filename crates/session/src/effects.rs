@@ -150,6 +150,10 @@ impl Session {
             return;
         }
         let is_local = setting.scope == SettingScope::Local;
+        if is_local && self.block.is_none() {
+            // it ended with the statement
+            return;
+        }
         match &setting.value {
             // the bytes of a text that is not read as they were written are not known
             SettingValue::Texts(texts)
@@ -203,9 +207,6 @@ impl Session {
     /// A value that the client began with and the server does not have yet.
     fn note_startup(&mut self, name: &str, texts: &[Box<str>], is_local: bool) {
         let value = NewValue::Texts(texts);
-        if is_local && self.block.is_none() {
-            return;
-        }
         if is_local {
             self.settings.record_local(name, value);
         } else {

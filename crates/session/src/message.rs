@@ -248,16 +248,6 @@ impl Session {
         frame: &Frame,
         parse: &pgherd_protocol::Parse<'_>,
     ) -> Result<Arc<Statement>, Failure> {
-        if !parse.name.is_empty() && self.statements.statement(parse.name).is_some() {
-            return Err(PgError::error(
-                SqlState::DUPLICATE_PREPARED_STATEMENT,
-                format!(
-                    "prepared statement \"{}\" already exists",
-                    String::from_utf8_lossy(parse.name)
-                ),
-            )
-            .into());
-        }
         if parse.name.is_empty() {
             // gone even if what replaces it cannot be parsed
             self.statements.close(parse.name);
@@ -274,6 +264,16 @@ impl Session {
         }
         if !planned.plan.statements.is_empty() {
             self.check_block(&planned.plan.statements)?;
+        }
+        if !parse.name.is_empty() && self.statements.statement(parse.name).is_some() {
+            return Err(PgError::error(
+                SqlState::DUPLICATE_PREPARED_STATEMENT,
+                format!(
+                    "prepared statement \"{}\" already exists",
+                    String::from_utf8_lossy(parse.name)
+                ),
+            )
+            .into());
         }
         let spliced = self.splice(&planned, &sql)?;
         let server_sql = match &spliced {

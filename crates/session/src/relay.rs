@@ -360,7 +360,9 @@ impl<'a> Relay<'a> {
             tag::backend::READY_FOR_QUERY => {
                 let status = ready_status(&frame)?;
                 leg.note_ready(status);
-                self.outcome.status = Some(status);
+                if !self.script.is_bringing() {
+                    self.outcome.status = Some(status);
+                }
                 if client && let Some((told, except)) = &mut self.told {
                     tell_parameters(leg.parameters(), told, except, out);
                 }

@@ -7,6 +7,8 @@
 const ROLE: &str = "role";
 /// The setting that decides how the bytes of later statements are read.
 const CLIENT_ENCODING: &str = "client_encoding";
+/// The setting of which a value may leave one half as it was.
+const DATE_STYLE: &str = "datestyle";
 
 /// One setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +99,8 @@ impl CarriedSettings {
                     && match wanted.setting(&setting.name) {
                         None => true,
                         Some(other) => {
-                            &*setting.name == CLIENT_ENCODING && other.value != setting.value
+                            [CLIENT_ENCODING, DATE_STYLE].contains(&&*setting.name)
+                                && other.value != setting.value
                         }
                     }
             })
