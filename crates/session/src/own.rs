@@ -223,7 +223,28 @@ impl Session {
     ) -> Result<Outcome, Failure> {
         let leg = self.legs.at(node);
         let mut relay = Relay::new(script, leg.translation.as_mut(), false);
-        match relay.collect(&mut leg.connection, sink).await {
+        match relay.collect(&mut leg.connection, sink, None).await {
+            Ok(_) => Ok(relay.into_outcome()),
+            Err(error) => Err(self.lost(node, error)),
+        }
+    }
+
+    /// [`Session::collect`] for a request of the client's: should the client go away, it is cancelled.
+    ///
+    /// # Errors
+    /// As [`Session::collect`].
+    pub(crate) async fn collect_for_client(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        sink: &mut BytesMut,
+    ) -> Result<Outcome, Failure> {
+        let leg = self.legs.at(node);
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false);
+        let client = Some(&mut self.client);
+        let result = relay.collect(&mut leg.connection, sink, client).await;
+        self.client_left |= relay.was_abandoned();
+        match result {
             Ok(_) => Ok(relay.into_outcome()),
             Err(error) => Err(self.lost(node, error)),
         }

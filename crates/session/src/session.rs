@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use pgherd_pool::{Transport, UserLogin};
 use pgherd_protocol::{PgError, SqlState, TransactionStatus};
-use pgherd_router::ValueEncoding;
+use pgherd_router::{Action, ValueEncoding};
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
@@ -38,6 +38,9 @@ use crate::transaction::quoted;
 
 /// How long a client may take to hear why its connection ends.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the servers of a client that leaves may take to roll back what it has begun.
+const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
 /// A logged-in client.
 pub struct Session {
@@ -72,6 +75,8 @@ pub struct Session {
     pub(crate) reads_on_primary: u32,
     /// Whether the user has a schema of its own name, as of which catalog.
     pub(crate) user_schema: (Option<u64>, bool),
+    /// The client went away in the middle of a request: no other is done for it.
+    pub(crate) client_left: bool,
     /// The bytes from and to the client that its database's metrics have.
     counted: (u64, u64),
     startup_settings: Vec<(Box<str>, Box<str>)>,
@@ -86,7 +91,7 @@ pub async fn run(login: Login) {
     session.serve().await;
     session.leave_listening();
     session.count_bytes();
-    session.close_legs().await;
+    session.give_legs_back().await;
 }
 
 impl Session {
@@ -121,6 +126,7 @@ impl Session {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
+            client_left: false,
             counted: (0, 0),
             requests: RequestReader::default(),
             generations,
@@ -142,6 +148,7 @@ impl Session {
                 Err(failure) => Err(failure),
             };
             match ended {
+                Ok(()) if self.client_left => return,
                 Ok(()) => {}
                 Err(Failure::ClientGone) => return,
                 Err(Failure::Fatal(error) | Failure::Refused(error)) => {
@@ -220,6 +227,28 @@ impl Session {
         metrics.bytes_in(read - self.counted.0);
         metrics.bytes_out(written - self.counted.1);
         self.counted = (read, written);
+    }
+
+    /// Brings the connections to where others may have them: what a client that leaves has begun is rolled back. A server that does not
+    /// do it in time is closed, and so is what the client left something on.
+    async fn give_legs_back(&mut self) {
+        let roll_back = async {
+            self.abort_open_run().await?;
+            if self.block.is_some() {
+                let rollback = Action::Rollback { chain: false };
+                self.control(&rollback, "ROLLBACK").await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        match timeout(PARTING_LIMIT, roll_back).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                tracing::debug!(?failure, "a transaction could not be rolled back");
+            }
+            Err(_) => tracing::debug!("a server took too long to roll a transaction back"),
+        }
+        self.legs.release();
+        self.close_legs().await;
     }
 
     /// Closes what is still held.

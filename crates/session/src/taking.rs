@@ -20,7 +20,8 @@ use crate::choose::{ReplicaChoice, replica};
 use crate::failure::Failure;
 use crate::legs::{Leg, Load, encode};
 use crate::oids::Translation;
-use crate::registry::HeldServer;
+use crate::registry::{ClientState, HeldServer};
+use crate::relay::READ_AHEAD;
 use crate::script::{Audience, Reply};
 use crate::session::Session;
 use crate::settings::WantedRole;
@@ -310,14 +311,15 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for a connection, or for the client to cancel the wait.
+    /// Waits for a connection, or for the client to cancel the wait or to go away.
     async fn lend(
-        &self,
+        &mut self,
         state: &ShardState,
         server: &NodeState,
         deadline: Option<std::time::Instant>,
     ) -> Result<Checkout, NotLent> {
         let target = Target::new(state, server);
+        let (client, registration) = (&mut self.client, &self.registration);
         let mut lending = pin!(
             self.database
                 .pools()
@@ -328,7 +330,10 @@ impl Session {
         let lent = poll_fn(|context| {
             let lent = lending.as_mut().poll(context);
             if lent.is_pending() {
-                waits_since.get_or_insert_with(Instant::now);
+                waits_since.get_or_insert_with(|| {
+                    registration.set_state(ClientState::Waiting);
+                    Instant::now()
+                });
             }
             lent
         });
@@ -338,13 +343,17 @@ impl Session {
                 Some(failure) => NotLent::Refused(failure),
                 None => error.into(),
             }),
-            () = self.registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
+            _gone = poll_fn(|context| client.poll_ended(context, READ_AHEAD)) => {
+                Err(NotLent::Refused(Failure::ClientGone))
+            }
+            () = registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             )
             .into())),
         };
         if let Some(begun) = waits_since {
+            registration.set_state(ClientState::Active);
             self.database.metrics().waited_for_checkout(begun.elapsed());
         }
         lent
