@@ -1,6 +1,8 @@
 //! A client's life at its rough edges: going away in the middle of things, cancelling, and being sent away.
 #![allow(clippy::unwrap_used)]
 
+#[path = "lifecycle/cancelling.rs"]
+mod cancelling;
 #[path = "lifecycle/vanishing.rs"]
 mod vanishing;
 

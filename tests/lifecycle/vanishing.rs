@@ -226,11 +226,8 @@ async fn a_client_that_only_ends_its_sending_half_reads_a_short_answer() {
     let mut client = asks(&cluster, "SELECT pg_sleep(600)").await;
     client.stream().shutdown().await.unwrap();
     let answer = timeout(SOON, client.until_ready()).await.unwrap();
-    assert_eq!(
-        answer[1].field(b'C').as_deref(),
-        Some("57014"),
-        "{answer:?}"
-    );
+    let error = answer.iter().find(|message| message.tag == b'E').unwrap();
+    assert_eq!(error.field(b'C').as_deref(), Some("57014"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,7 @@ pub mod users;
 mod attempt;
 mod authentication;
 mod block;
+mod cancelling;
 mod choose;
 mod copy;
 mod definitions;

@@ -92,6 +92,10 @@ pub async fn run(login: Login) {
     session.leave_listening();
     session.count_bytes();
     session.give_legs_back().await;
+    if session.client_left {
+        // one that has only ended its sending half still reads
+        let _ = timeout(FAREWELL_LIMIT, session.client.flush()).await;
+    }
 }
 
 impl Session {
@@ -203,6 +207,7 @@ impl Session {
     /// Gives connections back, and reads the catalog again where DDL was committed.
     async fn between_requests(&mut self) {
         self.count_bytes();
+        self.settle_cancels().await;
         self.settle_listening().await;
         if self.open_run.is_none() {
             self.legs.release();
@@ -247,6 +252,7 @@ impl Session {
             }
             Err(_) => tracing::debug!("a server took too long to roll a transaction back"),
         }
+        self.settle_cancels().await;
         self.legs.release();
         self.close_legs().await;
     }

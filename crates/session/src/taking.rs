@@ -84,7 +84,12 @@ impl Session {
         let node = match self.held(shard) {
             Some(node) => node,
             None => {
-                let (node, role) = self.server(shard, access).await?;
+                let client = Arc::clone(self.registration.client());
+                let (node, role) = tokio::select! {
+                    biased;
+                    found = self.server(shard, access) => found?,
+                    cause = client.cancelled() => return Err(cause.error().into()),
+                };
                 match self.take(shard, node, role, None).await {
                     Ok(()) => node,
                     // a replica that cannot be reached is no reason to refuse a read
@@ -307,6 +312,10 @@ impl Session {
                 .metrics()
                 .route(&state.name, server_role(role)),
         };
+        // a cancel request that came before has not seen this server
+        if let Some(cause) = self.registration.cancel_cause() {
+            return Err(NotLent::Refused(cause.error().into()));
+        }
         self.legs.push(leg);
         Ok(())
     }
@@ -346,11 +355,7 @@ impl Session {
             _gone = poll_fn(|context| client.poll_ended(context, READ_AHEAD)) => {
                 Err(NotLent::Refused(Failure::ClientGone))
             }
-            () = registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
-                SqlState::QUERY_CANCELED,
-                "canceling statement due to user request",
-            )
-            .into())),
+            cause = registration.cancelled() => Err(NotLent::Refused(cause.error().into())),
         };
         if let Some(begun) = waits_since {
             registration.set_state(ClientState::Active);
