@@ -189,7 +189,9 @@ impl Session {
         let begun = Instant::now();
         let leg = self.legs.at(node);
         let hears = leg.hears;
-        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold).hearing(hears);
+        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold)
+            .hearing(hears)
+            .serving(&leg.client);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),

@@ -222,7 +222,7 @@ impl Session {
         sink: &mut BytesMut,
     ) -> Result<Outcome, Failure> {
         let leg = self.legs.at(node);
-        let mut relay = Relay::new(script, leg.translation.as_mut(), false);
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
         match relay.collect(&mut leg.connection, sink, None).await {
             Ok(_) => Ok(relay.into_outcome()),
             Err(error) => Err(self.lost(node, error)),
@@ -240,7 +240,7 @@ impl Session {
         sink: &mut BytesMut,
     ) -> Result<Outcome, Failure> {
         let leg = self.legs.at(node);
-        let mut relay = Relay::new(script, leg.translation.as_mut(), false);
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
         let client = Some(&mut self.client);
         let result = relay.collect(&mut leg.connection, sink, client).await;
         self.client_left |= relay.was_abandoned();

@@ -12,12 +12,14 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use pgherd_pool::{Available, ServerConnection, Transport};
 use pgherd_protocol::{
-    BackendMessage, Frame, PgError, Severity, TransactionStatus, peek_header, split_frame, tag,
+    BackendMessage, Frame, PgError, Severity, SqlState, TransactionStatus, peek_header,
+    split_frame, tag,
 };
 use tokio::time::timeout;
 
 use crate::copy::CopyProtocol;
 use crate::oids::{Translation, describe_parameters};
+use crate::registry::{CancelCause, Client};
 use crate::script::{Audience, Awaited, Reply, Script};
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
@@ -105,6 +107,8 @@ pub struct Relay<'a> {
     fatal: Option<Box<PgError>>,
     /// Whether notifications on this connection are the client's; else the listening connections hear them for it.
     hears: bool,
+    /// For whom: who cancels the request is told in the words for that.
+    client: Option<&'a Client>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
     /// The client has gone, and what ran for it was cancelled.
@@ -134,6 +138,7 @@ impl<'a> Relay<'a> {
             copying: None,
             fatal: None,
             hears: false,
+            client: None,
             uncounted,
             abandoned: false,
         }
@@ -153,6 +158,12 @@ impl<'a> Relay<'a> {
     /// Whether what ran was cancelled because the client has gone.
     pub fn was_abandoned(&self) -> bool {
         self.abandoned
+    }
+
+    /// For whom the request is.
+    pub fn serving(mut self, client: &'a Client) -> Self {
+        self.client = Some(client);
+        self
     }
 
     /// What came of it.
@@ -617,7 +628,8 @@ impl<'a> Relay<'a> {
         frame: &Frame,
         audience: Audience,
     ) -> Result<(), RelayError> {
-        let error = PgError::parse(frame.body()).map_err(|_| RelayError::Protocol { tag: 'E' })?;
+        let mut error =
+            PgError::parse(frame.body()).map_err(|_| RelayError::Protocol { tag: 'E' })?;
         if error.severity != Severity::Error {
             // the connection ends here; the session decides what the client hears
             self.fatal = Some(Box::new(error));
@@ -626,8 +638,18 @@ impl<'a> Relay<'a> {
         if !matches!(self.script.front(), Some(Awaited::Server(Reply::Query, _))) {
             self.outcome.skipping = !self.script.skip_to_sync();
         }
+        let cause = self.client.and_then(Client::cancel_cause);
+        let timed_out =
+            error.code == SqlState::QUERY_CANCELED && cause == Some(CancelCause::QueryTimeout);
+        if timed_out {
+            error.message = CancelCause::QueryTimeout.message().to_owned();
+        }
         if audience == Audience::Client {
-            out.extend_from_slice(frame.bytes());
+            if timed_out {
+                error.encode(out);
+            } else {
+                out.extend_from_slice(frame.bytes());
+            }
         }
         if self.outcome.error.is_none() {
             self.outcome.error = Some(error);

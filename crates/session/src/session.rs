@@ -5,7 +5,7 @@
 //! Main type: [`Session`].
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 use pgherd_router::{Action, ValueEncoding};
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep_until, timeout};
 
 use crate::choose::{ReplicaChoice, replica};
 use crate::extended::OpenRun;
@@ -32,6 +32,7 @@ use crate::settings::Settings;
 use crate::statements::Statements;
 use crate::taking::shard_state;
 use crate::temporary::Temporary;
+use crate::timeouts::Timeouts;
 use crate::tokens::Tokens;
 use crate::transaction::Block;
 use crate::transaction::quoted;
@@ -50,6 +51,7 @@ pub struct Session {
     pub(crate) rules: Arc<Rules>,
     pub(crate) user: Arc<UserLogin>,
     pub(crate) user_name: Box<str>,
+    pub(crate) user_timeouts: Timeouts,
     pub(crate) client: Transport,
     pub(crate) registration: Registration,
     pub(crate) settings: Settings,
@@ -108,6 +110,7 @@ impl Session {
             database: login.database,
             user: login.server_login,
             user_name: login.user.name.clone(),
+            user_timeouts: login.user.timeouts,
             client: login.transport,
             registration: login.client,
             settings: Settings::default(),
@@ -147,7 +150,7 @@ impl Session {
                 Ok(request) => {
                     self.take_rules();
                     self.registration.begin_request(Instant::now());
-                    self.answer(request).await
+                    self.answer_in_time(request).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -167,7 +170,7 @@ impl Session {
     }
 
     /// One request, its errors told.
-    async fn answer(&mut self, request: Request) -> Result<(), Failure> {
+    pub(crate) async fn answer(&mut self, request: Request) -> Result<(), Failure> {
         let result = match request {
             Request::Query(frame) if !self.skipping => self.simple(&frame).await,
             Request::FunctionCall(frame) if !self.skipping => self.function_call(&frame).await,
@@ -265,6 +268,7 @@ impl Session {
     /// The next request; what held servers send meanwhile (notifications, their end) is seen to.
     async fn next_request(&mut self) -> Result<Request, Failure> {
         let max_message = self.herd.settings().max_message;
+        let idle_since = Instant::now();
         loop {
             if self.may_hear() {
                 self.pass_on_mail()?;
@@ -279,7 +283,7 @@ impl Session {
                 return Ok(request);
             }
             self.check_drain()?;
-            match self.wait().await? {
+            match self.wait(idle_since).await? {
                 Event::Client => {}
                 Event::Server(node) => self.hear(node)?,
                 // seen to above
@@ -289,7 +293,17 @@ impl Session {
     }
 
     /// Waits for bytes from the client or from a held server; writes what the client has not taken yet.
-    async fn wait(&mut self) -> Result<Event, Failure> {
+    async fn wait(&mut self, idle_since: Instant) -> Result<Event, Failure> {
+        let patience = self.patience();
+        let overdue = async {
+            match patience {
+                Some((limit, error)) => {
+                    sleep_until((idle_since + limit).into()).await;
+                    Failure::Fatal(Box::new(error))
+                }
+                None => pending().await,
+            }
+        };
         let may_hear = self.may_hear();
         let Self {
             client,
@@ -331,6 +345,7 @@ impl Session {
                 changed.map_err(|_| Failure::ClientGone)?;
                 Ok(Event::Phase)
             }
+            failure = overdue => Err(failure),
         }
     }
 
