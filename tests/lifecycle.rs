@@ -3,6 +3,8 @@
 
 #[path = "lifecycle/cancelling.rs"]
 mod cancelling;
+#[path = "lifecycle/dumping.rs"]
+mod dumping;
 #[path = "lifecycle/timeouts.rs"]
 mod timeouts;
 #[path = "lifecycle/vanishing.rs"]
