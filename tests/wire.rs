@@ -30,6 +30,8 @@ impl Message {
 #[derive(Debug)]
 pub struct RawClient {
     stream: TcpStream,
+    /// What BackendKeyData held: the process id and the secret key.
+    key: Vec<u8>,
 }
 
 impl RawClient {
@@ -40,7 +42,10 @@ impl RawClient {
     pub async fn connect(endpoint: &str) -> Self {
         let stream = TcpStream::connect(endpoint).await.expect("it listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream }
+        Self {
+            stream,
+            key: Vec::new(),
+        }
     }
 
     /// Connects and logs in; the user must be trusted.
@@ -55,6 +60,7 @@ impl RawClient {
             match message.tag {
                 b'E' => panic!("refused: {:?}", message.field(b'M')),
                 b'R' => assert_eq!(message.body, [0, 0, 0, 0], "the user must be trusted"),
+                b'K' => client.key = message.body,
                 b'Z' => return client,
                 _ => {}
             }
@@ -98,10 +104,30 @@ impl RawClient {
         self.until_ready().await
     }
 
+    /// What a CancelRequest for it says, to be sent by [`cancel`].
+    #[must_use]
+    pub fn cancel_key(&self) -> Vec<u8> {
+        self.key.clone()
+    }
+
     /// The connection, to read and write it as a test pleases.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
+}
+
+/// Sends a CancelRequest and waits until the endpoint has closed its connection.
+///
+/// # Panics
+/// If the endpoint does not accept.
+pub async fn cancel(endpoint: &str, key: &[u8]) {
+    let mut client = RawClient::connect(endpoint).await;
+    let mut request = BytesMut::new();
+    request.put_u32(u32::try_from(8 + key.len()).expect("a key is short"));
+    request.put_u32(80_877_102);
+    request.put_slice(key);
+    client.send(&request).await;
+    assert_eq!(client.message().await, None);
 }
 
 /// A frame of that type.

@@ -54,6 +54,10 @@ pub struct Transport {
     outbox_peak: usize,
     /// TLS holds encrypted bytes that the socket has not taken.
     unflushed: bool,
+    /// The peer's end, or an error, was read.
+    ended: bool,
+    /// Writing has failed.
+    broken: bool,
     written: u64,
     read: u64,
 }
@@ -91,6 +95,8 @@ impl Transport {
             next_read: MIN_READ,
             outbox_peak: 0,
             unflushed: false,
+            ended: false,
+            broken: false,
             written: 0,
             read: 0,
         }
@@ -111,6 +117,12 @@ impl Transport {
     /// # Errors
     /// What the socket or TLS reports.
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let filled = ready!(self.poll_read(context));
+        self.ended |= !matches!(filled, Ok(1..));
+        Poll::Ready(filled)
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // asked before there is a buffer, so that a connection nobody talks on costs none
         ready!(self.stream.poll_readable(context))?;
         let room = self.make_room();
@@ -122,6 +134,31 @@ impl Transport {
             self.next_read = MIN_READ;
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// Waits for the end of a peer that may send more before: what it sends goes to the inbox while that holds less than
+    /// `bound` bytes. Once it holds as many, the end is not looked for any more.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>, bound: usize) -> Poll<io::Error> {
+        while self.inbox.len() < bound {
+            match ready!(self.poll_fill(context)) {
+                Ok(0) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether the peer's end, or an error instead of its bytes, has been read. It may still take what is written.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether writing has failed: nothing reaches the peer any more.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// What [`Self::poll_fill`] would give without waiting. Costs no system call while the runtime has not seen the
@@ -152,6 +189,12 @@ impl Transport {
     /// # Errors
     /// What the socket or TLS reports.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(self.poll_write(context));
+        self.broken |= flushed.is_err();
+        Poll::Ready(flushed)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox_peak = self.outbox_peak.max(self.outbox.len());
         while !self.outbox.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.outbox))?;

@@ -10,7 +10,7 @@ use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::Access;
 use pgherd_topology::{NodeId, Role, ShardId};
 
-use crate::copy::{CopyPause, copy_in};
+use crate::copy::{CopyPause, copy_in, fail_copy};
 use crate::extended::OpenRun;
 use crate::failure::{Failure, not_supported};
 use crate::relay::{Outcome, Pause, Relay, RelayError};
@@ -220,7 +220,8 @@ impl Session {
         };
         let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold)
             .hearing(hears)
-            .telling(&mut self.told, except);
+            .telling(&mut self.told, except)
+            .serving(&leg.client);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),
@@ -229,12 +230,18 @@ impl Session {
                     match copy_in(server, &mut self.client, protocol, max_message).await {
                         Ok(CopyPause::Finished) => relay.end_copy(),
                         Ok(CopyPause::Answered) => {}
+                        Err(RelayError::Client(_)) => {
+                            self.client_left = true;
+                            fail_copy(server);
+                            relay.end_copy();
+                        }
                         Err(error) => break Err(error),
                     }
                 }
                 Err(error) => break Err(error),
             }
         };
+        self.client_left |= relay.was_abandoned();
         let outcome = relay.into_outcome();
         leg.metrics.answered(begun.elapsed());
         script.clear();

@@ -47,7 +47,7 @@ pub enum CopyPause {
 /// Passes COPY data from the client until it ends, or until the server answers. Not cancel-safe.
 ///
 /// # Errors
-/// [`RelayError::Client`] where the client is gone: the server is told by the closed connection.
+/// [`RelayError::Client`] where the client is gone: the server is to be told by [`fail_copy`].
 pub async fn copy_in(
     server: &mut Transport,
     client: &mut Transport,
@@ -110,6 +110,13 @@ pub async fn copy_in(
             });
         }
     }
+}
+
+/// Ends a COPY whose client is gone: nothing of it is kept.
+pub fn fail_copy(server: &mut Transport) {
+    let failed = FrontendMessage::CopyFail(b"the client closed the connection");
+    // a reason of ours is short and has no NUL
+    let _ = failed.encode(&mut server.outbox);
 }
 
 fn pass(

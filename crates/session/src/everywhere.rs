@@ -109,7 +109,7 @@ impl Session {
         let mut script = std::mem::take(&mut self.script);
         queue(self, node, &mut script)?;
         let mut bytes = BytesMut::new();
-        let outcome = self.collect(node, &mut script, &mut bytes).await;
+        let outcome = self.collect_for_client(node, &mut script, &mut bytes).await;
         script.clear();
         self.script = script;
         Ok((Answered { shard, bytes }, outcome?))

@@ -23,6 +23,7 @@ use pgherd_protocol::{CancelKey, Credential, PgError, ProtocolVersion, SqlState,
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::authentication::{Candidate, authenticate};
+use crate::cancelling::forward;
 use crate::hba::HbaClient;
 use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
 use crate::limits::Admission;
@@ -40,8 +41,6 @@ use opening::{Opened, open};
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many bytes of a refused client are read, so that its unread bytes do not reset the connection before it has read why.
 const FAREWELL_BYTES: usize = 64 * 1024;
-/// How long a cancel request may take to reach all servers.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a connection.
 #[derive(Debug)]
@@ -174,8 +173,9 @@ async fn admit(stream: Stream, herd: &Arc<Herd>) -> Accepted {
     };
     let (mut transport, startup) = match opened {
         Opened::Startup(transport, startup) => (transport, startup),
-        Opened::Cancel { pid, key } => {
+        Opened::Cancel(transport, pid, key) => {
             forward_cancel(herd, pid, &key).await;
+            drop(transport);
             return Accepted::Cancelled;
         }
         Opened::Closed(refusal) => return Accepted::Closed(refusal),
@@ -227,20 +227,7 @@ async fn forward_cancel(herd: &Herd, pid: i32, key: &CancelKey) {
         );
         return;
     };
-    handle.end_wait();
-    let forwarding = async {
-        for canceller in handle.cancellers() {
-            if let Err(error) = canceller.cancel().await {
-                tracing::warn!(client = handle.client().id().0, %error, "a cancel request did not reach its server");
-            }
-        }
-    };
-    if timeout(CANCEL_TIMEOUT, forwarding).await.is_err() {
-        tracing::warn!(
-            client = handle.client().id().0,
-            "a cancel request took too long"
-        );
-    }
+    forward(handle).await;
 }
 
 /// Who has come in, and where.

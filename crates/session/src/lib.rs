@@ -38,6 +38,7 @@ mod attempt;
 mod authentication;
 mod block;
 mod bringing;
+mod cancelling;
 mod choose;
 mod copy;
 mod definitions;
@@ -66,6 +67,7 @@ mod simple;
 mod statements;
 mod taking;
 mod temporary;
+mod timeouts;
 mod tokens;
 mod transaction;
 mod two_phase;
@@ -83,6 +85,7 @@ pub use registry::{
     Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration, Release,
 };
 pub use session::run;
+pub use timeouts::Timeouts;
 pub use tls::{ListenTls, ListenTlsError, ListenTlsSettings};
 pub use trust::{OriginError, TrustedOrigin};
 pub use users::{PasswordExchange, User, Users};

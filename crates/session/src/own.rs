@@ -203,14 +203,43 @@ impl Session {
         sink: &mut BytesMut,
     ) -> Result<Outcome, Failure> {
         let leg = self.legs.at(node);
-        let mut relay = Relay::new(script, leg.translation.as_mut(), false);
-        match relay.collect(&mut leg.connection, sink).await {
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
+        match relay.collect(&mut leg.connection, sink, None).await {
             Ok(_) => {
                 let outcome = relay.into_outcome();
-                if outcome.not_brought {
-                    self.legs.close(node);
-                }
-                Ok(outcome)
+                Ok(self.closed_unless_brought(node, outcome))
+            }
+            Err(error) => Err(self.lost(node, error)),
+        }
+    }
+
+    /// A connection that could not be brought to where the client is is nowhere.
+    fn closed_unless_brought(&mut self, node: NodeId, outcome: Outcome) -> Outcome {
+        if outcome.not_brought {
+            self.legs.close(node);
+        }
+        outcome
+    }
+
+    /// [`Session::collect`] for a request of the client's: should the client go away, it is cancelled.
+    ///
+    /// # Errors
+    /// As [`Session::collect`].
+    pub(crate) async fn collect_for_client(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        sink: &mut BytesMut,
+    ) -> Result<Outcome, Failure> {
+        let leg = self.legs.at(node);
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
+        let client = Some(&mut self.client);
+        let result = relay.collect(&mut leg.connection, sink, client).await;
+        self.client_left |= relay.was_abandoned();
+        match result {
+            Ok(_) => {
+                let outcome = relay.into_outcome();
+                Ok(self.closed_unless_brought(node, outcome))
             }
             Err(error) => Err(self.lost(node, error)),
         }

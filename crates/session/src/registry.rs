@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pgherd_protocol::CancelKey;
 
 pub use self::client::{
-    CancelHandle, Client, ClientId, ClientIdentity, ClientState, HeldId, HeldServer, Pin, Release,
+    CancelCause, CancelHandle, Client, ClientId, ClientIdentity, ClientState, HeldId, HeldServer,
+    Pin, Release,
 };
 use crate::limits::{Admission, Admissions, ClientLimits, TooMany};
 
@@ -104,11 +105,11 @@ impl ClientRegistry {
         }
     }
 
-    /// The client that a cancel request names, if its key is right (compared in constant time). The servers it holds now stay with
-    /// it until the handle is dropped.
+    /// Cancels what runs for the client that a cancel request names, if its key is right (compared in constant time). Its servers stay with
+    /// it, and its next request waits, until the handle is dropped.
     pub fn cancel(&self, pid: i32, key: &CancelKey) -> Option<CancelHandle> {
         let client = self.clients().get(&pid).cloned()?;
-        (*client.key() == *key).then(|| client.begin_cancel())
+        (*client.key() == *key).then(|| client.begin_cancel(CancelCause::User))
     }
 
     /// All clients, the longest connected first.

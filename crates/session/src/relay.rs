@@ -5,23 +5,34 @@
 //! Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pgherd_pool::{Available, Parameters, ServerConnection, Transport};
 use pgherd_protocol::{
-    BackendMessage, Frame, PgError, Severity, TransactionStatus, peek_header, split_frame, tag,
+    BackendMessage, Frame, PgError, Severity, SqlState, TransactionStatus, peek_header,
+    split_frame, tag,
 };
+use tokio::time::timeout;
 
 use crate::copy::CopyProtocol;
 use crate::oids::{Translation, describe_parameters};
+use crate::registry::{CancelCause, Client};
 use crate::script::{Audience, Awaited, Prepared, Reply, Script};
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
 const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
 /// Above this many bytes that the client has not taken yet, no more is read from the server.
 const HIGH_WATER: usize = 256 * 1024;
+/// So many bytes that a client has sent ahead are read while its server is silent, so that the client's end behind them is seen.
+pub const READ_AHEAD: usize = 64 * 1024;
+/// How long a server goes on for a client that is gone before its statement is cancelled: a short one is done, as with Postgres.
+const AFTER_THE_CLIENT: Duration = Duration::from_millis(250);
+/// How long a cancelled server may take to end its answer before its connection is closed.
+const AFTER_THE_CANCEL: Duration = Duration::from_secs(5);
 
 /// What came of a request on one leg.
 #[derive(Debug, Default)]
@@ -57,7 +68,7 @@ pub struct Outcome {
 pub enum RelayError {
     /// The client is gone; the leg is left in the middle of an answer.
     #[error("the client closed the connection")]
-    Client(#[source] std::io::Error),
+    Client(#[source] io::Error),
     /// The server is gone; it may have said why.
     #[error("the server closed the connection")]
     Server {
@@ -101,10 +112,14 @@ pub struct Relay<'a> {
     fatal: Option<Box<PgError>>,
     /// Whether notifications on this connection are the client's; else the listening connections hear them for it.
     hears: bool,
+    /// For whom: who cancels the request is told in the words for that.
+    client: Option<&'a Client>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
     /// What the client was told of the server's parameters, and which of them it is not told of now.
     told: Option<(&'a mut Arc<Parameters>, &'a [(Box<str>, Box<str>)])>,
+    /// The client has gone, and what ran for it was cancelled.
+    abandoned: bool,
 }
 
 /// Whether more bytes are needed.
@@ -130,8 +145,10 @@ impl<'a> Relay<'a> {
             copying: None,
             fatal: None,
             hears: false,
+            client: None,
             uncounted,
             told: None,
+            abandoned: false,
         }
     }
 
@@ -157,13 +174,25 @@ impl<'a> Relay<'a> {
         self
     }
 
+    /// Whether what ran was cancelled because the client has gone.
+    pub fn was_abandoned(&self) -> bool {
+        self.abandoned
+    }
+
+    /// For whom the request is.
+    pub fn serving(mut self, client: &'a Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
     /// What came of it.
     pub fn into_outcome(self) -> Outcome {
         self.outcome
     }
 
     /// Relays until the script is spent or the server waits for COPY data. The client's bytes are handed over as they come, the
-    /// last ones stay in its outbox. Not cancel-safe: a relay dropped midway leaves the leg to be closed.
+    /// last ones stay in its outbox. What runs for a client that goes away is cancelled, and its answer read to the end. Not
+    /// cancel-safe: a relay dropped midway leaves the leg to be closed.
     ///
     /// # Errors
     /// See [`RelayError`].
@@ -172,16 +201,11 @@ impl<'a> Relay<'a> {
         leg: &mut ServerConnection,
         client: &mut Transport,
     ) -> Result<Pause, RelayError> {
-        self.count_requests(leg);
-        loop {
-            match self.advance(leg, &mut client.outbox)? {
-                Step::Pause(pause) => return Ok(pause),
-                Step::NeedMore => self.pump(leg, Some(client)).await?,
-            }
-        }
+        self.attend(leg, client, None).await
     }
 
-    /// As [`Relay::run`], with the client's share of the replies collected in `sink`.
+    /// As [`Relay::run`], with the client's share of the replies collected in `sink`. Without a client none is watched: what runs is
+    /// pgherd's own.
     ///
     /// # Errors
     /// See [`RelayError`].
@@ -189,12 +213,82 @@ impl<'a> Relay<'a> {
         &mut self,
         leg: &mut ServerConnection,
         sink: &mut BytesMut,
+        client: Option<&mut Transport>,
     ) -> Result<Pause, RelayError> {
+        if let Some(client) = client {
+            return self.attend(leg, client, Some(sink)).await;
+        }
         self.count_requests(leg);
         loop {
             match self.advance(leg, sink)? {
                 Step::Pause(pause) => return Ok(pause),
                 Step::NeedMore => self.pump(leg, None).await?,
+            }
+        }
+    }
+
+    async fn attend(
+        &mut self,
+        leg: &mut ServerConnection,
+        client: &mut Transport,
+        mut sink: Option<&mut BytesMut>,
+    ) -> Result<Pause, RelayError> {
+        self.count_requests(leg);
+        let gone = match self.follow(leg, client, sink.as_deref_mut()).await {
+            Err(RelayError::Client(error)) => error,
+            ended => return ended,
+        };
+        let rest = self.follow_without(leg, client, sink.as_deref_mut());
+        if let Ok(ended) = timeout(AFTER_THE_CLIENT, rest).await {
+            return ended;
+        }
+        self.abandoned = true;
+        let canceller = leg.canceller();
+        let cancelling = async {
+            // it may have been too late, and where it was not, the time limit closes the connection
+            match &canceller {
+                Some(canceller) => canceller.cancel().await.is_ok(),
+                None => false,
+            }
+        };
+        let both = async {
+            // together, so that nobody has the connection before the cancel request has ended
+            tokio::join!(self.follow_without(leg, client, sink), cancelling)
+        };
+        match timeout(AFTER_THE_CANCEL, both).await {
+            Ok((ended, _)) => ended,
+            Err(_) => Err(RelayError::Client(gone)),
+        }
+    }
+
+    /// Cancel-safe: a later call goes on from there.
+    async fn follow(
+        &mut self,
+        leg: &mut ServerConnection,
+        client: &mut Transport,
+        mut sink: Option<&mut BytesMut>,
+    ) -> Result<Pause, RelayError> {
+        loop {
+            let out = sink.as_deref_mut().unwrap_or(&mut client.outbox);
+            match self.advance(leg, out)? {
+                Step::Pause(pause) => return Ok(pause),
+                Step::NeedMore => self.pump(leg, Some(client)).await?,
+            }
+        }
+    }
+
+    /// Follows a leg whose client is known to have gone. It may still read; what it does not take is dropped.
+    async fn follow_without(
+        &mut self,
+        leg: &mut ServerConnection,
+        client: &mut Transport,
+        mut sink: Option<&mut BytesMut>,
+    ) -> Result<Pause, RelayError> {
+        loop {
+            match self.follow(leg, client, sink.as_deref_mut()).await {
+                // first its end was read, then writing failed
+                Err(RelayError::Client(_)) => {}
+                ended => return ended,
             }
         }
     }
@@ -212,7 +306,8 @@ impl<'a> Relay<'a> {
         leg: &mut ServerConnection,
         client: Option<&mut Transport>,
     ) -> Result<(), RelayError> {
-        let mut client = client.filter(|_| !self.hold);
+        let mut client = client;
+        let is_held = self.hold;
         let server = &mut leg.transport;
         let mut unwritable = false;
         let read = poll_fn(|context| {
@@ -222,14 +317,18 @@ impl<'a> Relay<'a> {
                     unwritable = true;
                 }
             }
+            if let Some(client) = client.as_deref_mut().filter(|client| client.is_broken()) {
+                client.outbox.clear();
+            }
             let room = client
                 .as_ref()
-                .is_none_or(|client| client.outbox.len() < HIGH_WATER);
+                .is_none_or(|client| is_held || client.outbox.len() < HIGH_WATER);
             if room && let Poll::Ready(read) = server.poll_fill(context) {
                 return Poll::Ready(Ok(read.unwrap_or(0)));
             }
             if let Some(client) = client.as_deref_mut()
                 && !client.outbox.is_empty()
+                && !is_held
             {
                 match client.poll_flush(context) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(RelayError::Client(error))),
@@ -240,6 +339,11 @@ impl<'a> Relay<'a> {
                     }
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
+            }
+            if let Some(client) = client.as_deref_mut().filter(|client| !client.has_ended())
+                && let Poll::Ready(error) = client.poll_ended(context, READ_AHEAD)
+            {
+                return Poll::Ready(Err(RelayError::Client(error)));
             }
             Poll::Pending
         })
@@ -553,11 +657,25 @@ impl<'a> Relay<'a> {
         frame: &Frame,
         audience: Audience,
     ) -> Result<(), RelayError> {
-        let error = PgError::parse(frame.body()).map_err(|_| RelayError::Protocol { tag: 'E' })?;
+        let mut error =
+            PgError::parse(frame.body()).map_err(|_| RelayError::Protocol { tag: 'E' })?;
         if error.severity != Severity::Error {
             // the connection ends here; the session decides what the client hears
             self.fatal = Some(Box::new(error));
             return Ok(());
+        }
+        let cause = self.client.and_then(Client::cancel_cause);
+        let timed_out =
+            error.code == SqlState::QUERY_CANCELED && cause == Some(CancelCause::QueryTimeout);
+        if timed_out {
+            error.message = CancelCause::QueryTimeout.message().to_owned();
+        }
+        if audience == Audience::Client {
+            if timed_out {
+                error.encode(out);
+            } else {
+                out.extend_from_slice(frame.bytes());
+            }
         }
         if self.outcome.error.is_none() {
             self.outcome.answered = self.script.answered();
@@ -569,9 +687,6 @@ impl<'a> Relay<'a> {
             let skipped = self.script.skip_to_sync();
             leg.forget_requests(skipped.queries);
             self.outcome.skipping = !skipped.to_sync;
-        }
-        if audience == Audience::Client {
-            out.extend_from_slice(frame.bytes());
         }
         Ok(())
     }

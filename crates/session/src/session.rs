@@ -5,7 +5,7 @@
 //! Main type: [`Session`].
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -13,12 +13,12 @@ use std::time::Instant;
 use pgherd_pool::{Parameters, Transport, UserLogin};
 use pgherd_protocol::{PgError, Severity, SqlState, TransactionStatus};
 use pgherd_router::{
-    LISTS_OF_NAMES, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
+    Action, LISTS_OF_NAMES, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
     list_members,
 };
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep_until, timeout};
 
 use crate::choose::{ReplicaChoice, replica};
 use crate::extended::OpenRun;
@@ -36,11 +36,15 @@ use crate::settings::{Mark, NewValue, Settings};
 use crate::statements::Statements;
 use crate::taking::shard_state;
 use crate::temporary::Temporary;
+use crate::timeouts::Timeouts;
 use crate::tokens::Tokens;
 use crate::transaction::Block;
 
 /// How long a client may take to hear why its connection ends.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the servers of a client that leaves may take to roll back what it has begun.
+const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
 /// A logged-in client.
 pub struct Session {
@@ -50,6 +54,7 @@ pub struct Session {
     pub(crate) rules: Arc<Rules>,
     pub(crate) user: Arc<UserLogin>,
     pub(crate) user_name: Box<str>,
+    pub(crate) user_timeouts: Timeouts,
     pub(crate) client: Transport,
     pub(crate) registration: Registration,
     pub(crate) settings: Settings,
@@ -79,6 +84,8 @@ pub struct Session {
     pub(crate) reads_on_primary: u32,
     /// Whether the user has a schema of its own name, as of which catalog.
     pub(crate) user_schema: (Option<u64>, bool),
+    /// The client went away in the middle of a request: no other is done for it.
+    pub(crate) client_left: bool,
     /// The bytes from and to the client that its database's metrics have.
     counted: (u64, u64),
     pub(crate) startup_settings: Vec<(Box<str>, Box<str>)>,
@@ -95,7 +102,11 @@ pub async fn run(login: Login) {
     session.serve().await;
     session.leave_listening();
     session.count_bytes();
-    session.close_legs().await;
+    session.give_legs_back().await;
+    if session.client_left {
+        // one that has only ended its sending half still reads
+        let _ = timeout(FAREWELL_LIMIT, session.client.flush()).await;
+    }
 }
 
 impl Session {
@@ -108,6 +119,7 @@ impl Session {
             database: login.database,
             user: login.server_login,
             user_name: login.user.name.clone(),
+            user_timeouts: login.user.timeouts,
             client: login.transport,
             registration: login.client,
             settings: Settings::default(),
@@ -133,6 +145,7 @@ impl Session {
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
             resets_startup: false,
+            client_left: false,
             counted: (0, 0),
             requests: RequestReader::default(),
             generations,
@@ -154,11 +167,12 @@ impl Session {
                     self.take_rules();
                     self.begin_implicit();
                     self.registration.begin_request(Instant::now());
-                    self.answer(request).await
+                    self.answer_in_time(request).await
                 }
                 Err(failure) => Err(failure),
             };
             match ended {
+                Ok(()) if self.client_left => return,
                 Ok(()) => {}
                 Err(Failure::ClientGone) => return,
                 Err(Failure::Fatal(error) | Failure::Refused(error)) => {
@@ -186,7 +200,7 @@ impl Session {
     }
 
     /// One request, its errors told.
-    async fn answer(&mut self, request: Request) -> Result<(), Failure> {
+    pub(crate) async fn answer(&mut self, request: Request) -> Result<(), Failure> {
         let result = match request {
             Request::Query(frame) if !self.skipping => self.simple(&frame).await,
             Request::FunctionCall(frame) if !self.skipping => self.function_call(&frame).await,
@@ -226,6 +240,7 @@ impl Session {
     /// Gives connections back, and reads the catalog again where DDL was committed.
     async fn between_requests(&mut self) {
         self.count_bytes();
+        self.settle_cancels().await;
         self.settle_listening().await;
         if self.open_run.is_none() {
             self.legs.release();
@@ -252,6 +267,29 @@ impl Session {
         self.counted = (read, written);
     }
 
+    /// Brings the connections to where others may have them: what a client that leaves has begun is rolled back. A server that does not
+    /// do it in time is closed, and so is what the client left something on.
+    async fn give_legs_back(&mut self) {
+        let roll_back = async {
+            self.abort_open_run().await?;
+            if self.block.is_some() {
+                let rollback = Action::Rollback { chain: false };
+                self.control(&rollback, "ROLLBACK").await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        match timeout(PARTING_LIMIT, roll_back).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                tracing::debug!(?failure, "a transaction could not be rolled back");
+            }
+            Err(_) => tracing::debug!("a server took too long to roll a transaction back"),
+        }
+        self.settle_cancels().await;
+        self.legs.release();
+        self.close_legs().await;
+    }
+
     /// Closes what is still held.
     pub(crate) async fn close_legs(&mut self) {
         self.legs.close_all();
@@ -260,6 +298,7 @@ impl Session {
     /// The next request; what held servers send meanwhile (notifications, their end) is seen to.
     async fn next_request(&mut self) -> Result<Request, Failure> {
         let max_message = self.herd.settings().max_message;
+        let idle_since = Instant::now();
         loop {
             if self.may_hear() {
                 self.pass_on_mail()?;
@@ -274,7 +313,7 @@ impl Session {
                 return Ok(request);
             }
             self.check_drain()?;
-            match self.wait().await? {
+            match self.wait(idle_since).await? {
                 Event::Client => {}
                 Event::Server(node) => self.hear(node)?,
                 // seen to above
@@ -284,7 +323,17 @@ impl Session {
     }
 
     /// Waits for bytes from the client or from a held server; writes what the client has not taken yet.
-    async fn wait(&mut self) -> Result<Event, Failure> {
+    async fn wait(&mut self, idle_since: Instant) -> Result<Event, Failure> {
+        let patience = self.patience();
+        let overdue = async {
+            match patience {
+                Some((limit, error)) => {
+                    sleep_until((idle_since + limit).into()).await;
+                    Failure::Fatal(Box::new(error))
+                }
+                None => pending().await,
+            }
+        };
         let may_hear = self.may_hear();
         let Self {
             client,
@@ -326,6 +375,7 @@ impl Session {
                 changed.map_err(|_| Failure::ClientGone)?;
                 Ok(Event::Phase)
             }
+            failure = overdue => Err(failure),
         }
     }
 

@@ -18,6 +18,12 @@ use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
 use crate::session::Session;
 
+/// The functions of libpq's `lo_...` by their object ids, which are the same on every server (`pg_proc.dat`): lo_create, lo_open, lo_close,
+/// loread, lowrite, lo_lseek, lo_creat, lo_tell, lo_unlink, lo_truncate, lo_lseek64, lo_tell64, lo_truncate64.
+const LARGE_OBJECT_FUNCTIONS: [u32; 13] = [
+    715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172,
+];
+
 impl Session {
     /// Answers a simple query, ReadyForQuery included.
     ///
@@ -287,7 +293,8 @@ impl Session {
             .map_err(|error| PgError::error(SqlState::PROTOCOL_VIOLATION, error.to_string()).into())
     }
 
-    /// A function call by the fast path: opaque, so it needs one shard and its primary.
+    /// A function call by the fast path: opaque, so it needs one shard and its primary, whose connection stays with the client. Those for
+    /// large objects leave nothing behind their transaction, in which their descriptors end.
     ///
     /// # Errors
     /// 0A000 on a sharded database.
@@ -307,6 +314,10 @@ impl Session {
             access: Access::Write,
             reads_moment: false,
         };
+        let is_large_object_call = match self.parse_message(frame)? {
+            FrontendMessage::FunctionCall(call) => LARGE_OBJECT_FUNCTIONS.contains(&call.function),
+            _ => false,
+        };
         let ran = self
             .on_leg(&route, |session, node, script| {
                 session
@@ -320,8 +331,10 @@ impl Session {
                 Ok(())
             })
             .await?;
-        self.pin(ran.node, "function call", true);
-        self.legs.at(ran.node).hears = true;
+        if !is_large_object_call {
+            self.pin(ran.node, "function call", true);
+            self.legs.at(ran.node).hears = true;
+        }
         self.after_request(&ran);
         Ok(())
     }

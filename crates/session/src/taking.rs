@@ -20,7 +20,8 @@ use crate::choose::{ReplicaChoice, replica};
 use crate::failure::Failure;
 use crate::legs::{Leg, Load};
 use crate::oids::Translation;
-use crate::registry::HeldServer;
+use crate::registry::{ClientState, HeldServer};
+use crate::relay::READ_AHEAD;
 use crate::session::Session;
 use crate::settings::WantedRole;
 
@@ -82,7 +83,12 @@ impl Session {
         let node = match self.held(shard) {
             Some(node) => node,
             None => {
-                let (node, role) = self.server(shard, access).await?;
+                let client = Arc::clone(self.registration.client());
+                let (node, role) = tokio::select! {
+                    biased;
+                    found = self.server(shard, access) => found?,
+                    cause = client.cancelled() => return Err(cause.error().into()),
+                };
                 match self.take(shard, node, role, None).await {
                     Ok(()) => node,
                     // a replica that cannot be reached is no reason to refuse a read
@@ -306,18 +312,23 @@ impl Session {
                 .metrics()
                 .route(&state.name, server_role(role)),
         };
+        // a cancel request that came before has not seen this server
+        if let Some(cause) = self.registration.cancel_cause() {
+            return Err(NotLent::Refused(cause.error().into()));
+        }
         self.legs.push(leg);
         Ok(())
     }
 
-    /// Waits for a connection, or for the client to cancel the wait.
+    /// Waits for a connection, or for the client to cancel the wait or to go away.
     async fn lend(
-        &self,
+        &mut self,
         state: &ShardState,
         server: &NodeState,
         deadline: Option<std::time::Instant>,
     ) -> Result<Checkout, NotLent> {
         let target = Target::new(state, server);
+        let (client, registration) = (&mut self.client, &self.registration);
         let mut lending = pin!(
             self.database
                 .pools()
@@ -328,7 +339,10 @@ impl Session {
         let lent = poll_fn(|context| {
             let lent = lending.as_mut().poll(context);
             if lent.is_pending() {
-                waits_since.get_or_insert_with(Instant::now);
+                waits_since.get_or_insert_with(|| {
+                    registration.set_state(ClientState::Waiting);
+                    Instant::now()
+                });
             }
             lent
         });
@@ -338,13 +352,13 @@ impl Session {
                 Some(failure) => NotLent::Refused(failure),
                 None => error.into(),
             }),
-            () = self.registration.cancelled_while_waiting() => Err(NotLent::Refused(PgError::error(
-                SqlState::QUERY_CANCELED,
-                "canceling statement due to user request",
-            )
-            .into())),
+            _gone = poll_fn(|context| client.poll_ended(context, READ_AHEAD)) => {
+                Err(NotLent::Refused(Failure::ClientGone))
+            }
+            cause = registration.cancelled() => Err(NotLent::Refused(cause.error().into())),
         };
         if let Some(begun) = waits_since {
+            registration.set_state(ClientState::Active);
             self.database.metrics().waited_for_checkout(begun.elapsed());
         }
         lent

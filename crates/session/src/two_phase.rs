@@ -89,7 +89,12 @@ impl Session {
         match writers.as_slice() {
             [] => return self.commit_reads().await,
             [writer] => self.commit_alone(*writer, &readers).await?,
-            [_, ..] => self.commit_in_two_phases(&writers, &readers).await?,
+            [_, ..] => {
+                self.registration.begin_decision().await;
+                let committed = self.commit_in_two_phases(&writers, &readers).await;
+                self.registration.end_decision();
+                committed?;
+            }
         }
         for node in self.legs.in_block() {
             // what only read has nothing to lose

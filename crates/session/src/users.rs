@@ -10,6 +10,7 @@ use pgherd_protocol::auth::ScramVerifier;
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{Credential, Secret, Verifier};
 
+use crate::timeouts::Timeouts;
 use crate::trust::TrustedOrigin;
 
 /// How a user shows that it knows its password.
@@ -39,6 +40,8 @@ pub struct User {
     pub certificate: Option<Box<str>>,
     /// How many clients of this user there may be in one database; `None` is no limit but the database's.
     pub max_clients: Option<usize>,
+    /// What it may take longer or shorter for than the database allows.
+    pub timeouts: Timeouts,
     /// Settings of its sessions, by name, which a client's own startup message goes before.
     pub settings: Vec<(String, String)>,
 }
@@ -73,6 +76,7 @@ impl User {
             trust: Vec::new(),
             certificate: None,
             max_clients: None,
+            timeouts: Timeouts::default(),
             settings: Vec::new(),
         }
     }

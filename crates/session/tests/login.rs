@@ -322,19 +322,30 @@ async fn servers_are_not_given_back_while_a_cancel_request_is_on_its_way() {
     };
     let held = hold();
     assert_eq!(login.client.try_release(held), Release::Released);
+    let cancel = || {
+        let clients = front.herd.clients();
+        clients
+            .cancel(login.client.pid(), login.client.key())
+            .unwrap()
+    };
     let held = hold();
-    let handle = front
-        .herd
-        .clients()
-        .cancel(login.client.pid(), login.client.key())
-        .unwrap();
+    login.client.begin_request(std::time::Instant::now());
+    let handle = cancel();
+    assert!(handle.is_wanted());
     assert_eq!(login.client.try_release(held), Release::CancelOnItsWay);
-    let held = hold();
-    let releasing = login.client.release(held);
-    tokio::pin!(releasing);
-    let early = tokio::time::timeout(Duration::from_millis(100), releasing.as_mut()).await;
+    // the request is over: nothing is sent for it, and no other begins
+    assert!(login.client.end_request());
+    assert!(!handle.is_wanted());
+    let ending = login.client.cancels_ended();
+    tokio::pin!(ending);
+    let early = tokio::time::timeout(Duration::from_millis(100), ending.as_mut()).await;
     assert!(early.is_err());
     drop(handle);
-    releasing.await;
+    assert!(ending.await);
     assert!(login.client.held().is_empty());
+    // what comes while nothing runs is for nothing
+    let _held = hold();
+    let late = cancel();
+    login.client.begin_request(std::time::Instant::now());
+    assert!(late.cancellers().is_empty() && login.client.cancel_cause().is_none());
 }

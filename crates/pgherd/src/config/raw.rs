@@ -116,6 +116,8 @@ pub struct User {
     pub exchange: Option<At<Exchange>>,
     /// How many clients may be connected as this user at once, in one database. Default: no limit of its own.
     pub max_clients: Option<At<Number>>,
+    /// How long this user's clients may take; what is not written here is as for the database.
+    pub timeouts: Option<At<Timeouts>>,
     /// Settings that this user's sessions begin with, by name (`statement_timeout: 5s`), as by ALTER ROLE ... SET; what a client asks for itself goes before them. Not for the console's users. Default: none.
     pub settings: Option<At<Named<At<Text>>>>,
 }
@@ -213,6 +215,8 @@ pub struct Database {
     pub auth: Option<At<Auth>>,
     /// How many clients may be connected to this database at once. Default: no limit but `listen.max_clients`.
     pub max_clients: Option<At<Number>>,
+    /// How long clients may take for what.
+    pub timeouts: Option<At<Timeouts>>,
     /// One login on the servers for all users. Without it each user logs in to the servers as itself.
     pub server_login: Option<At<ServerLogin>>,
     /// The login for health checks, the schema and the recovery of prepared transactions. Default: `server_login`, else the first user with a password. A change needs a restart.
@@ -250,6 +254,19 @@ pub struct Auth {
     pub database: Option<At<Text>>,
     /// How long an answer is believed; 0 has every login ask. A login that fails has the servers asked again, so that a changed password works at the next try. Default: 10s.
     pub cache: Option<At<Span>>,
+}
+
+/// How long clients may take for what; 0 is no limit. How long a login may take is `listen.authentication_timeout`, how long a query waits
+/// for a server connection `pool.checkout_timeout`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// For a query (all that is sent before a Sync), the wait for a server connection among it: it is cancelled on its servers, and the client gets 57014. Default: no limit.
+    pub query: Option<At<Span>>,
+    /// For the next query within a transaction block: the client gets 25P03 and is disconnected, the block is rolled back. Default: no limit.
+    pub idle_in_transaction: Option<At<Span>>,
+    /// For the next query outside of a transaction block: the client gets 57P05 and is disconnected. Default: no limit.
+    pub client_idle: Option<At<Span>>,
 }
 
 /// The bounds of databases made on demand.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_session::{HbaRules, OnDemandLimits};
+use pgherd_session::{HbaRules, OnDemandLimits, Timeouts};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
 pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
@@ -158,6 +158,8 @@ pub struct User {
     pub exchange: Exchange,
     /// The most clients as this user.
     pub max_clients: Option<usize>,
+    /// How long its clients may take.
+    pub timeouts: Timeouts,
     /// What its sessions begin with, by name.
     pub settings: Vec<(String, String)>,
 }
@@ -218,6 +220,8 @@ pub struct Database {
     pub auth: Option<Auth>,
     /// The most clients of this database.
     pub max_clients: Option<usize>,
+    /// How long its clients may take.
+    pub timeouts: Timeouts,
     /// One login for all users; without it each logs in as itself.
     pub server_login: Option<Login>,
     /// The login of the control connections.

@@ -196,6 +196,7 @@ impl Assembled {
         }));
         made.set_lookup(lookup.map(|lookup| requests::user_lookup(lookup, database)));
         made.set_read_only(database.reads.only);
+        made.set_timeouts(database.timeouts);
         if !is_shared {
             tokio::spawn(report_faults(Arc::downgrade(&made), control.catalog()));
         }

@@ -80,12 +80,14 @@ fn make(
         metrics: Arc::clone(template.metrics()),
     });
     made.set_read_only(template.is_read_only());
+    made.set_timeouts(template.timeouts());
     made
 }
 
 /// Brings one that was made to what the template is now.
 pub(super) fn follow(template: &Database, made: &Database) {
     made.set_max_clients(template.max_clients());
+    made.set_timeouts(template.timeouts());
     made.set_reads(template.reads().as_ref().clone());
     made.set_server_login(template.shared_server_login());
     made.set_read_only(template.is_read_only());

@@ -163,6 +163,7 @@ fn put_in_force(prepared: Prepared<'_>, assembled: &Assembled) {
         serving.set_server_login(login);
     }
     serving.set_max_clients(wanted.max_clients);
+    serving.set_timeouts(wanted.timeouts);
     serving.set_reads(translate::read_settings(&wanted.reads));
     if let Some(lookup) = lookup {
         serving.set_lookup(lookup);

@@ -157,6 +157,7 @@ fn user(configured: &settings::User) -> Result<User, AssembleError> {
         .collect();
     user.certificate.clone_from(&configured.certificate);
     user.max_clients = configured.max_clients;
+    user.timeouts = configured.timeouts;
     user.settings.clone_from(&configured.settings);
     Ok(user)
 }

@@ -22,8 +22,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub(super) enum Opened {
     /// A client that wants a session.
     Startup(Transport, StartupMessage),
-    /// A cancel request, the connection being of no more use.
-    Cancel { pid: i32, key: CancelKey },
+    /// A cancel request. The connection is closed when it has been forwarded: by that the client knows.
+    Cancel(Transport, i32, CancelKey),
     /// An end without a word.
     Closed(Refusal),
     /// An end that the client is to be told.
@@ -57,7 +57,7 @@ pub(super) async fn open(transport: Transport, tls: &ListenTls) -> Opened {
         };
         match packet {
             FirstPacket::Startup(startup) => return Opened::Startup(transport, startup),
-            FirstPacket::CancelRequest { pid, key } => return Opened::Cancel { pid, key },
+            FirstPacket::CancelRequest { pid, key } => return Opened::Cancel(transport, pid, key),
             FirstPacket::SslRequest if tls_asked == Asked::NotYet => {
                 tls_asked = Asked::Already;
                 transport = match answer_ssl_request(transport, tls).await {

@@ -20,6 +20,7 @@ use crate::limits::ClientLimits;
 use crate::listening::Listening;
 use crate::lookup::UserLookup;
 use crate::parameters::ParameterCache;
+use crate::timeouts::Timeouts;
 use crate::users::{User, Users};
 
 /// How long a catalog reload may take before its caller goes on without.
@@ -162,6 +163,7 @@ pub struct Database {
     is_read_only: AtomicBool,
     /// `usize::MAX` is no limit.
     max_clients: AtomicUsize,
+    timeouts: ArcSwap<Timeouts>,
     reads: ArcSwap<ReadSettings>,
     rules: ArcSwap<Rules>,
     server_login: ArcSwapOption<UserLogin>,
@@ -186,6 +188,7 @@ impl Database {
             lookup: ArcSwapOption::empty(),
             is_read_only: AtomicBool::new(false),
             max_clients: AtomicUsize::new(parts.max_clients.unwrap_or(usize::MAX)),
+            timeouts: ArcSwap::from_pointee(Timeouts::default()),
             reads: ArcSwap::from_pointee(parts.reads),
             rules: ArcSwap::from_pointee(Rules {
                 version: 0,
@@ -248,6 +251,16 @@ impl Database {
             database: self.max_clients(),
             user: user.max_clients,
         }
+    }
+
+    /// How long its clients may take for what.
+    pub fn timeouts(&self) -> Timeouts {
+        **self.timeouts.load()
+    }
+
+    /// Changes how long clients may take; a request that runs keeps its limit.
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        self.timeouts.store(Arc::new(timeouts));
     }
 
     /// Changes how many clients there may be.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pgherd_pool::{Canceller, PeerAddress};
-use pgherd_protocol::{CancelKey, ProtocolVersion};
+use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState};
 use pgherd_topology::{NodeId, ShardId};
 use tokio::sync::Notify;
 
@@ -79,6 +79,42 @@ pub struct HeldServer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeldId(u64);
 
+/// Who wants a request to end early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelCause {
+    /// The client itself.
+    User,
+    /// Its request has taken longer than `timeouts.query` allows.
+    QueryTimeout,
+}
+
+impl CancelCause {
+    /// What the client is told, as Postgres words it.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::User => "canceling statement due to user request",
+            Self::QueryTimeout => "canceling statement due to statement timeout",
+        }
+    }
+
+    /// 57014.
+    pub fn error(self) -> PgError {
+        PgError::error(SqlState::QUERY_CANCELED, self.message())
+    }
+}
+
+/// Whether a client's request may be cancelled.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Running {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// It may.
+    Request,
+    /// It may not: its outcome is being decided over several servers.
+    Decision,
+}
+
 /// What does not change while a client is connected.
 #[derive(Debug, Clone)]
 pub struct ClientIdentity {
@@ -102,8 +138,13 @@ struct Holdings {
     application_name: Box<str>,
     servers: Vec<(HeldId, HeldServer)>,
     held_before: u64,
+    running: Running,
+    /// Who wants what runs to end.
+    cancelled: Option<CancelCause>,
     /// Cancel requests on their way to the servers above.
     cancels: usize,
+    /// One of them failed midway: nobody knows when it arrives.
+    cancels_unsure: bool,
 }
 
 /// A connected client.
@@ -122,8 +163,8 @@ pub struct Client {
     holdings: Mutex<Holdings>,
     /// The last cancel request on its way has ended.
     cancels_ended: Notify,
-    /// A cancel request came while no server was held.
-    cancel_while_waiting: Notify,
+    /// What runs is to end.
+    cancel_came: Notify,
 }
 
 /// Whether a client's servers may go back to their pools.
@@ -152,7 +193,7 @@ impl Client {
                 ..Holdings::default()
             }),
             cancels_ended: Notify::new(),
-            cancel_while_waiting: Notify::new(),
+            cancel_came: Notify::new(),
             identity,
         }
     }
@@ -187,13 +228,57 @@ impl Client {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Notes that a request of its starts now.
+    /// Notes that a request of its starts now: cancel requests are for this one.
     pub fn begin_request(&self, now: Instant) {
         let micros = u64::try_from(now.saturating_duration_since(self.connected).as_micros())
             .unwrap_or(u64::MAX);
         self.last_request.store(micros, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.set_state(ClientState::Active);
+        self.holdings().running = Running::Request;
+    }
+
+    /// Notes that its request is over: no cancel request is sent any more. Returns whether one is on its way; until
+    /// [`Client::cancels_ended`] the servers must be asked nothing, for it would hit that.
+    #[must_use]
+    pub fn end_request(&self) -> bool {
+        let mut holdings = self.holdings();
+        holdings.running = Running::Nothing;
+        holdings.cancelled = None;
+        holdings.cancels > 0
+    }
+
+    /// Waits until no cancel request is on its way. Returns whether each of them is known to have arrived. Cancel-safe.
+    pub async fn cancels_ended(&self) -> bool {
+        loop {
+            let ended = self.cancels_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            {
+                let mut holdings = self.holdings();
+                if holdings.cancels == 0 {
+                    return !std::mem::take(&mut holdings.cancels_unsure);
+                }
+            }
+            ended.await;
+        }
+    }
+
+    /// Nothing that comes from here on cancels its request; returns when what came before has ended. To be undone with
+    /// [`Client::end_decision`].
+    pub async fn begin_decision(&self) {
+        self.holdings().running = Running::Decision;
+        self.cancels_ended().await;
+    }
+
+    /// Its request may be cancelled again.
+    pub fn end_decision(&self) {
+        self.holdings().running = Running::Request;
+    }
+
+    /// Who wants its request to end, if anybody does.
+    pub fn cancel_cause(&self) -> Option<CancelCause> {
+        self.holdings().cancelled
     }
 
     /// When it connected.
@@ -271,7 +356,7 @@ impl Client {
     }
 
     /// Notes that it gives a server connection back. To be called before the connection goes to its pool; after
-    /// [`Release::CancelOnItsWay`], where there is no time to wait with [`Client::release`], the connection must be closed instead.
+    /// [`Release::CancelOnItsWay`] it must be closed instead.
     pub fn try_release(&self, id: HeldId) -> Release {
         let mut holdings = self.holdings();
         holdings.servers.retain(|(held, _)| *held != id);
@@ -282,37 +367,31 @@ impl Client {
         }
     }
 
-    /// Notes that it gives a server connection back, and waits until no cancel request is on its way there, so that none hits
-    /// whoever uses the connection next. Returns at once as a rule. Cancel-safe: the connection counts as given back already.
-    pub async fn release(&self, id: HeldId) {
-        if self.try_release(id) == Release::Released {
-            return;
-        }
+    /// Waits for its request to be cancelled, also by what came earlier: for a request that waits for a connection. Cancel-safe.
+    pub async fn cancelled(&self) -> CancelCause {
         loop {
-            let ended = self.cancels_ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.holdings().cancels == 0 {
-                return;
+            let came = self.cancel_came.notified();
+            tokio::pin!(came);
+            came.as_mut().enable();
+            if let Some(cause) = self.cancel_cause() {
+                return cause;
             }
-            ended.await;
+            came.await;
         }
     }
 
-    /// Waits for a cancel request that comes while no server is held: for a request that waits for a connection. Cancel-safe.
-    pub async fn cancelled_while_waiting(&self) {
-        self.cancel_while_waiting.notified().await;
-    }
-
-    pub(super) fn begin_cancel(self: &Arc<Self>) -> CancelHandle {
+    /// Cancels what runs: the handle says where. As with Postgres, nothing happens where nothing runs.
+    pub fn begin_cancel(self: &Arc<Self>, cause: CancelCause) -> CancelHandle {
         let mut holdings = self.holdings();
         holdings.cancels += 1;
-        let cancellers = holdings
-            .servers
-            .iter()
-            .filter_map(|(_, server)| server.canceller.clone())
-            .collect();
+        let mut cancellers = Vec::new();
+        if holdings.running == Running::Request {
+            holdings.cancelled.get_or_insert(cause);
+            let servers = holdings.servers.iter();
+            cancellers.extend(servers.filter_map(|(_, server)| server.canceller.clone()));
+        }
         drop(holdings);
+        self.cancel_came.notify_waiters();
         CancelHandle {
             client: Arc::clone(self),
             cancellers,
@@ -332,19 +411,24 @@ pub struct CancelHandle {
 }
 
 impl CancelHandle {
-    /// The server connections to cancel. Where there is none, the client's wait for one is ended instead.
+    /// The server connections to cancel.
     pub fn cancellers(&self) -> &[Canceller] {
         &self.cancellers
+    }
+
+    /// Whether the request that is to be cancelled still runs. It cannot be followed by another while this handle lives.
+    pub fn is_wanted(&self) -> bool {
+        self.client.holdings().running == Running::Request
+    }
+
+    /// Notes that a cancel request may still arrive.
+    pub fn is_unsure(&self) {
+        self.client.holdings().cancels_unsure = true;
     }
 
     /// The client whose request is cancelled.
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// Ends the client's wait for a connection, if it waits for one.
-    pub fn end_wait(&self) {
-        self.client.cancel_while_waiting.notify_waiters();
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::settings::{
     Shard, TlsSettings, User, WILDCARD,
 };
 use super::like::Effective;
-use super::{auth, claim, client_limit, server_tls, sharding, transpose, user};
+use super::{auth, claim, client_limit, server_tls, sharding, timeouts, transpose, user};
 
 /// Where pgherd's own connections for the template go where nothing else is said: every server has it.
 const TEMPLATE_DATABASE: &str = "postgres";
@@ -60,6 +60,7 @@ pub fn database(
         .as_ref()
         .map(|raw| login(raw, tls.as_ref(), reader));
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
+    let timeouts = timeouts(raw.timeouts.as_ref(), reader);
     let pool = pool(raw.pool.as_ref(), reader);
     let reads = reads(
         raw.reads.as_ref().and_then(|reads| reads.mapping()),
@@ -98,6 +99,7 @@ pub fn database(
         users,
         auth: transpose(auth)?,
         max_clients: max_clients?,
+        timeouts: timeouts?,
         server_login,
         control_login,
         server_tls: tls,

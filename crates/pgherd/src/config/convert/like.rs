@@ -91,6 +91,7 @@ pub fn effective(
             .max_clients
             .clone()
             .or_else(|| other.max_clients.clone()),
+        timeouts: own.timeouts.clone().or_else(|| other.timeouts.clone()),
         server_login: own
             .server_login
             .clone()

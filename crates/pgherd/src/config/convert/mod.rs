@@ -17,9 +17,10 @@ mod user;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgherd_session::Timeouts;
 use pgherd_tls::{ClientCertificate, ClientTls, Negotiation, Roots};
 
-use super::located::{At, Number, Place, Size, Text};
+use super::located::{At, Number, Place, Size, Span, Text};
 use super::raw;
 use super::reader::Reader;
 use super::settings::{
@@ -156,6 +157,26 @@ fn client_limit(number: Option<&At<Number>>, reader: &mut Reader<'_>) -> Option<
         None => Some(None),
         Some(number) => reader.number(Some(number), 1, 1..=1_000_000).map(Some),
     }
+}
+
+/// How long clients may take. What is not written says nothing.
+fn timeouts(raw: Option<&At<raw::Timeouts>>, reader: &mut Reader<'_>) -> Option<Timeouts> {
+    let nothing = raw::Timeouts::default();
+    let raw = raw.map_or(&nothing, |at| &at.value);
+    let mut limit = |span: &Option<At<Span>>| match span {
+        None => Some(None),
+        Some(span) => reader
+            .span(Some(span), Duration::ZERO, Duration::ZERO)
+            .map(Some),
+    };
+    let query = limit(&raw.query);
+    let idle_in_transaction = limit(&raw.idle_in_transaction);
+    let client_idle = limit(&raw.client_idle);
+    Some(Timeouts {
+        query: query?,
+        idle_in_transaction: idle_in_transaction?,
+        client_idle: client_idle?,
+    })
 }
 
 fn listen_address(text: &At<Text>, reader: &mut Reader<'_>) -> Option<ListenAddress> {

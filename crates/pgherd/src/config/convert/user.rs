@@ -8,7 +8,7 @@ use super::super::located::{At, Named, Text};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{Exchange, Password, Trusted, User};
-use super::{claim, client_limit};
+use super::{claim, client_limit, timeouts};
 
 /// The users of a database or of the console.
 pub fn users(
@@ -74,6 +74,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
         None => Vec::new(),
     };
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
+    let timeouts = timeouts(raw.timeouts.as_ref(), reader);
     let settings = settings(raw.settings.as_ref(), reader);
     let name = name?;
     if password.is_none() && certificate.is_none() && trust.is_empty() {
@@ -94,6 +95,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
             .as_ref()
             .map_or(Exchange::Challenge, |exchange| exchange.value),
         max_clients: max_clients?,
+        timeouts: timeouts?,
         settings: settings?,
     })
 }
