@@ -22,6 +22,6 @@ pub use server::{
     Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection,
     UserLogin, cancel,
 };
-pub use settings::{CleartextPassword, PoolSettings};
+pub use settings::{CleartextPassword, PoolMode, PoolSettings, UserPool};
 pub use stream::{PeerAddress, Stream};
 pub use transport::{Available, Exchanged, KEEP, MAX_READ, MIN_READ, Transport};

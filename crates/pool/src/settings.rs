@@ -2,6 +2,7 @@
 //!
 //! Owns [`PoolSettings`] and what of it, when changed, needs new connections. Never reads the configuration itself.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,14 @@ use pgherd_tls::{ClientTls, SslMode, TlsSettings};
 pub struct PoolSettings {
     /// The database's name on the servers.
     pub database: Box<str>,
+    /// When a connection goes back.
+    pub mode: PoolMode,
     /// The most connections of one user to one server, at least 1.
     pub size: usize,
     /// So many connections of one user to one server are kept open although nobody needs them.
     pub min: usize,
+    /// What is different for some users, by name.
+    pub users: HashMap<Box<str>, UserPool>,
     /// How long a client waits for a connection, opening one included, before it gets 53300.
     pub checkout_timeout: Duration,
     /// How long a connection may lie unused, beyond `min` of them.
@@ -41,6 +46,41 @@ pub struct PoolSettings {
     pub tls: Arc<ClientTls>,
 }
 
+/// When a server connection goes back to its pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When its client ends.
+    Session,
+    /// At the end of each transaction.
+    #[default]
+    Transaction,
+    /// After each statement: there are no transaction blocks.
+    Statement,
+}
+
+impl PoolMode {
+    /// The word in the configuration and in `SHOW POOLS`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Transaction => "transaction",
+            Self::Statement => "statement",
+        }
+    }
+}
+
+/// What one user has otherwise than the rest of the database. `None` is as there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserPool {
+    /// When a connection goes back.
+    pub mode: Option<PoolMode>,
+    /// [`PoolSettings::size`].
+    pub size: Option<usize>,
+    /// [`PoolSettings::min`].
+    pub min: Option<usize>,
+}
+
 /// Whether a server may have the plain password over an unencrypted TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CleartextPassword {
@@ -57,8 +97,10 @@ impl PoolSettings {
     pub fn new(database: impl Into<Box<str>>) -> Self {
         Self {
             database: database.into(),
+            mode: PoolMode::Transaction,
             size: 20,
             min: 0,
+            users: HashMap::new(),
             checkout_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             lifetime: Duration::from_secs(3600),
@@ -73,6 +115,29 @@ impl PoolSettings {
             },
             tls: Arc::new(ClientTls::disabled()),
         }
+    }
+
+    fn of_user(&self, user: &str) -> UserPool {
+        self.users.get(user).copied().unwrap_or_default()
+    }
+
+    /// When a connection of this user's clients goes back.
+    #[must_use]
+    pub fn mode_of(&self, user: &str) -> PoolMode {
+        self.of_user(user).mode.unwrap_or(self.mode)
+    }
+
+    /// The most connections of this user to one server, at least 1.
+    #[must_use]
+    pub fn size_of(&self, user: &str) -> usize {
+        self.of_user(user).size.unwrap_or(self.size).max(1)
+    }
+
+    /// So many connections of this user to one server are kept open, never more than there may be.
+    #[must_use]
+    pub fn min_of(&self, user: &str) -> usize {
+        let min = self.of_user(user).min.unwrap_or(self.min);
+        min.min(self.size_of(user))
     }
 
     /// Whether connections that were opened under the other settings differ from those that would be opened now.

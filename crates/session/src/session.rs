@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use pgherd_pool::{Transport, UserLogin};
+use pgherd_pool::{PoolMode, Transport, UserLogin};
 use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 use pgherd_router::ValueEncoding;
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
@@ -92,6 +92,8 @@ pub async fn run(login: Login) {
 impl Session {
     fn new(login: Login) -> Self {
         let generations = login.client.id().0 << 24;
+        let pools = login.database.pools().settings();
+        let mode = pools.mode_of(&login.user.name);
         let mut session = Self {
             phase: login.herd.phase(),
             herd: login.herd,
@@ -106,7 +108,7 @@ impl Session {
             cursors: HashMap::new(),
             temporary: Temporary::default(),
             tokens: Tokens::default(),
-            legs: Legs::default(),
+            legs: Legs::new(mode),
             block: None,
             open_run: None,
             script: Script::default(),
@@ -197,6 +199,7 @@ impl Session {
     async fn between_requests(&mut self) {
         self.count_bytes();
         self.settle_listening().await;
+        self.end_failed_statement().await;
         if self.open_run.is_none() {
             self.legs.release();
         }
@@ -222,9 +225,12 @@ impl Session {
         self.counted = (read, written);
     }
 
-    /// Closes what is still held.
+    /// Gives up what is still held, and with it all that the client has left there.
     pub(crate) async fn close_legs(&mut self) {
-        self.legs.close_all();
+        match self.legs.mode() {
+            PoolMode::Session => self.legs.reset_all().await,
+            PoolMode::Transaction | PoolMode::Statement => self.legs.close_all(),
+        }
     }
 
     /// The next request; what held servers send meanwhile (notifications, their end) is seen to.
@@ -334,7 +340,7 @@ impl Session {
                 let sticky = self.legs.at(node).sticky;
                 let in_block = self.legs.at(node).in_block;
                 let failure = self.lost(node, error);
-                if sticky && !in_block {
+                if (sticky && !in_block) || matches!(failure, Failure::Fatal(_)) {
                     // what only that server held (a lock, a temporary table, LISTEN) is gone, and the client must know
                     return Err(match failure {
                         Failure::Refused(error) => Failure::Fatal(Box::new(

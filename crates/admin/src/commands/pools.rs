@@ -13,6 +13,10 @@ pub(super) const COLUMNS: &[Column] = &[
     ),
     text("shard", "The shard."),
     text("server", "The server."),
+    text(
+        "mode",
+        "When a connection goes back: session, transaction, statement.",
+    ),
     integer("size", "The most connections it may have."),
     integer("active", "Connections that clients hold."),
     integer(
@@ -58,6 +62,7 @@ pub(super) fn rows(herd: &Herd) -> Answer {
                 (&*pool.user).into(),
                 shard.into(),
                 (&*pool.server.name).into(),
+                pool.mode.name().into(),
                 pool.size.into(),
                 pool.active.into(),
                 pool.kept.into(),

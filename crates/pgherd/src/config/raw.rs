@@ -118,6 +118,8 @@ pub struct User {
     pub max_clients: Option<At<Number>>,
     /// Settings that this user's sessions begin with, by name (`statement_timeout: 5s`), as by ALTER ROLE ... SET; what a client asks for itself goes before them. Not for the console's users. Default: none.
     pub settings: Option<At<Named<At<Text>>>>,
+    /// What is different in this user's pools. Not for the console's users. Default: as the database has it.
+    pub pool: Option<At<UserPool>>,
 }
 
 /// How a user's password is asked for.
@@ -305,7 +307,7 @@ pub enum Negotiation {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// When a server connection goes back to its pool. Default: transaction.
+    /// When a server connection goes back to its pool, for clients that log in from now on. Default: transaction.
     pub mode: Option<At<PoolMode>>,
     /// How many connections a user may have on one server. Default: 20.
     pub size: Option<At<Number>>,
@@ -337,8 +339,24 @@ pub enum CleartextPassword {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolMode {
+    /// When the client ends; it is then reset by DISCARD ALL.
+    Session,
     /// At the end of each transaction.
     Transaction,
+    /// After each statement; what would leave a transaction block open is refused.
+    Statement,
+}
+
+/// What one user's pools have otherwise than the database's.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserPool {
+    /// When a server connection goes back to its pool, for clients that log in from now on. Default: the database's `pool.mode`.
+    pub mode: Option<At<PoolMode>>,
+    /// How many connections the user may have on one server. Not with `server_login`, where all users share a pool. Default: the database's `pool.size`.
+    pub size: Option<At<Number>>,
+    /// How many of them are kept open when idle. Not with `server_login`. Default: the database's `pool.min`.
+    pub min: Option<At<Number>>,
 }
 
 /// Where reads go.

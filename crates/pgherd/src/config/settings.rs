@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgherd_session::{HbaRules, OnDemandLimits};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
-pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
+pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, PoolMode, ReadsFrom};
 pub use pgherd_tls::{SslMode, TlsSettings};
 
 /// A whole configuration.
@@ -160,6 +160,19 @@ pub struct User {
     pub max_clients: Option<usize>,
     /// What its sessions begin with, by name.
     pub settings: Vec<(String, String)>,
+    /// What is different in its pools.
+    pub pool: UserPool,
+}
+
+/// What one user's pools have otherwise than the database's. `None` is as there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserPool {
+    /// When a connection goes back.
+    pub mode: Option<PoolMode>,
+    /// Connections it may have on one server.
+    pub size: Option<usize>,
+    /// Of them kept open when idle.
+    pub min: Option<usize>,
 }
 
 /// Clients that need no password.
@@ -239,6 +252,8 @@ pub struct Database {
 /// The pools of server connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
+    /// When a connection goes back.
+    pub mode: PoolMode,
     /// Connections a user may have on one server.
     pub size: usize,
     /// Of them kept open when idle.

@@ -8,7 +8,7 @@ use pgherd_control::lookup::DEFAULT_QUERY;
 use pgherd_control::{
     ControlLogin, ControlSettings, Pace, RoleLookup, ServerSettings, ShardSettings, State,
 };
-use pgherd_pool::{PoolSettings, UserLogin};
+use pgherd_pool::{PoolMode, PoolSettings, UserLogin, UserPool};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
     ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange,
@@ -213,8 +213,10 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
     let made = client_tls(database, tls)?;
     let pool = &database.pool;
     Ok(PoolSettings {
+        mode: pool_mode(pool.mode),
         size: pool.size,
         min: pool.min,
+        users: database.users.iter().map(user_pool).collect(),
         checkout_timeout: pool.checkout_timeout,
         connect_timeout: pool.connect_timeout,
         idle_timeout: pool.idle_timeout,
@@ -229,6 +231,24 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
         options: database.reads.only.then(|| READ_ONLY_OPTIONS.into()),
         ..PoolSettings::new(database.server_database.clone())
     })
+}
+
+fn pool_mode(mode: settings::PoolMode) -> PoolMode {
+    match mode {
+        settings::PoolMode::Session => PoolMode::Session,
+        settings::PoolMode::Transaction => PoolMode::Transaction,
+        settings::PoolMode::Statement => PoolMode::Statement,
+    }
+}
+
+fn user_pool(user: &settings::User) -> (Box<str>, UserPool) {
+    let settings::UserPool { mode, size, min } = user.pool;
+    let pool = UserPool {
+        mode: mode.map(pool_mode),
+        size,
+        min,
+    };
+    (user.name.clone(), pool)
 }
 
 /// How clients are listened to.

@@ -68,10 +68,6 @@ impl Shared {
     fn settings(&self) -> Arc<PoolSettings> {
         self.settings.load_full()
     }
-
-    fn size(&self) -> usize {
-        self.settings.load().size.max(1)
-    }
 }
 
 /// The server that a connection is wanted to, as one snapshot of the topology shows it.

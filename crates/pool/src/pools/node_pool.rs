@@ -116,6 +116,11 @@ impl NodePool {
         }
     }
 
+    /// The most connections it may have.
+    pub(super) fn size(&self) -> usize {
+        self.shared.settings.load().size_of(&self.user)
+    }
+
     /// A panic cannot leave the state half changed: nothing in here panics between two changes that belong together.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -175,7 +180,7 @@ impl NodePool {
                 if !failure.is_server_full() || state.members.is_empty() {
                     return Err(failure.as_error(now));
                 }
-            } else if state.members.len() < self.shared.size() {
+            } else if state.members.len() < self.size() {
                 return Ok(Asked::Slot(self.new_slot(state)));
             }
         }
@@ -217,7 +222,7 @@ impl NodePool {
         let mut rejected = None;
         {
             let mut state = self.state();
-            let fits = state.members.len() <= self.shared.size();
+            let fits = state.members.len() <= self.size();
             if may_stay && fits && state.ended.is_none() && is_current(&connection, &state) {
                 rejected = self.pass_on(&mut state, connection, now).err();
             } else {
@@ -276,7 +281,7 @@ impl NodePool {
 
     /// Gives those who wait what they can have: the right to open connections, or the reason why they cannot.
     pub(super) fn pump(self: &Arc<Self>, state: &mut State, now: Instant) {
-        while !state.waiters.is_empty() && state.members.len() < self.shared.size() {
+        while !state.waiters.is_empty() && state.members.len() < self.size() {
             let refusal = match state
                 .failure
                 .as_ref()

@@ -54,8 +54,11 @@ impl NodePool {
         let mut leaving = Vec::new();
         {
             let mut state = self.state();
-            let mut spare = state.members.len().saturating_sub(settings.min);
-            let mut surplus = state.members.len().saturating_sub(self.shared.size());
+            let mut spare = state
+                .members
+                .len()
+                .saturating_sub(settings.min_of(&self.user));
+            let mut surplus = state.members.len().saturating_sub(self.size());
             // the ones that were not used for longest come first
             for mut connection in std::mem::take(&mut state.idle) {
                 let idle_for = now.saturating_duration_since(connection.last_used());
@@ -88,13 +91,12 @@ impl NodePool {
         self: &Arc<Self>,
         now: Instant,
     ) -> Option<(Slot, Arc<UserLogin>, Epoch)> {
-        let settings = self.shared.settings();
+        let wanted = self.shared.settings().min_of(&self.user);
         let mut state = self.state();
         let failed = state
             .failure
             .as_ref()
             .is_some_and(|failure| failure.is_active(now));
-        let wanted = settings.min.min(self.shared.size());
         if state.ended.is_some() || state.warming || failed || state.members.len() >= wanted {
             return None;
         }
@@ -113,8 +115,7 @@ impl NodePool {
     /// Whether nobody waits, and there is an idle connection or room for a new one.
     pub(super) fn is_at_hand(&self) -> bool {
         let state = self.state();
-        state.waiters.is_empty()
-            && (!state.idle.is_empty() || state.members.len() < self.shared.size())
+        state.waiters.is_empty() && (!state.idle.is_empty() || state.members.len() < self.size())
     }
 
     /// Whether nobody has asked for it for so long, and nothing is left of it.
@@ -130,7 +131,7 @@ impl NodePool {
         let now = Instant::now();
         let state = self.state();
         let mut holders = Holders {
-            size: self.shared.size(),
+            size: self.size(),
             waiting: state.waiters.len(),
             ..Holders::default()
         };

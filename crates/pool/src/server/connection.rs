@@ -34,6 +34,8 @@ pub struct ServerConnection {
     /// What was written when the last owed ReadyForQuery came.
     settled_at: u64,
     dirty: Option<&'static str>,
+    /// What a reset takes away again.
+    changed: Option<&'static str>,
     last_used: Instant,
     origin: Origin,
 }
@@ -74,6 +76,7 @@ impl ServerConnection {
             owed: 0,
             settled_at,
             dirty: None,
+            changed: None,
             last_used: origin.created,
             origin,
         }
@@ -187,6 +190,16 @@ impl ServerConnection {
         self.dirty.get_or_insert(reason);
     }
 
+    /// A client left something on it: it must not serve another one before [`Self::reset`]. The first reason stays.
+    pub fn mark_changed(&mut self, reason: &'static str) {
+        self.changed.get_or_insert(reason);
+    }
+
+    /// It was reset.
+    pub(super) fn mark_unchanged(&mut self) {
+        self.changed = None;
+    }
+
     /// Why it must not serve another client, if so.
     #[must_use]
     pub fn dirty(&self) -> Option<&'static str> {
@@ -205,7 +218,7 @@ impl ServerConnection {
 
     /// Why another client may not have it.
     pub(crate) fn unclean(&self) -> Option<&'static str> {
-        if let Some(reason) = self.dirty {
+        if let Some(reason) = self.dirty.or(self.changed) {
             return Some(reason);
         }
         match self.status {
@@ -213,6 +226,11 @@ impl ServerConnection {
             TransactionStatus::InTransaction => return Some("a transaction was left open"),
             TransactionStatus::Failed => return Some("a failed transaction was left open"),
         }
+        self.unsettled()
+    }
+
+    /// What is still to be sent or to come.
+    pub(super) fn unsettled(&self) -> Option<&'static str> {
         if !self.transport.is_flushed() {
             return Some("a request was not sent to its end");
         }

@@ -6,6 +6,7 @@ mod cancel;
 mod connect;
 mod connection;
 mod login;
+mod own;
 
 use std::fmt;
 

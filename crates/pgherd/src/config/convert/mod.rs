@@ -11,6 +11,7 @@ mod declarations;
 mod function;
 mod hba;
 mod like;
+mod pool;
 mod sharding;
 mod user;
 
@@ -315,6 +316,13 @@ fn admin(raw: &At<raw::Admin>, reader: &mut Reader<'_>) -> Option<Admin> {
             settings.place,
             "the console has no `settings`",
             "they are for users of databases",
+        );
+    }
+    if let Some(pool) = raw.users.iter().find_map(|user| user.pool.as_ref()) {
+        reader.error(
+            pool.place,
+            "the console has no `pool`",
+            "it is for users of databases",
         );
     }
     Some(Admin {

@@ -8,6 +8,7 @@ use super::super::located::{At, Named, Text};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{Exchange, Password, Trusted, User};
+use super::pool::user_pool;
 use super::{claim, client_limit};
 
 /// The users of a database or of the console.
@@ -75,6 +76,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
     };
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
     let settings = settings(raw.settings.as_ref(), reader);
+    let pool = user_pool(raw.pool.as_ref(), reader);
     let name = name?;
     if password.is_none() && certificate.is_none() && trust.is_empty() {
         reader.error(
@@ -95,6 +97,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
             .map_or(Exchange::Challenge, |exchange| exchange.value),
         max_clients: max_clients?,
         settings: settings?,
+        pool: pool?,
     })
 }
 
