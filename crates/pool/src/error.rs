@@ -341,6 +341,8 @@ pub struct Holders {
     pub waiting: usize,
     /// Connections to the same server in the pools of other users.
     pub others: Vec<(Box<str>, usize)>,
+    /// Limits over several pools that are reached, each as a clause that says who has how many.
+    pub limits: Vec<String>,
 }
 
 impl fmt::Display for Holders {
@@ -372,6 +374,9 @@ impl fmt::Display for Holders {
                 ","
             };
             write!(f, "{lead} {count} of user \"{user}\"")?;
+        }
+        for limit in &self.limits {
+            write!(f, "; {limit}")?;
         }
         f.write_str(".")
     }

@@ -20,6 +20,14 @@ pub struct PoolSettings {
     pub size: usize,
     /// So many connections of one user to one server are kept open although nobody needs them.
     pub min: usize,
+    /// So many more for one who has waited for [`Self::reserve_after`]; they go when nobody waits.
+    pub reserve: usize,
+    /// How long the first who waits has to wait before a connection of the reserve is opened.
+    pub reserve_after: Duration,
+    /// The most connections of the database, over its users and servers; `None` is no limit.
+    pub max_connections: Option<usize>,
+    /// The most connections to some servers, by name, over all databases and users.
+    pub server_limits: HashMap<Box<str>, usize>,
     /// What is different for some users, by name.
     pub users: HashMap<Box<str>, UserPool>,
     /// How long a client waits for a connection, opening one included, before it gets 53300.
@@ -79,6 +87,8 @@ pub struct UserPool {
     pub size: Option<usize>,
     /// [`PoolSettings::min`].
     pub min: Option<usize>,
+    /// [`PoolSettings::reserve`].
+    pub reserve: Option<usize>,
 }
 
 /// Whether a server may have the plain password over an unencrypted TCP connection.
@@ -100,6 +110,10 @@ impl PoolSettings {
             mode: PoolMode::Transaction,
             size: 20,
             min: 0,
+            reserve: 0,
+            reserve_after: Duration::from_secs(5),
+            max_connections: None,
+            server_limits: HashMap::new(),
             users: HashMap::new(),
             checkout_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
@@ -138,6 +152,12 @@ impl PoolSettings {
     pub fn min_of(&self, user: &str) -> usize {
         let min = self.of_user(user).min.unwrap_or(self.min);
         min.min(self.size_of(user))
+    }
+
+    /// The most connections beyond that for one who has waited for [`Self::reserve_after`].
+    #[must_use]
+    pub fn reserve_of(&self, user: &str) -> usize {
+        self.of_user(user).reserve.unwrap_or(self.reserve)
     }
 
     /// Whether connections that were opened under the other settings differ from those that would be opened now.

@@ -18,6 +18,7 @@ pub(super) const COLUMNS: &[Column] = &[
         "When a connection goes back: session, transaction, statement.",
     ),
     integer("size", "The most connections it may have."),
+    integer("reserve", "How many more for one who has waited for long."),
     integer("active", "Connections that clients hold."),
     integer(
         "kept",
@@ -64,6 +65,7 @@ pub(super) fn rows(herd: &Herd) -> Answer {
                 (&*pool.server.name).into(),
                 pool.mode.name().into(),
                 pool.size.into(),
+                pool.reserve.into(),
                 pool.active.into(),
                 pool.kept.into(),
                 pool.idle.into(),

@@ -18,6 +18,8 @@ pub struct File {
     pub listen: Option<At<Listen>>,
     /// How many threads serve clients; 0 means one for each core. Default: 0. A change needs a restart.
     pub workers: Option<At<Number>>,
+    /// How many connections to servers there may be in clients' pools, over all databases; pgherd's own few are not counted. Where they are all taken, the one that has been idle for longest is closed for who waits, else one that comes back. At least one for each shard of a database. Default: no limit.
+    pub max_server_connections: Option<At<Number>>,
     /// The operator's console. Without it there is none.
     pub admin: Option<At<Admin>>,
     /// Where /metrics, /healthz and /readyz are served. Without it they are not.
@@ -313,6 +315,12 @@ pub struct Pool {
     pub size: Option<At<Number>>,
     /// How many of them are kept open when idle. Default: 0.
     pub min: Option<At<Number>>,
+    /// How many more a user may have on one server while somebody has waited for `reserve_after`. Default: 0.
+    pub reserve: Option<At<Number>>,
+    /// How long the first who waits does so before a connection of the reserve is opened. Default: 1s.
+    pub reserve_after: Option<At<Span>>,
+    /// How many connections the database may have over all its users and servers, at least one for each shard; of `*`, each database made by it. Default: no limit.
+    pub max_connections: Option<At<Number>>,
     /// How long a query waits for a connection before it fails with 53300, or with 40001 where its transaction holds one of another shard already. Default: 5s.
     pub checkout_timeout: Option<At<Span>>,
     /// How long opening a connection may take, login included. Default: 5s.
@@ -357,6 +365,8 @@ pub struct UserPool {
     pub size: Option<At<Number>>,
     /// How many of them are kept open when idle. Not with `server_login`. Default: the database's `pool.min`.
     pub min: Option<At<Number>>,
+    /// How many more while somebody has waited for `reserve_after`. Not with `server_login`. Default: the database's `pool.reserve`.
+    pub reserve: Option<At<Number>>,
 }
 
 /// Where reads go.
@@ -473,6 +483,8 @@ pub struct Server {
     pub name: At<Text>,
     /// `host`, `host:port`, or the directory of a Unix socket: `/run/postgresql:5432`. Default port: 5432.
     pub address: At<Text>,
+    /// How many connections clients' pools may have to it, over all databases and users. A change takes effect at once. Default: no limit.
+    pub max_connections: Option<At<Number>>,
     /// The zone it runs in. Default: none.
     pub zone: Option<At<Text>>,
     /// Its rank among candidates for promotion; 0 means never. Default: 1. Not in force in this version.

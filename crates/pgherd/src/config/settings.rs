@@ -20,6 +20,8 @@ pub struct Config {
     pub listen: Listen,
     /// How many threads serve clients; 0 means one for each core.
     pub workers: usize,
+    /// The most connections in clients' pools.
+    pub max_server_connections: Option<usize>,
     /// The console, if there is one.
     pub admin: Option<Admin>,
     /// Where metrics and health are served, if they are.
@@ -173,6 +175,8 @@ pub struct UserPool {
     pub size: Option<usize>,
     /// Of them kept open when idle.
     pub min: Option<usize>,
+    /// More for who has waited long.
+    pub reserve: Option<usize>,
 }
 
 /// Clients that need no password.
@@ -258,6 +262,12 @@ pub struct Pool {
     pub size: usize,
     /// Of them kept open when idle.
     pub min: usize,
+    /// More for who has waited long.
+    pub reserve: usize,
+    /// How long that is.
+    pub reserve_after: Duration,
+    /// The most connections of the database.
+    pub max_connections: Option<usize>,
     /// How long a query waits for one.
     pub checkout_timeout: Duration,
     /// How long opening one may take.
@@ -303,6 +313,8 @@ pub struct Server {
     pub name: Box<str>,
     /// Where it listens.
     pub address: Address,
+    /// The most connections of clients' pools to it.
+    pub max_connections: Option<usize>,
     /// Its zone.
     pub zone: Option<Box<str>>,
     /// Its rank among candidates.

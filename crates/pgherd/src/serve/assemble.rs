@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, State};
-use pgherd_pool::Pools;
+use pgherd_pool::{Budget, Pools};
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
 use pgherd_router::Planner;
@@ -90,6 +90,8 @@ pub enum AssembleError {
 #[derive(Debug)]
 pub(super) struct Assembled {
     pub(super) herd: Arc<Herd>,
+    /// How many server connections all databases may have together.
+    pub(super) budget: Budget,
     controls: HashMap<Box<str>, Arc<Control>>,
     /// Databases that were taken out, until their last session has ended.
     retiring: JoinSet<()>,
@@ -119,6 +121,7 @@ impl Assembled {
         );
         let mut assembled = Self {
             herd: Arc::new(herd),
+            budget: Budget::new(config.max_server_connections),
             controls: HashMap::new(),
             retiring: JoinSet::new(),
             state: Arc::new(state),
@@ -186,7 +189,7 @@ impl Assembled {
             catalog: control.catalog(),
             catalog_requests: requests::catalog_requests(control.reloader(), async {}),
             planner: Planner::new(PLANS),
-            pools: Pools::new(pools),
+            pools: Pools::within(self.budget.clone(), pools),
             two_phase: TwoPhase {
                 herd: self.state.herd(database.owner()),
                 proxy: self.proxy,

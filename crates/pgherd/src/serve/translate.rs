@@ -2,6 +2,7 @@
 //!
 //! Owns the translation and nothing else; reads certificates and keys, for TLS is made here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgherd_control::lookup::DEFAULT_QUERY;
@@ -217,6 +218,10 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
         size: pool.size,
         min: pool.min,
         users: database.users.iter().map(user_pool).collect(),
+        reserve: pool.reserve,
+        reserve_after: pool.reserve_after,
+        max_connections: pool.max_connections,
+        server_limits: server_limits(&database.shards),
         checkout_timeout: pool.checkout_timeout,
         connect_timeout: pool.connect_timeout,
         idle_timeout: pool.idle_timeout,
@@ -241,12 +246,26 @@ fn pool_mode(mode: settings::PoolMode) -> PoolMode {
     }
 }
 
+fn server_limits(shards: &[settings::Shard]) -> HashMap<Box<str>, usize> {
+    shards
+        .iter()
+        .flat_map(|shard| &shard.servers)
+        .filter_map(|server| Some((server.name.clone(), server.max_connections?)))
+        .collect()
+}
+
 fn user_pool(user: &settings::User) -> (Box<str>, UserPool) {
-    let settings::UserPool { mode, size, min } = user.pool;
+    let settings::UserPool {
+        mode,
+        size,
+        min,
+        reserve,
+    } = user.pool;
     let pool = UserPool {
         mode: mode.map(pool_mode),
         size,
         min,
+        reserve,
     };
     (user.name.clone(), pool)
 }

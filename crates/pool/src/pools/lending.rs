@@ -92,7 +92,13 @@ async fn wait(
     mut place: Place,
     patience: Patience,
 ) -> Result<Grant, PoolError> {
-    let waited = timeout_at(patience.until.into(), &mut place.receiver).await;
+    let reserve_at = patience.begun + pool.shared.settings().reserve_after;
+    let until_reserve = reserve_at.min(patience.until);
+    let mut waited = timeout_at(until_reserve.into(), &mut place.receiver).await;
+    if waited.is_err() && reserve_at < patience.until {
+        pool.draw_reserve();
+        waited = timeout_at(patience.until.into(), &mut place.receiver).await;
+    }
     match waited {
         Ok(Ok(grant)) => Ok(grant),
         // only the end of a pool drops who waits unanswered

@@ -51,6 +51,8 @@ pub struct PoolSnapshot {
     pub mode: PoolMode,
     /// The most connections it may have.
     pub size: usize,
+    /// How many more for one who has waited for long.
+    pub reserve: usize,
     /// Handed out.
     pub active: usize,
     /// Of those: kept by a session between its statements.
@@ -113,6 +115,7 @@ impl PoolSnapshot {
             user: pool.user.clone(),
             mode: pool.shared.settings().mode_of(&pool.user),
             size: holders.size,
+            reserve: pool.shared.settings().reserve_of(&pool.user),
             active: holders.running + holders.in_transaction + holders.failed + holders.kept,
             kept: holders.kept,
             idle: holders.idle,

@@ -38,6 +38,7 @@ impl NodePool {
             for waiter in state.waiters.drain(..) {
                 let _ = waiter.sender.send(Grant::Refused(why.clone()));
             }
+            self.shared.budget.withdraw(self.id);
             let idle = std::mem::take(&mut state.idle);
             for connection in &idle {
                 remove_member(&mut state, &connection.origin().member);
@@ -100,9 +101,10 @@ impl NodePool {
         if state.ended.is_some() || state.warming || failed || state.members.len() >= wanted {
             return None;
         }
+        let permit = self.shared.budget.acquire(&self.scope(), now)?;
         state.warming = true;
         Some((
-            self.new_slot(&mut state),
+            self.new_slot(&mut state, permit),
             Arc::clone(&state.login),
             state.epoch,
         ))
@@ -115,7 +117,46 @@ impl NodePool {
     /// Whether nobody waits, and there is an idle connection or room for a new one.
     pub(super) fn is_at_hand(&self) -> bool {
         let state = self.state();
-        state.waiters.is_empty() && (!state.idle.is_empty() || state.members.len() < self.size())
+        state.waiters.is_empty()
+            && (!state.idle.is_empty()
+                || (state.members.len() < self.size()
+                    && self.shared.budget.has_room(&self.scope())))
+    }
+
+    /// Who waits for long may have a connection of the reserve.
+    pub(super) fn draw_reserve(self: &Arc<Self>) {
+        self.pump(&mut self.state(), Instant::now());
+    }
+
+    /// Since when its longest idle connection has been so.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.idle.first().map(|connection| connection.last_used())
+    }
+
+    /// Makes room for another pool.
+    pub(crate) fn close_longest_idle(&self) {
+        let longest = {
+            let mut state = self.state();
+            if state.idle.is_empty() {
+                return;
+            }
+            // what is used last lies last
+            let longest = state.idle.remove(0);
+            remove_member(&mut state, &longest.origin().member);
+            longest
+        };
+        self.close(Some(longest));
+    }
+
+    /// As others are told who has the connections.
+    pub(crate) fn title(&self) -> String {
+        format!(
+            "user \"{}\" of database \"{}\" on {}",
+            self.user,
+            self.shared.settings.load().database,
+            self.server.name
+        )
     }
 
     /// Whether nobody has asked for it for so long, and nothing is left of it.
@@ -153,7 +194,7 @@ impl NodePool {
     }
 
     /// Every connection.
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+    pub(crate) fn members(&self) -> Vec<Arc<Member>> {
         self.state().members.clone()
     }
 

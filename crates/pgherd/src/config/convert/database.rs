@@ -76,6 +76,11 @@ pub fn database(
     if let (Some(users), Some(_)) = (&raw.users, &raw.server_login) {
         pool::refuse_own_pools(users, reader);
     }
+    if let (Some(pool), Some(shards)) = (&pool, &shards) {
+        let written = raw.pool.as_ref();
+        let written = written.and_then(|written| written.max_connections.as_ref());
+        pool::check_limit(written, pool.max_connections, shards.len(), reader);
+    }
     if let (Some(raw), Some(users), Some(pool)) = (&raw.users, &users, &pool) {
         pool::check_users(raw, users, pool, reader);
     }
@@ -360,9 +365,11 @@ fn server(raw: &At<raw::Server>, reader: &mut Reader<'_>) -> Option<Server> {
         };
     let zone = raw.zone.as_ref().map(|text| reader.text(text));
     let priority = reader.number(raw.priority.as_ref(), 1, 0..=1_000);
+    let max_connections = client_limit(raw.max_connections.as_ref(), reader);
     Some(Server {
         name: name?.into(),
         address: address?,
+        max_connections: max_connections?,
         zone: transpose(zone)?.map(Into::into),
         priority: priority?,
     })

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::located::{At, Place};
+use super::super::located::{At, Number, Place};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{CleartextPassword, Pool, PoolMode, User, UserPool};
+use super::client_limit;
 
 /// Most connections of one user to one server.
 const MAX_SIZE: usize = 10_000;
@@ -18,6 +19,9 @@ pub fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool
     let seconds = Duration::from_secs;
     let size = reader.number(raw.size.as_ref(), 20, 1..=MAX_SIZE);
     let min = reader.number(raw.min.as_ref(), 0, 0..=MAX_SIZE);
+    let reserve = reader.number(raw.reserve.as_ref(), 0, 0..=MAX_SIZE);
+    let reserve_after = reader.span(raw.reserve_after.as_ref(), seconds(1), Duration::ZERO);
+    let max_connections = client_limit(raw.max_connections.as_ref(), reader);
     let checkout_timeout = reader.span(raw.checkout_timeout.as_ref(), seconds(5), shortest);
     let connect_timeout = reader.span(raw.connect_timeout.as_ref(), seconds(5), shortest);
     let idle_timeout = reader.span(raw.idle_timeout.as_ref(), seconds(600), seconds(1));
@@ -29,6 +33,9 @@ pub fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool
             .map_or(PoolMode::Transaction, |mode| mode.value),
         size: size?,
         min: min?,
+        reserve: reserve?,
+        reserve_after: reserve_after?,
+        max_connections: max_connections?,
         checkout_timeout: checkout_timeout?,
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
@@ -63,10 +70,12 @@ pub fn user_pool(raw: Option<&At<raw::UserPool>>, reader: &mut Reader<'_>) -> Op
             .map(Some),
     };
     let (size, min) = (number(&raw.size, 1), number(&raw.min, 0));
+    let reserve = number(&raw.reserve, 0);
     Some(UserPool {
         mode: raw.mode.as_ref().map(|mode| mode.value),
         size: size?,
         min: min?,
+        reserve: reserve?,
     })
 }
 
@@ -74,9 +83,10 @@ pub fn user_pool(raw: Option<&At<raw::UserPool>>, reader: &mut Reader<'_>) -> Op
 pub fn refuse_own_pools(users: &At<Vec<At<raw::User>>>, reader: &mut Reader<'_>) {
     for user in &users.value {
         let Some(pool) = &user.pool else { continue };
-        let written: [(Option<Place>, &str); 2] = [
+        let written: [(Option<Place>, &str); 3] = [
             (pool.size.as_ref().map(|at| at.place), "size"),
             (pool.min.as_ref().map(|at| at.place), "min"),
+            (pool.reserve.as_ref().map(|at| at.place), "reserve"),
         ];
         for (place, key) in written {
             let Some(place) = place else { continue };
@@ -107,5 +117,25 @@ pub fn check_users(
                 "make `min` the smaller one",
             );
         }
+    }
+}
+
+/// That a statement for every shard can have a connection to each at once.
+pub fn check_limit(
+    written: Option<&At<Number>>,
+    limit: Option<usize>,
+    shards: usize,
+    reader: &mut Reader<'_>,
+) {
+    if let (Some(written), Some(limit)) = (written, limit)
+        && limit < shards
+    {
+        reader.error(
+            written.place,
+            format!(
+                "{limit} connections for {shards} shards: no statement could reach all of them"
+            ),
+            format!("allow {shards} at least"),
+        );
     }
 }
