@@ -180,3 +180,18 @@ async fn statements_for_every_shard_get_their_turn_within_a_common_limit() {
         .await;
     assert_eq!(copies, ["30", "30"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_filled_before_anybody_asks_and_again_after_a_server_returned() {
+    let cluster = two_entries("pool: { size: 9, min: 6 }", "").start().await;
+    // two users, two entries
+    for _ in 0..2 {
+        let begun = Instant::now();
+        while sum_of_pools(&cluster, "idle").await < 24 {
+            assert!(begun.elapsed() < PATIENCE);
+            sleep(Duration::from_millis(50)).await;
+        }
+        let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgherd'";
+        cluster.shard(0).primary().sql(ended).await.unwrap();
+    }
+}

@@ -227,3 +227,44 @@ async fn users_have_modes_and_sizes_of_their_own() {
         .collect();
     assert_eq!(reasons, ["mode session"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_query_is_in_force_on_each_connection_whoever_had_it_before() {
+    for mode in ["session", "transaction"] {
+        let cluster = plain(&format!(
+            "pool: {{ mode: {mode}, size: 1, connect_query: \"SET work_mem = '123kB'; SET statement_timeout = '77s'\" }}"
+        ))
+        .start()
+        .await;
+        let url = format!("{}?options=-c%20work_mem%3D99kB", cluster.url("app"));
+        let asking = cluster.try_connect(&url).await.unwrap();
+        assert_eq!(one(&asking, "SHOW work_mem").await, "99kB");
+        assert_eq!(one(&asking, "SHOW statement_timeout").await, "77s");
+        let pid = one(&asking, PID).await;
+        drop(asking);
+        wait_for_pool(&cluster, "idle", "1").await;
+        let other = cluster.connect("app").await;
+        assert_eq!(one(&other, PID).await, pid, "{mode}");
+        assert_eq!(one(&other, "SHOW work_mem").await, "123kB", "{mode}");
+        assert_eq!(one(&other, "SHOW statement_timeout").await, "77s");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connect_query_that_fails_closes_the_connection_and_says_why() {
+    for (query, code) in [("SELECT 1/0", "22012"), ("BEGIN", "25001")] {
+        let cluster = plain(&format!("pool: {{ connect_query: \"{query}\" }}"))
+            .start_unready()
+            .await;
+        let url = cluster.url("app");
+        let begun = Instant::now();
+        loop {
+            let error = cluster.try_connect(&url).await.unwrap_err();
+            if error.code().is_some_and(|is| is.code() == code) {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{error:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

@@ -41,6 +41,8 @@ pub struct PoolSettings {
     pub connect_timeout: Duration,
     /// `application_name` at login; what the server's own configuration says where `None`.
     pub application_name: Option<Box<str>>,
+    /// Statements that are run on each new connection, and again after what resets one.
+    pub connect_query: Option<Arc<str>>,
     /// `options` at login (`-c name=value`).
     pub options: Option<Box<str>>,
     /// The protocol version to ask for. 3.2 brings cancel keys that cannot be guessed, and is refused by some
@@ -120,6 +122,7 @@ impl PoolSettings {
             lifetime: Duration::from_secs(3600),
             connect_timeout: Duration::from_secs(5),
             application_name: None,
+            connect_query: None,
             options: None,
             protocol: ProtocolVersion::V3_0,
             cleartext_password: CleartextPassword::Protected,
@@ -165,6 +168,7 @@ impl PoolSettings {
     pub(crate) fn needs_new_connections(&self, other: &Self) -> bool {
         self.database != other.database
             || self.application_name != other.application_name
+            || self.connect_query != other.connect_query
             || self.options != other.options
             || self.protocol != other.protocol
             || self.cleartext_password != other.cleartext_password

@@ -210,9 +210,9 @@ async fn ask(
     settings: &[(String, String)],
 ) -> Result<Parameters, Failure> {
     let mut connection = checkout(database, login).await?;
-    if let Some(other) = connection.carried.take() {
+    if let Some(undo) = connection.undo_carried() {
         // what another client's startup asked for is nothing to this one
-        let undone = parameters_after(&mut connection, &[&other.undo]).await;
+        let undone = parameters_after(&mut connection, &[&undo]).await;
         if undone.is_err() {
             connection.mark_dirty("another client's settings");
         }

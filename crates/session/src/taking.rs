@@ -368,10 +368,7 @@ impl Session {
             leg.has_settings(version);
             return Ok(());
         }
-        let mut text = match leg.connection.carried.take() {
-            Some(other) => other.undo.to_string(),
-            None => String::new(),
-        };
+        let mut text = leg.connection.undo_carried().unwrap_or_default();
         text += &self
             .settings
             .replay_from(leg.settings_version.unwrap_or(0))

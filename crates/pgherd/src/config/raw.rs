@@ -313,7 +313,7 @@ pub struct Pool {
     pub mode: Option<At<PoolMode>>,
     /// How many connections a user may have on one server. Default: 20.
     pub size: Option<At<Number>>,
-    /// How many of them are kept open when idle. Default: 0.
+    /// How many of them are kept open when idle. They are opened at the start, and when a server has come back, for users whose plain password is configured and for `server_login`; for others after their first login. Default: 0.
     pub min: Option<At<Number>>,
     /// How many more a user may have on one server while somebody has waited for `reserve_after`. Default: 0.
     pub reserve: Option<At<Number>>,
@@ -329,6 +329,8 @@ pub struct Pool {
     pub idle_timeout: Option<At<Span>>,
     /// How old a connection may become. Default: 1h.
     pub lifetime: Option<At<Span>>,
+    /// Statements that are run on each new connection, and again after it was reset. Where the server refuses them, the connection is closed and the client told. Default: none.
+    pub connect_query: Option<At<Text>>,
     /// Whether a server may have a plain password over TCP without TLS: `protected` never, `anywhere` as libpq does. Default: protected.
     pub cleartext_password: Option<At<CleartextPassword>>,
 }

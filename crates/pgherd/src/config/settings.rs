@@ -254,7 +254,7 @@ pub struct Database {
 }
 
 /// The pools of server connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// When a connection goes back.
     pub mode: PoolMode,
@@ -276,6 +276,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// How old one may become.
     pub lifetime: Duration,
+    /// What is run on each new one.
+    pub connect_query: Option<Box<str>>,
     /// Whether a server may have a plain password over TCP without TLS.
     pub cleartext_password: CleartextPassword,
 }

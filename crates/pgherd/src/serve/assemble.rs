@@ -20,6 +20,7 @@ use pgherd_topology::{Catalog, ShardMapError, Sharding, ShardingError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::warming::keep_warm;
 use super::{on_demand, placement, requests, translate};
 use crate::config::settings::{self, Config, WILDCARD};
 
@@ -199,6 +200,9 @@ impl Assembled {
         }));
         made.set_lookup(lookup.map(|lookup| requests::user_lookup(lookup, database)));
         made.set_read_only(database.reads.only);
+        if database.on_demand.is_none() {
+            tokio::spawn(keep_warm(Arc::downgrade(&made)));
+        }
         if !is_shared {
             tokio::spawn(report_faults(Arc::downgrade(&made), control.catalog()));
         }

@@ -226,6 +226,7 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
         connect_timeout: pool.connect_timeout,
         idle_timeout: pool.idle_timeout,
         lifetime: pool.lifetime,
+        connect_query: pool.connect_query.as_deref().map(Into::into),
         cleartext_password: match pool.cleartext_password {
             settings::CleartextPassword::Protected => pgherd_pool::CleartextPassword::Protected,
             settings::CleartextPassword::Anywhere => pgherd_pool::CleartextPassword::Anywhere,

@@ -52,6 +52,7 @@ impl Pools {
             expires: None,
             home: None,
             member: Arc::new(Member::opening(None)),
+            connect_query: None,
         };
         Ok(ServerConnection::new(transport, parameters, origin))
     }

@@ -411,8 +411,8 @@ impl Inner {
         let idle_timeout = self.shared.settings.load().idle_timeout;
         for pool in self.all() {
             pool.tidy(now);
-            if let Some(first) = pool.start_warming(now) {
-                tokio::spawn(maintenance::keep_warm(pool, first));
+            while let Some(first) = pool.start_warming(now) {
+                tokio::spawn(maintenance::keep_warm(Arc::clone(&pool), first));
             }
         }
         // Under the write lock nobody can look one up, so that a count of one means that nobody else has it.

@@ -56,7 +56,8 @@ pub(super) struct State {
     /// Who logged in last: what the maintenance opens connections with.
     pub(super) login: Arc<UserLogin>,
     pub(super) last_asked: Instant,
-    pub(super) warming: bool,
+    /// How many are being opened to keep it warm.
+    pub(super) warming: usize,
     /// Why there are no more connections.
     pub(super) ended: Option<PoolError>,
 }
@@ -114,7 +115,7 @@ impl NodePool {
                 not_before: None,
                 login,
                 last_asked: Instant::now(),
-                warming: false,
+                warming: 0,
                 ended: None,
             }),
         }

@@ -13,6 +13,9 @@ use super::{Holding, Member};
 use crate::error::{Holders, PoolError};
 use crate::server::UserLogin;
 
+/// So many connections of one pool are opened at once to keep it warm.
+const WARMED_AT_ONCE: usize = 4;
+
 impl NodePool {
     pub(super) fn retire_older_than(self: &Arc<Self>, epoch: Epoch) {
         self.raise_epoch(&mut self.state(), epoch);
@@ -86,8 +89,8 @@ impl NodePool {
         self.close(leaving);
     }
 
-    /// The right to open one more connection where fewer are open than should be, and whom to log in. One at a
-    /// time: [`Self::warmed`] ends it.
+    /// The right to open one more connection where fewer are open than should be, and whom to log in. A few at a
+    /// time: [`Self::warmed`] ends each.
     pub(super) fn start_warming(
         self: &Arc<Self>,
         now: Instant,
@@ -98,11 +101,15 @@ impl NodePool {
             .failure
             .as_ref()
             .is_some_and(|failure| failure.is_active(now));
-        if state.ended.is_some() || state.warming || failed || state.members.len() >= wanted {
+        if state.ended.is_some()
+            || state.warming >= WARMED_AT_ONCE
+            || failed
+            || state.members.len() >= wanted
+        {
             return None;
         }
         let permit = self.shared.budget.acquire(&self.scope(), now)?;
-        state.warming = true;
+        state.warming += 1;
         Some((
             self.new_slot(&mut state, permit),
             Arc::clone(&state.login),
@@ -111,7 +118,7 @@ impl NodePool {
     }
 
     pub(super) fn warmed(&self) {
-        self.state().warming = false;
+        self.state().warming -= 1;
     }
 
     /// Whether nobody waits, and there is an idle connection or room for a new one.
@@ -161,8 +168,10 @@ impl NodePool {
 
     /// Whether nobody has asked for it for so long, and nothing is left of it.
     pub(super) fn is_forgotten(&self, now: Instant, after: Duration) -> bool {
+        let is_kept_warm = self.shared.settings.load().min_of(&self.user) > 0;
         let state = self.state();
-        state.members.is_empty()
+        !is_kept_warm
+            && state.members.is_empty()
             && state.waiters.is_empty()
             && now.saturating_duration_since(state.last_asked) >= after
     }

@@ -62,6 +62,7 @@ pub(crate) struct Origin {
     /// The thread whose runtime drives it, where each thread has its own.
     pub(crate) home: Option<ThreadId>,
     pub(crate) member: Arc<Member>,
+    pub(crate) connect_query: Option<Arc<str>>,
 }
 
 impl ServerConnection {
@@ -140,6 +141,17 @@ impl ServerConnection {
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// Takes [`Self::carried`] away: the statements that bring back what the connection was opened with.
+    pub fn undo_carried(&mut self) -> Option<String> {
+        let carried = self.carried.take()?;
+        let undo = &carried.undo;
+        Some(match &self.origin.connect_query {
+            // it may end in a comment, and other statements follow
+            Some(query) => format!("{undo}{query}\n;\n"),
+            None => undo.to_string(),
+        })
     }
 
     /// A ParameterStatus came.

@@ -17,6 +17,7 @@ pub use self::cancel::{Canceller, cancel};
 pub(crate) use self::connection::Origin;
 pub use self::connection::{CarriedSettings, Parameters, PreparedStatements, ServerConnection};
 pub(crate) use self::login::{Opened, open};
+pub(crate) use self::own::RunError;
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.
 #[derive(Clone, Debug, PartialEq, Eq)]

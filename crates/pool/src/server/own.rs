@@ -97,12 +97,20 @@ impl ServerConnection {
         self.run("DISCARD ALL").await?;
         self.prepared.clear();
         self.carried = None;
+        self.run_connect_query().await
+    }
+
+    /// Runs what is configured to run on each new connection.
+    pub(crate) async fn run_connect_query(&mut self) -> Result<(), RunError> {
+        if let Some(query) = self.origin().connect_query.clone() {
+            self.run(&query).await?;
+        }
         match self.status() {
             TransactionStatus::Idle => Ok(()),
             TransactionStatus::InTransaction | TransactionStatus::Failed => {
                 Err(RunError::Refused(Box::new(PgError::error(
                     SqlState::ACTIVE_SQL_TRANSACTION,
-                    "a transaction is open after DISCARD ALL",
+                    "connect_query left a transaction open",
                 ))))
             }
         }

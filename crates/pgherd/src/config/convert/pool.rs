@@ -6,7 +6,7 @@ use super::super::located::{At, Number, Place};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{CleartextPassword, Pool, PoolMode, User, UserPool};
-use super::client_limit;
+use super::{client_limit, transpose};
 
 /// Most connections of one user to one server.
 const MAX_SIZE: usize = 10_000;
@@ -22,6 +22,7 @@ pub fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool
     let reserve = reader.number(raw.reserve.as_ref(), 0, 0..=MAX_SIZE);
     let reserve_after = reader.span(raw.reserve_after.as_ref(), seconds(1), Duration::ZERO);
     let max_connections = client_limit(raw.max_connections.as_ref(), reader);
+    let connect_query = raw.connect_query.as_ref().map(|text| reader.text(text));
     let checkout_timeout = reader.span(raw.checkout_timeout.as_ref(), seconds(5), shortest);
     let connect_timeout = reader.span(raw.connect_timeout.as_ref(), seconds(5), shortest);
     let idle_timeout = reader.span(raw.idle_timeout.as_ref(), seconds(600), seconds(1));
@@ -40,6 +41,7 @@ pub fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
         lifetime: lifetime?,
+        connect_query: transpose(connect_query)?.map(Into::into),
         cleartext_password: raw
             .cleartext_password
             .as_ref()
