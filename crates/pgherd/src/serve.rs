@@ -12,6 +12,7 @@ mod reload;
 mod requests;
 mod signals;
 pub(crate) mod translate;
+mod warming;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -127,6 +127,14 @@ pub enum PoolError {
         /// What it did.
         what: Box<str>,
     },
+    /// The server refused `connect_query`; passed on with its own SQLSTATE.
+    #[error("server {server} refused connect_query: {}", error.message)]
+    ConnectQuery {
+        /// Which.
+        server: Server,
+        /// The server's own words.
+        error: Box<PgError>,
+    },
     /// No connection became free in time (53300).
     #[error(
         "no connection of user \"{user}\" to server {server} became free within {}",
@@ -205,7 +213,7 @@ impl PoolError {
             | Self::TlsHandshake { .. }
             | Self::Tls { .. }
             | Self::Authentication { .. } => SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-            Self::Login { error, .. } => error.code,
+            Self::Login { error, .. } | Self::ConnectQuery { error, .. } => error.code,
             Self::Credential { .. } | Self::CleartextPassword { .. } => {
                 SqlState::INVALID_AUTHORIZATION
             }
@@ -229,6 +237,7 @@ impl PoolError {
                 "server_tls"
             }
             Self::Login { .. } => "server_login",
+            Self::ConnectQuery { .. } => "server_connect_query",
             Self::Credential { .. } | Self::CleartextPassword { .. } => "server_credential",
             Self::Authentication { .. } => "server_authentication",
             Self::Lost { .. } => "server_lost",
@@ -256,6 +265,7 @@ impl PoolError {
             Self::TlsUnavailable { .. }
             | Self::TlsHandshake { .. }
             | Self::Tls { .. }
+            | Self::ConnectQuery { .. }
             | Self::Credential { .. }
             | Self::CleartextPassword { .. }
             | Self::Authentication { .. }
@@ -297,7 +307,7 @@ impl PoolError {
                 "Make the pool larger, end transactions sooner, or let clients wait longer \
                  (pool: size, checkout_timeout).",
             ),
-            Self::Login { error: cause, .. } => {
+            Self::Login { error: cause, .. } | Self::ConnectQuery { error: cause, .. } => {
                 let error = match &cause.detail {
                     Some(detail) => error.detail(detail.clone()),
                     None => error,
@@ -341,6 +351,8 @@ pub struct Holders {
     pub waiting: usize,
     /// Connections to the same server in the pools of other users.
     pub others: Vec<(Box<str>, usize)>,
+    /// Limits over several pools that are reached, each as a clause that says who has how many.
+    pub limits: Vec<String>,
 }
 
 impl fmt::Display for Holders {
@@ -372,6 +384,9 @@ impl fmt::Display for Holders {
                 ","
             };
             write!(f, "{lead} {count} of user \"{user}\"")?;
+        }
+        for limit in &self.limits {
+            write!(f, "; {limit}")?;
         }
         f.write_str(".")
     }

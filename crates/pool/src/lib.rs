@@ -7,8 +7,10 @@
 //! - `stream`, `transport`: bytes in and out, cancel-safe and without deadlock. Used for clients as well.
 //! - `server`: one connection: connecting, logging in, cancelling, and what is known of it.
 //! - `pools`: many: [`Pools`], [`Checkout`].
+//! - `budget`: how many there may be over all pools: [`Budget`].
 //! - `settings`, `error`: what comes in, and what goes wrong.
 
+mod budget;
 mod error;
 mod pools;
 mod server;
@@ -16,12 +18,13 @@ mod settings;
 mod stream;
 mod transport;
 
+pub use budget::Budget;
 pub use error::{Holders, PoolError};
 pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use server::{
     Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection, SetScope,
     StatementId, UserLogin, cancel,
 };
-pub use settings::{CleartextPassword, PoolSettings};
+pub use settings::{CleartextPassword, PoolMode, PoolSettings, UserPool};
 pub use stream::{PeerAddress, Stream};
 pub use transport::{Available, Exchanged, KEEP, MAX_READ, MIN_READ, Transport};

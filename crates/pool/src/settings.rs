@@ -2,6 +2,7 @@
 //!
 //! Owns [`PoolSettings`] and what of it, when changed, needs new connections. Never reads the configuration itself.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,22 @@ use pgherd_tls::{ClientTls, SslMode, TlsSettings};
 pub struct PoolSettings {
     /// The database's name on the servers.
     pub database: Box<str>,
+    /// When a connection goes back.
+    pub mode: PoolMode,
     /// The most connections of one user to one server, at least 1.
     pub size: usize,
     /// So many connections of one user to one server are kept open although nobody needs them.
     pub min: usize,
+    /// So many more for one who has waited for [`Self::reserve_after`]; they go when nobody waits.
+    pub reserve: usize,
+    /// How long the first who waits has to wait before a connection of the reserve is opened.
+    pub reserve_after: Duration,
+    /// The most connections of the database, over its users and servers; `None` is no limit.
+    pub max_connections: Option<usize>,
+    /// The most connections to some servers, by name, over all databases and users.
+    pub server_limits: HashMap<Box<str>, usize>,
+    /// What is different for some users, by name.
+    pub users: HashMap<Box<str>, UserPool>,
     /// How long a client waits for a connection, opening one included, before it gets 53300.
     pub checkout_timeout: Duration,
     /// How long a connection may lie unused, beyond `min` of them.
@@ -28,6 +41,8 @@ pub struct PoolSettings {
     pub connect_timeout: Duration,
     /// `application_name` at login; what the server's own configuration says where `None`.
     pub application_name: Option<Box<str>>,
+    /// Statements that are run on each new connection, and again after what resets one.
+    pub connect_query: Option<Arc<str>>,
     /// `options` at login (`-c name=value`).
     pub options: Option<Box<str>>,
     /// The protocol version to ask for. 3.2 brings cancel keys that cannot be guessed, and is refused by some
@@ -39,6 +54,43 @@ pub struct PoolSettings {
     pub tls_settings: TlsSettings,
     /// TLS, ready for use.
     pub tls: Arc<ClientTls>,
+}
+
+/// When a server connection goes back to its pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When its client ends.
+    Session,
+    /// At the end of each transaction.
+    #[default]
+    Transaction,
+    /// After each statement: there are no transaction blocks.
+    Statement,
+}
+
+impl PoolMode {
+    /// The word in the configuration and in `SHOW POOLS`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Transaction => "transaction",
+            Self::Statement => "statement",
+        }
+    }
+}
+
+/// What one user has otherwise than the rest of the database. `None` is as there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserPool {
+    /// When a connection goes back.
+    pub mode: Option<PoolMode>,
+    /// [`PoolSettings::size`].
+    pub size: Option<usize>,
+    /// [`PoolSettings::min`].
+    pub min: Option<usize>,
+    /// [`PoolSettings::reserve`].
+    pub reserve: Option<usize>,
 }
 
 /// Whether a server may have the plain password over an unencrypted TCP connection.
@@ -57,13 +109,20 @@ impl PoolSettings {
     pub fn new(database: impl Into<Box<str>>) -> Self {
         Self {
             database: database.into(),
+            mode: PoolMode::Transaction,
             size: 20,
             min: 0,
+            reserve: 0,
+            reserve_after: Duration::from_secs(5),
+            max_connections: None,
+            server_limits: HashMap::new(),
+            users: HashMap::new(),
             checkout_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             lifetime: Duration::from_secs(3600),
             connect_timeout: Duration::from_secs(5),
             application_name: None,
+            connect_query: None,
             options: None,
             protocol: ProtocolVersion::V3_0,
             cleartext_password: CleartextPassword::Protected,
@@ -75,11 +134,41 @@ impl PoolSettings {
         }
     }
 
+    fn of_user(&self, user: &str) -> UserPool {
+        self.users.get(user).copied().unwrap_or_default()
+    }
+
+    /// When a connection of this user's clients goes back.
+    #[must_use]
+    pub fn mode_of(&self, user: &str) -> PoolMode {
+        self.of_user(user).mode.unwrap_or(self.mode)
+    }
+
+    /// The most connections of this user to one server, at least 1.
+    #[must_use]
+    pub fn size_of(&self, user: &str) -> usize {
+        self.of_user(user).size.unwrap_or(self.size).max(1)
+    }
+
+    /// So many connections of this user to one server are kept open, never more than there may be.
+    #[must_use]
+    pub fn min_of(&self, user: &str) -> usize {
+        let min = self.of_user(user).min.unwrap_or(self.min);
+        min.min(self.size_of(user))
+    }
+
+    /// The most connections beyond that for one who has waited for [`Self::reserve_after`].
+    #[must_use]
+    pub fn reserve_of(&self, user: &str) -> usize {
+        self.of_user(user).reserve.unwrap_or(self.reserve)
+    }
+
     /// Whether connections that were opened under the other settings differ from those that would be opened now.
     #[must_use]
     pub(crate) fn needs_new_connections(&self, other: &Self) -> bool {
         self.database != other.database
             || self.application_name != other.application_name
+            || self.connect_query != other.connect_query
             || self.options != other.options
             || self.protocol != other.protocol
             || self.cleartext_password != other.cleartext_password

@@ -90,6 +90,7 @@ impl Session {
     }
 
     async fn run_understood(&mut self, run: &Run, end: &mut RunEnd) -> Result<(), Failure> {
+        self.check_mode(executed(&run.steps))?;
         match run.route.place {
             Place::All | Place::EachInTurn => self.run_on_all(run, *end).await,
             _ if !run.needs_server && self.open_run.is_none() => self.run_locally(run).await,

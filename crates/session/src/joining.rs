@@ -27,6 +27,13 @@ impl Session {
     /// As [`Session::leg`]; 53300 or, in a block, 40001 where one does not become free within `checkout_timeout`, for all together.
     pub(crate) async fn take_each(&mut self, shards: &[ShardId]) -> Result<(), Failure> {
         let deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
+        let pools = self.database.pools().clone();
+        // a limit over several pools has no order in which taking them is safe: one at a time holds some and waits
+        let _turn = if self.block.is_none() && shards.len() > 1 {
+            pools.turn(deadline).await
+        } else {
+            None
+        };
         if self.block.is_none() {
             for _ in 0..ROUNDS {
                 let Some((shard, node, role)) = self.first_busy(shards).await? else {

@@ -9,16 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use pgherd_pool::{Checkout, StatementId};
+use pgherd_pool::{Checkout, PoolMode, StatementId};
 use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
 use pgherd_telemetry::RouteMetrics;
 use pgherd_topology::{NodeId, Role, ShardId};
 use smallvec::SmallVec;
+use tokio::time::{Duration, timeout};
 
 use crate::failure::Failure;
 use crate::oids::Translation;
 use crate::registry::{Client, HeldId, Release};
 use crate::settings::SettingsList;
+
+/// How long a server may take to forget a client.
+const RESET_LIMIT: Duration = Duration::from_secs(5);
 
 /// Counts a request against its server while it runs.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl Leg {
     /// Keeps the connection with the client.
     pub fn pin(&mut self, reason: &'static str) {
         self.pinned.get_or_insert(reason);
-        self.connection.mark_dirty(reason);
+        self.connection.mark_changed(reason);
         self.client.pin(self.held, reason);
     }
 
@@ -186,12 +190,25 @@ pub fn encode(message: &FrontendMessage<'_>, out: &mut BytesMut) -> Result<(), F
 }
 
 /// All legs of a session.
-#[derive(Default)]
 pub struct Legs {
     legs: Vec<Leg>,
+    mode: PoolMode,
 }
 
 impl Legs {
+    /// None yet. In mode session they are kept until the client ends.
+    pub fn new(mode: PoolMode) -> Self {
+        Self {
+            legs: Vec::new(),
+            mode,
+        }
+    }
+
+    /// When they are given back.
+    pub fn mode(&self) -> PoolMode {
+        self.mode
+    }
+
     /// The leg to a server. A session has at most one to each.
     pub fn get(&mut self, node: NodeId) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.node == node)
@@ -252,8 +269,25 @@ impl Legs {
         self.legs.clear();
     }
 
+    /// Takes away what the client has left on each, and gives them back; closes those where that is not possible.
+    pub async fn reset_all(&mut self) {
+        for leg in &mut self.legs {
+            // what is not reset in time waits for an answer, and is closed for that
+            let _ = timeout(RESET_LIMIT, leg.connection.reset()).await;
+            if leg.connection.is_clean() {
+                leg.listened.clear();
+            }
+        }
+        self.legs.clear();
+    }
+
     /// Gives back what the client does not need any more.
     pub fn release(&mut self) {
-        self.legs.retain(|leg| leg.in_block || leg.pinned.is_some());
+        match self.mode {
+            PoolMode::Session => {}
+            PoolMode::Transaction | PoolMode::Statement => {
+                self.legs.retain(|leg| leg.in_block || leg.pinned.is_some())
+            }
+        }
     }
 }

@@ -276,22 +276,23 @@ impl Session {
         };
         if in_block {
             self.lose_block();
-            return PgError::error(
+            let error = PgError::error(
                 SqlState::SERIALIZATION_FAILURE,
                 format!(
                     "the connection to server \"{server}\" was lost within a transaction block"
                 ),
-            )
-            .detail(reason)
-            .hint("Nothing of the block is kept. Roll back and try again.")
-            .into();
+            );
+            return self.lost_in_mode(
+                error
+                    .detail(reason)
+                    .hint("Nothing of the block is kept. Roll back and try again."),
+            );
         }
-        PgError::error(
+        let error = PgError::error(
             SqlState::CONNECTION_FAILURE,
             format!("the connection to server \"{server}\" was lost"),
-        )
-        .detail(reason)
-        .into()
+        );
+        self.lost_in_mode(error.detail(reason))
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use pgherd_pool::{Parameters, Transport, UserLogin};
+use pgherd_pool::{Parameters, PoolMode, Transport, UserLogin};
 use pgherd_protocol::{PgError, Severity, SqlState, TransactionStatus};
 use pgherd_router::{
     Action, LISTS_OF_NAMES, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
@@ -112,6 +112,8 @@ pub async fn run(login: Login) {
 impl Session {
     fn new(login: Login) -> Self {
         let generations = login.client.id().0 << 24;
+        let pools = login.database.pools().settings();
+        let mode = pools.mode_of(&login.user.name);
         let mut session = Self {
             phase: login.herd.phase(),
             herd: login.herd,
@@ -127,7 +129,7 @@ impl Session {
             cursors: HashMap::new(),
             temporary: Temporary::default(),
             tokens: Tokens::default(),
-            legs: Legs::default(),
+            legs: Legs::new(mode),
             block: None,
             open_run: None,
             script: Script::default(),
@@ -242,6 +244,7 @@ impl Session {
         self.count_bytes();
         self.settle_cancels().await;
         self.settle_listening().await;
+        self.end_failed_statement().await;
         if self.open_run.is_none() {
             self.legs.release();
         }
@@ -290,9 +293,12 @@ impl Session {
         self.close_legs().await;
     }
 
-    /// Closes what is still held.
+    /// Gives up what is still held, and with it all that the client has left there.
     pub(crate) async fn close_legs(&mut self) {
-        self.legs.close_all();
+        match self.legs.mode() {
+            PoolMode::Session => self.legs.reset_all().await,
+            PoolMode::Transaction | PoolMode::Statement => self.legs.close_all(),
+        }
     }
 
     /// The next request; what held servers send meanwhile (notifications, their end) is seen to.
@@ -414,7 +420,7 @@ impl Session {
                 let sticky = self.legs.at(node).sticky;
                 let in_block = self.legs.at(node).in_block;
                 let failure = self.lost(node, error);
-                if sticky && !in_block {
+                if (sticky && !in_block) || matches!(failure, Failure::Fatal(_)) {
                     // what only that server held (a lock, a temporary table, LISTEN) is gone, and the client must know
                     return Err(match failure {
                         Failure::Refused(error) => Failure::Fatal(Box::new(

@@ -36,6 +36,7 @@ impl Session {
         let sql = self.text(text)?;
         let planned = self.plan(&sql, &[]).await?;
         let plan = std::sync::Arc::clone(&planned.plan);
+        self.check_mode(&plan.statements)?;
         match plan.statements.as_slice() {
             [] if self.open_run.is_none() => {
                 self.reply(&BackendMessage::EmptyQueryResponse);

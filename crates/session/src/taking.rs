@@ -80,6 +80,7 @@ impl Session {
     /// # Errors
     /// 57P03 without a server, 53300 where the pool is exhausted, and what the server itself refuses.
     pub(crate) async fn leg(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
+        let access = self.access_in_mode(access);
         let node = match self.held(shard) {
             Some(node) => node,
             None => {
@@ -277,7 +278,8 @@ impl Session {
             .iter()
             .find(|server| server.id == node)
             .ok_or_else(|| no_server(state, "server"))?;
-        let connection = self.lend(state, server, deadline).await?;
+        let mut connection = self.lend(state, server, deadline).await?;
+        let keeps = self.keeps_legs(&mut connection);
         let catalog = self.catalog();
         let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
@@ -287,13 +289,16 @@ impl Session {
             canceller: connection.canceller(),
             pin: None,
         });
+        if let Some(reason) = keeps {
+            self.registration.client().pin(held, reason);
+        }
         let leg = Leg {
             connection,
             shard,
             node,
             role,
             in_block: false,
-            sticky: false,
+            sticky: keeps.is_some(),
             hears: false,
             listened: Vec::new(),
             pinned: None,

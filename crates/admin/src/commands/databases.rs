@@ -21,6 +21,18 @@ pub(super) const COLUMNS: &[Column] = &[
         "max_clients",
         "How many may be; empty is no limit but the listener's.",
     ),
+    integer(
+        "server_connections",
+        "How many connections to servers it has in its pools.",
+    ),
+    integer(
+        "max_server_connections",
+        "How many it may have (pool: max_connections); empty is no limit.",
+    ),
+    text(
+        "mode",
+        "When a server connection goes back: session, transaction, statement.",
+    ),
     text(
         "reads_from",
         "Which servers answer reads: replicas, any, primary.",
@@ -55,6 +67,7 @@ pub(super) fn rows(herd: &Herd) -> Answer {
     for database in sorted_databases(herd) {
         let sharding = database.sharding();
         let reads = database.reads();
+        let pools = database.pools().settings();
         let trouble = unreadiness(&database);
         let from = match reads.from {
             ReadsFrom::Replicas => "replicas",
@@ -67,13 +80,16 @@ pub(super) fn rows(herd: &Herd) -> Answer {
         };
         answer.row([
             database.name().into(),
-            (&*database.pools().settings().database).into(),
+            (&*pools.database).into(),
             sharding.shards().len().into(),
             sharding.tables().count().into(),
             sharding.reference_tables().count().into(),
             database.users().iter().count().into(),
             herd.clients().count_of_database(database.name()).into(),
             database.max_clients().into(),
+            database.pools().connections().into(),
+            pools.max_connections.into(),
+            pools.mode.name().into(),
             from.into(),
             consistency.into(),
             reads.max_lag.into(),

@@ -13,7 +13,12 @@ pub(super) const COLUMNS: &[Column] = &[
     ),
     text("shard", "The shard."),
     text("server", "The server."),
+    text(
+        "mode",
+        "When a connection goes back: session, transaction, statement.",
+    ),
     integer("size", "The most connections it may have."),
+    integer("reserve", "How many more for one who has waited for long."),
     integer("active", "Connections that clients hold."),
     integer(
         "kept",
@@ -58,7 +63,9 @@ pub(super) fn rows(herd: &Herd) -> Answer {
                 (&*pool.user).into(),
                 shard.into(),
                 (&*pool.server.name).into(),
+                pool.mode.name().into(),
                 pool.size.into(),
+                pool.reserve.into(),
                 pool.active.into(),
                 pool.kept.into(),
                 pool.idle.into(),

@@ -18,6 +18,8 @@ pub struct File {
     pub listen: Option<At<Listen>>,
     /// How many threads serve clients; 0 means one for each core. Default: 0. A change needs a restart.
     pub workers: Option<At<Number>>,
+    /// How many connections to servers there may be in clients' pools, over all databases; pgherd's own few are not counted. Where they are all taken, the one that has been idle for longest is closed for who waits, else one that comes back. At least one for each shard of a database. Default: no limit.
+    pub max_server_connections: Option<At<Number>>,
     /// The operator's console. Without it there is none.
     pub admin: Option<At<Admin>>,
     /// Where /metrics, /healthz and /readyz are served. Without it they are not.
@@ -120,6 +122,8 @@ pub struct User {
     pub timeouts: Option<At<Timeouts>>,
     /// Settings that this user's sessions begin with, by name (`statement_timeout: 5s`), as by ALTER ROLE ... SET; what a client asks for itself goes before them. Not for the console's users. Default: none.
     pub settings: Option<At<Named<At<Text>>>>,
+    /// What is different in this user's pools. Not for the console's users. Default: as the database has it.
+    pub pool: Option<At<UserPool>>,
 }
 
 /// How a user's password is asked for.
@@ -322,12 +326,18 @@ pub enum Negotiation {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// When a server connection goes back to its pool. Default: transaction.
+    /// When a server connection goes back to its pool, for clients that log in from now on. Default: transaction.
     pub mode: Option<At<PoolMode>>,
     /// How many connections a user may have on one server. Default: 20.
     pub size: Option<At<Number>>,
-    /// How many of them are kept open when idle. Default: 0.
+    /// How many of them are kept open when idle. They are opened at the start, and when a server has come back, for users whose plain password is configured and for `server_login`; for others after their first login. Default: 0.
     pub min: Option<At<Number>>,
+    /// How many more a user may have on one server while somebody has waited for `reserve_after`. Default: 0.
+    pub reserve: Option<At<Number>>,
+    /// How long the first who waits does so before a connection of the reserve is opened. Default: 1s.
+    pub reserve_after: Option<At<Span>>,
+    /// How many connections the database may have over all its users and servers, at least one for each shard; of `*`, each database made by it. Default: no limit.
+    pub max_connections: Option<At<Number>>,
     /// How long a query waits for a connection before it fails with 53300, or with 40001 where its transaction holds one of another shard already. Default: 5s.
     pub checkout_timeout: Option<At<Span>>,
     /// How long opening a connection may take, login included. Default: 5s.
@@ -336,6 +346,8 @@ pub struct Pool {
     pub idle_timeout: Option<At<Span>>,
     /// How old a connection may become. Default: 1h.
     pub lifetime: Option<At<Span>>,
+    /// Statements that are run on each new connection, and again after it was reset. Where the server refuses them, the connection is closed and the client told. Default: none.
+    pub connect_query: Option<At<Text>>,
     /// Whether a server may have a plain password over TCP without TLS: `protected` never, `anywhere` as libpq does. Default: protected.
     pub cleartext_password: Option<At<CleartextPassword>>,
 }
@@ -354,8 +366,26 @@ pub enum CleartextPassword {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolMode {
+    /// When the client ends; it is then reset by DISCARD ALL.
+    Session,
     /// At the end of each transaction.
     Transaction,
+    /// After each statement; what would leave a transaction block open is refused.
+    Statement,
+}
+
+/// What one user's pools have otherwise than the database's.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserPool {
+    /// When a server connection goes back to its pool, for clients that log in from now on. Default: the database's `pool.mode`.
+    pub mode: Option<At<PoolMode>>,
+    /// How many connections the user may have on one server. Not with `server_login`, where all users share a pool. Default: the database's `pool.size`.
+    pub size: Option<At<Number>>,
+    /// How many of them are kept open when idle. Not with `server_login`. Default: the database's `pool.min`.
+    pub min: Option<At<Number>>,
+    /// How many more while somebody has waited for `reserve_after`. Not with `server_login`. Default: the database's `pool.reserve`.
+    pub reserve: Option<At<Number>>,
 }
 
 /// Where reads go.
@@ -472,6 +502,8 @@ pub struct Server {
     pub name: At<Text>,
     /// `host`, `host:port`, or the directory of a Unix socket: `/run/postgresql:5432`. Default port: 5432.
     pub address: At<Text>,
+    /// How many connections clients' pools may have to it, over all databases and users. A change takes effect at once. Default: no limit.
+    pub max_connections: Option<At<Number>>,
     /// The zone it runs in. Default: none.
     pub zone: Option<At<Text>>,
     /// Its rank among candidates for promotion; 0 means never. Default: 1. Not in force in this version.

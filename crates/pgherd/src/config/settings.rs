@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgherd_session::{HbaRules, OnDemandLimits, Timeouts};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
-pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, ReadsFrom};
+pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, PoolMode, ReadsFrom};
 pub use pgherd_tls::{SslMode, TlsSettings};
 
 /// A whole configuration.
@@ -20,6 +20,8 @@ pub struct Config {
     pub listen: Listen,
     /// How many threads serve clients; 0 means one for each core.
     pub workers: usize,
+    /// The most connections in clients' pools.
+    pub max_server_connections: Option<usize>,
     /// The console, if there is one.
     pub admin: Option<Admin>,
     /// Where metrics and health are served, if they are.
@@ -162,6 +164,21 @@ pub struct User {
     pub timeouts: Timeouts,
     /// What its sessions begin with, by name.
     pub settings: Vec<(String, String)>,
+    /// What is different in its pools.
+    pub pool: UserPool,
+}
+
+/// What one user's pools have otherwise than the database's. `None` is as there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserPool {
+    /// When a connection goes back.
+    pub mode: Option<PoolMode>,
+    /// Connections it may have on one server.
+    pub size: Option<usize>,
+    /// Of them kept open when idle.
+    pub min: Option<usize>,
+    /// More for who has waited long.
+    pub reserve: Option<usize>,
 }
 
 /// Clients that need no password.
@@ -241,12 +258,20 @@ pub struct Database {
 }
 
 /// The pools of server connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
+    /// When a connection goes back.
+    pub mode: PoolMode,
     /// Connections a user may have on one server.
     pub size: usize,
     /// Of them kept open when idle.
     pub min: usize,
+    /// More for who has waited long.
+    pub reserve: usize,
+    /// How long that is.
+    pub reserve_after: Duration,
+    /// The most connections of the database.
+    pub max_connections: Option<usize>,
     /// How long a query waits for one.
     pub checkout_timeout: Duration,
     /// How long opening one may take.
@@ -255,6 +280,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// How old one may become.
     pub lifetime: Duration,
+    /// What is run on each new one.
+    pub connect_query: Option<Box<str>>,
     /// Whether a server may have a plain password over TCP without TLS.
     pub cleartext_password: CleartextPassword,
 }
@@ -292,6 +319,8 @@ pub struct Server {
     pub name: Box<str>,
     /// Where it listens.
     pub address: Address,
+    /// The most connections of clients' pools to it.
+    pub max_connections: Option<usize>,
     /// Its zone.
     pub zone: Option<Box<str>>,
     /// Its rank among candidates.

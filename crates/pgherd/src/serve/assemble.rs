@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, State};
-use pgherd_pool::Pools;
+use pgherd_pool::{Budget, Pools};
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
 use pgherd_router::Planner;
@@ -20,6 +20,7 @@ use pgherd_topology::{Catalog, ShardMapError, Sharding, ShardingError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::warming::keep_warm;
 use super::{on_demand, placement, requests, translate};
 use crate::config::settings::{self, Config, WILDCARD};
 
@@ -90,6 +91,8 @@ pub enum AssembleError {
 #[derive(Debug)]
 pub(super) struct Assembled {
     pub(super) herd: Arc<Herd>,
+    /// How many server connections all databases may have together.
+    pub(super) budget: Budget,
     controls: HashMap<Box<str>, Arc<Control>>,
     /// Databases that were taken out, until their last session has ended.
     retiring: JoinSet<()>,
@@ -119,6 +122,7 @@ impl Assembled {
         );
         let mut assembled = Self {
             herd: Arc::new(herd),
+            budget: Budget::new(config.max_server_connections),
             controls: HashMap::new(),
             retiring: JoinSet::new(),
             state: Arc::new(state),
@@ -186,7 +190,7 @@ impl Assembled {
             catalog: control.catalog(),
             catalog_requests: requests::catalog_requests(control.reloader(), async {}),
             planner: Planner::new(PLANS),
-            pools: Pools::new(pools),
+            pools: Pools::within(self.budget.clone(), pools),
             two_phase: TwoPhase {
                 herd: self.state.herd(database.owner()),
                 proxy: self.proxy,
@@ -197,6 +201,9 @@ impl Assembled {
         made.set_lookup(lookup.map(|lookup| requests::user_lookup(lookup, database)));
         made.set_read_only(database.reads.only);
         made.set_timeouts(database.timeouts);
+        if database.on_demand.is_none() {
+            tokio::spawn(keep_warm(Arc::downgrade(&made)));
+        }
         if !is_shared {
             tokio::spawn(report_faults(Arc::downgrade(&made), control.catalog()));
         }

@@ -74,7 +74,10 @@ fn make(
             control.shutdown().await;
         }),
         planner: Planner::new(PLANS),
-        pools: Pools::new(pool_settings(template, name)),
+        pools: Pools::within(
+            template.pools().budget().clone(),
+            pool_settings(template, name),
+        ),
         two_phase: template.two_phase().clone(),
         // one label for all: their names come from clients
         metrics: Arc::clone(template.metrics()),

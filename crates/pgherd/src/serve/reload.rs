@@ -9,7 +9,7 @@ use pgherd_telemetry::LogHandle;
 use super::assemble::{AssembleError, Assembled, in_order};
 use super::{on_demand, translate};
 use crate::config::Config;
-use crate::config::settings::{Database, WILDCARD};
+use crate::config::settings::{Database, Shard, WILDCARD};
 
 /// Puts `wanted` in force as far as a running process can; `running` is then what is in force. Nothing is, if any of it
 /// cannot be made: a certificate that cannot be read, say.
@@ -89,6 +89,7 @@ fn try_apply(
         .filter_map(|before| assembled.serving(&before.name))
         .collect();
     databases.retain(|database| database.name() != WILDCARD);
+    assembled.budget.set_limit(wanted.max_server_connections);
     assembled.herd.set_settings(listen);
     assembled.herd.set_console(console);
     assembled.herd.set_databases(databases);
@@ -231,18 +232,20 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
         }
         if database.like.is_some() {
             // said of the database that it is like
-            database.shards.clone_from(&before.shards);
+            if without_limits(&before.shards) != without_limits(&database.shards) {
+                database.shards.clone_from(&before.shards);
+            }
             database.server_database.clone_from(&before.server_database);
             database.control_login.clone_from(&before.control_login);
             if database.sharding.buckets != before.sharding.buckets
-                || before.shards != database.shards
+                || without_limits(&before.shards) != without_limits(&database.shards)
             {
                 database.sharding.clone_from(&before.sharding);
             }
             continue;
         }
         if keep(
-            before.shards != database.shards,
+            without_limits(&before.shards) != without_limits(&database.shards),
             of("shards, and with them sharding,"),
         ) {
             database.shards.clone_from(&before.shards);
@@ -267,4 +270,13 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
         }
     }
     kept
+}
+
+/// What of the shards needs a restart.
+fn without_limits(shards: &[Shard]) -> Vec<Shard> {
+    let mut shards = shards.to_vec();
+    for server in shards.iter_mut().flat_map(|shard| &mut shard.servers) {
+        server.max_connections = None;
+    }
+    shards
 }

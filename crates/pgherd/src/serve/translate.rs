@@ -2,13 +2,14 @@
 //!
 //! Owns the translation and nothing else; reads certificates and keys, for TLS is made here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgherd_control::lookup::DEFAULT_QUERY;
 use pgherd_control::{
     ControlLogin, ControlSettings, Pace, RoleLookup, ServerSettings, ShardSettings, State,
 };
-use pgherd_pool::{PoolSettings, UserLogin};
+use pgherd_pool::{PoolMode, PoolSettings, UserLogin, UserPool};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
     ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange,
@@ -214,12 +215,19 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
     let made = client_tls(database, tls)?;
     let pool = &database.pool;
     Ok(PoolSettings {
+        mode: pool_mode(pool.mode),
         size: pool.size,
         min: pool.min,
+        users: database.users.iter().map(user_pool).collect(),
+        reserve: pool.reserve,
+        reserve_after: pool.reserve_after,
+        max_connections: pool.max_connections,
+        server_limits: server_limits(&database.shards),
         checkout_timeout: pool.checkout_timeout,
         connect_timeout: pool.connect_timeout,
         idle_timeout: pool.idle_timeout,
         lifetime: pool.lifetime,
+        connect_query: pool.connect_query.as_deref().map(Into::into),
         cleartext_password: match pool.cleartext_password {
             settings::CleartextPassword::Protected => pgherd_pool::CleartextPassword::Protected,
             settings::CleartextPassword::Anywhere => pgherd_pool::CleartextPassword::Anywhere,
@@ -230,6 +238,38 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
         options: database.reads.only.then(|| READ_ONLY_OPTIONS.into()),
         ..PoolSettings::new(database.server_database.clone())
     })
+}
+
+fn pool_mode(mode: settings::PoolMode) -> PoolMode {
+    match mode {
+        settings::PoolMode::Session => PoolMode::Session,
+        settings::PoolMode::Transaction => PoolMode::Transaction,
+        settings::PoolMode::Statement => PoolMode::Statement,
+    }
+}
+
+fn server_limits(shards: &[settings::Shard]) -> HashMap<Box<str>, usize> {
+    shards
+        .iter()
+        .flat_map(|shard| &shard.servers)
+        .filter_map(|server| Some((server.name.clone(), server.max_connections?)))
+        .collect()
+}
+
+fn user_pool(user: &settings::User) -> (Box<str>, UserPool) {
+    let settings::UserPool {
+        mode,
+        size,
+        min,
+        reserve,
+    } = user.pool;
+    let pool = UserPool {
+        mode: mode.map(pool_mode),
+        size,
+        min,
+        reserve,
+    };
+    (user.name.clone(), pool)
 }
 
 /// How clients are listened to.

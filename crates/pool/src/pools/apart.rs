@@ -13,7 +13,7 @@ use crate::error::PoolError;
 use crate::server::{Opened, Origin, Server, ServerConnection, UserLogin, open};
 
 impl Pools {
-    /// Opens a connection beside the pools: outside their bounds, and closed when it is dropped. For what must hear of a server all the time,
+    /// Opens a connection beside the pools: outside their bounds and the budget, and closed when it is dropped. For what must hear of a server all the time,
     /// whoever is served meanwhile.
     ///
     /// Cancel-safe: dropped, the connection under way is closed.
@@ -51,7 +51,8 @@ impl Pools {
             created: Instant::now(),
             expires: None,
             home: None,
-            member: Arc::new(Member::opening()),
+            member: Arc::new(Member::opening(None)),
+            connect_query: None,
         };
         Ok(ServerConnection::new(transport, parameters, origin))
     }

@@ -22,9 +22,12 @@ pub(super) struct Failure {
 impl Failure {
     /// Once more, or for the first time.
     pub(super) fn after(previous: Option<&Self>, error: PoolError, now: Instant) -> Self {
-        let pause = previous.map_or(FIRST_PAUSE, |failure| {
-            (failure.pause * 2).min(LONGEST_PAUSE)
-        });
+        let pause = match previous {
+            // begun before that was known
+            Some(failure) if failure.is_active(now) => failure.pause,
+            Some(failure) => (failure.pause * 2).min(LONGEST_PAUSE),
+            None => FIRST_PAUSE,
+        };
         Self {
             error,
             until: now + pause,
@@ -78,7 +81,14 @@ mod tests {
         let error = PoolError::protocol(&server, "a test");
         let mut failure = Failure::after(None, error.clone(), now);
         assert!(failure.is_active(now) && !failure.is_active(now + FIRST_PAUSE));
+        let mut now = now;
+        failure = Failure::after(Some(&failure), error.clone(), now);
+        assert!(
+            !failure.is_active(now + FIRST_PAUSE),
+            "not a further attempt"
+        );
         for _ in 0..10 {
+            now += LONGEST_PAUSE;
             failure = Failure::after(Some(&failure), error.clone(), now);
         }
         assert!(!failure.is_active(now + LONGEST_PAUSE));

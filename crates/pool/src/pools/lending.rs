@@ -17,7 +17,7 @@ use super::node_pool::{Asked, NodePool};
 use super::queue::{Grant, Place, Slot};
 use super::statistics::Counters;
 use crate::error::PoolError;
-use crate::server::{Opened, Origin, Server, ServerConnection, UserLogin, open};
+use crate::server::{Opened, Origin, RunError, Server, ServerConnection, UserLogin, open};
 use crate::settings::PoolSettings;
 
 /// What [`super::Pools::checkout`] does once the pool is known.
@@ -92,7 +92,13 @@ async fn wait(
     mut place: Place,
     patience: Patience,
 ) -> Result<Grant, PoolError> {
-    let waited = timeout_at(patience.until.into(), &mut place.receiver).await;
+    let reserve_at = patience.begun + pool.shared.settings().reserve_after;
+    let until_reserve = reserve_at.min(patience.until);
+    let mut waited = timeout_at(until_reserve.into(), &mut place.receiver).await;
+    if waited.is_err() && reserve_at < patience.until {
+        pool.draw_reserve();
+        waited = timeout_at(patience.until.into(), &mut place.receiver).await;
+    }
     match waited {
         Ok(Ok(grant)) => Ok(grant),
         // only the end of a pool drops who waits unanswered
@@ -136,11 +142,16 @@ pub(super) async fn open_into(
         patience.until.saturating_duration_since(begun)
     });
     let limit = settings.connect_timeout.min(left);
-    let error = match timeout(limit, open(&settings, &pool.server, login)).await {
-        Ok(Ok(opened)) => {
+    let opening = async {
+        let opened = open(&settings, &pool.server, login).await?;
+        connect(pool, &slot, opened, &settings, epoch).await
+    };
+    let error = match timeout(limit, opening).await {
+        Ok(Ok(connection)) => {
             // too late to be of use, it is closed here, and the slot goes to the next
             pool.note_success(epoch)?;
-            return finish(pool, slot, opened, &settings, epoch);
+            debug!(server = %pool.server, user = %pool.user, pid = connection.pid(), "opened a server connection");
+            return slot.fill(connection).ok_or(PoolError::Closed);
         }
         Ok(Err(error)) => error,
         Err(_) => {
@@ -158,19 +169,19 @@ pub(super) async fn open_into(
     Err(error)
 }
 
-fn finish(
+/// Makes a connection of what was opened, and runs `connect_query` on it.
+async fn connect(
     pool: &Arc<NodePool>,
-    slot: Slot,
+    slot: &Slot,
     opened: Opened,
     settings: &PoolSettings,
     epoch: Epoch,
-) -> Result<Checkout, PoolError> {
+) -> Result<Box<ServerConnection>, PoolError> {
     let Some(member) = slot.member().map(Arc::clone) else {
         return Err(PoolError::Closed);
     };
     let now = Instant::now();
     member.set_pid(opened.pid);
-    member.hand(Holding::Running, now);
     let origin = Origin {
         server: Arc::clone(&pool.server),
         tls: Arc::clone(&settings.tls),
@@ -180,11 +191,21 @@ fn finish(
         created: now,
         expires: now.checked_add(lifetime(settings.lifetime)),
         home: home(),
-        member,
+        member: Arc::clone(&member),
+        connect_query: settings.connect_query.clone(),
     };
-    let connection = ServerConnection::new(opened.transport, opened.parameters, origin);
-    debug!(server = %pool.server, user = %pool.user, pid = connection.pid(), "opened a server connection");
-    slot.fill(Box::new(connection)).ok_or(PoolError::Closed)
+    let mut connection = ServerConnection::new(opened.transport, opened.parameters, origin);
+    let server = Server::clone(&pool.server);
+    connection
+        .run_connect_query()
+        .await
+        .map_err(|error| match error {
+            RunError::Refused(error) => PoolError::ConnectQuery { server, error },
+            RunError::Lost(source) => PoolError::lost(&server, source),
+            RunError::Protocol(what) => PoolError::protocol(&server, what),
+        })?;
+    member.hand(Holding::Running, now);
+    Ok(Box::new(connection))
 }
 
 /// The thread whose runtime drives what is opened now, where each thread has its own.

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::budget::Permit;
+
 /// What a connection of a pool is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -58,11 +60,15 @@ pub(crate) struct Member {
     /// Milliseconds from `born` to when it was last handed out, or given back.
     moved: AtomicU64,
     pid: AtomicI32,
+    /// Given back with the last that knows the connection.
+    _permit: Option<Permit>,
 }
 
 impl Member {
-    pub(crate) fn opening() -> Self {
+    /// `permit`: the budget's, where the connection counts towards it.
+    pub(crate) fn opening(permit: Option<Permit>) -> Self {
         Self {
+            _permit: permit,
             born: Instant::now(),
             state: AtomicU8::new(Holding::Opening as u8),
             moved: AtomicU64::new(0),

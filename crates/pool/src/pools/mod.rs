@@ -35,11 +35,15 @@ pub use self::checkout::Checkout;
 use self::lending::lend;
 pub use self::member::Holding;
 pub(crate) use self::member::Member;
-use self::node_pool::NodePool;
+pub(crate) use self::node_pool::NodePool;
 pub use self::statistics::{PoolSnapshot, ServerSnapshot};
+use crate::budget::{Budget, Limit};
 use crate::error::PoolError;
 use crate::server::{Server, UserLogin};
 use crate::settings::PoolSettings;
+
+/// So many pools are named to one who waited in vain.
+const MOST_NAMED: usize = 5;
 
 /// The pools of one database. Clones are the same pools.
 ///
@@ -62,15 +66,14 @@ type PoolMap = HashMap<NodeId, HashMap<Box<str>, Arc<NodePool>>>;
 #[derive(Debug)]
 struct Shared {
     settings: ArcSwap<PoolSettings>,
+    budget: Budget,
+    /// The database's number in the budget.
+    id: u64,
 }
 
 impl Shared {
     fn settings(&self) -> Arc<PoolSettings> {
         self.settings.load_full()
-    }
-
-    fn size(&self) -> usize {
-        self.settings.load().size.max(1)
     }
 }
 
@@ -105,8 +108,19 @@ impl Pools {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(settings: PoolSettings) -> Self {
+        Self::within(Budget::new(None), settings)
+    }
+
+    /// As [`Self::new`], within a budget that other databases' pools share.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn within(budget: Budget, settings: PoolSettings) -> Self {
         let shared = Arc::new(Shared {
             settings: ArcSwap::from_pointee(settings),
+            id: budget.next_id(),
+            budget,
         });
         let inner = Arc::new(Inner {
             shared,
@@ -144,6 +158,7 @@ impl Pools {
                     mut holders,
                 } => {
                     holders.others = self.0.neighbours(&pool);
+                    holders.limits = self.0.limits(&pool);
                     PoolError::CheckoutTimeout {
                         server,
                         user,
@@ -153,6 +168,34 @@ impl Pools {
                 }
                 other => other,
             })
+    }
+
+    /// The turn to take connections of several pools, holding some while others must be waited for. `None` where no limit is common to
+    /// pools, so that taking them in one order is enough, and where the turn does not come before the deadline.
+    pub async fn turn(&self, deadline: Instant) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        let settings = self.0.shared.settings();
+        let budget = &self.0.shared.budget;
+        if budget.limit().is_none()
+            && settings.max_connections.is_none()
+            && settings.server_limits.is_empty()
+        {
+            return None;
+        }
+        tokio::time::timeout_at(deadline.into(), budget.join())
+            .await
+            .ok()
+    }
+
+    /// What the connections are counted in, with those of other databases.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.0.shared.budget
+    }
+
+    /// How many connections the database has, over its users and servers.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.all().iter().map(|pool| pool.members().len()).sum()
     }
 
     /// Whether [`Self::checkout`] would give a connection at once, or open one, rather than wait for another's. That may be different a
@@ -278,6 +321,7 @@ impl Inner {
             Arc::clone(login),
             target.epoch,
         ));
+        self.shared.budget.register(pool.id, &pool);
         if self.closed.load(Ordering::Relaxed) {
             pool.end(&PoolError::Closed);
         }
@@ -327,14 +371,48 @@ impl Inner {
             .collect()
     }
 
+    /// The limits that keep a pool from one more connection, each with who has how many.
+    fn limits(&self, pool: &Arc<NodePool>) -> Vec<String> {
+        let full = self.shared.budget.in_the_way(&pool.scope());
+        full.iter()
+            .map(|full| {
+                let what = match full.limit {
+                    Limit::Process => "of pgherd (max_server_connections)".to_owned(),
+                    Limit::Database => format!(
+                        "of database \"{}\" (pool: max_connections)",
+                        self.shared.settings.load().database
+                    ),
+                    Limit::Server => {
+                        format!("to server \"{}\" (max_connections)", pool.server.name)
+                    }
+                };
+                let holders: Vec<String> = full
+                    .holders
+                    .iter()
+                    .take(MOST_NAMED)
+                    .map(|(title, count)| format!("{count} of {title}"))
+                    .collect();
+                let more = match full.holders.len().saturating_sub(MOST_NAMED) {
+                    0 => String::new(),
+                    more => format!(", and {more} more pools"),
+                };
+                format!(
+                    "all {} connections {what} are taken: {}{more}",
+                    full.used,
+                    holders.join(", ")
+                )
+            })
+            .collect()
+    }
+
     /// What the maintenance does each time.
     fn tidy(&self) {
         let now = Instant::now();
         let idle_timeout = self.shared.settings.load().idle_timeout;
         for pool in self.all() {
             pool.tidy(now);
-            if let Some(first) = pool.start_warming(now) {
-                tokio::spawn(maintenance::keep_warm(pool, first));
+            while let Some(first) = pool.start_warming(now) {
+                tokio::spawn(maintenance::keep_warm(Arc::clone(&pool), first));
             }
         }
         // Under the write lock nobody can look one up, so that a count of one means that nobody else has it.

@@ -24,12 +24,15 @@ use super::lending::home;
 use super::queue::{Grant, Place, Slot, Waiter};
 use super::statistics::Counters;
 use super::{Holding, Member, Shared};
+use crate::budget::{Permit, Scope};
 use crate::error::PoolError;
 use crate::server::{Server, ServerConnection, UserLogin};
 
 /// The connections of one user to one server.
 #[derive(Debug)]
-pub(super) struct NodePool {
+pub(crate) struct NodePool {
+    /// Its number in the budget.
+    pub(super) id: u64,
     pub(super) shared: Arc<Shared>,
     pub(super) server: Arc<Server>,
     pub(super) user: Box<str>,
@@ -53,7 +56,8 @@ pub(super) struct State {
     /// Who logged in last: what the maintenance opens connections with.
     pub(super) login: Arc<UserLogin>,
     pub(super) last_asked: Instant,
-    pub(super) warming: bool,
+    /// How many are being opened to keep it warm.
+    pub(super) warming: usize,
     /// Why there are no more connections.
     pub(super) ended: Option<PoolError>,
 }
@@ -96,6 +100,7 @@ impl NodePool {
         epoch: Epoch,
     ) -> Self {
         Self {
+            id: shared.budget.next_id(),
             shared,
             server,
             user: login.name.clone(),
@@ -110,9 +115,57 @@ impl NodePool {
                 not_before: None,
                 login,
                 last_asked: Instant::now(),
-                warming: false,
+                warming: 0,
                 ended: None,
             }),
+        }
+    }
+
+    /// The most connections it may have.
+    pub(super) fn size(&self) -> usize {
+        self.shared.settings.load().size_of(&self.user)
+    }
+
+    /// The most for those who wait now: with the reserve, once the first has waited for long.
+    fn bound(&self, state: &State, now: Instant) -> usize {
+        let settings = self.shared.settings.load();
+        let size = settings.size_of(&self.user);
+        match state.waiters.front() {
+            Some(first) if now >= first.since + settings.reserve_after => {
+                size.saturating_add(settings.reserve_of(&self.user))
+            }
+            _ => size,
+        }
+    }
+
+    /// The counts that its connections belong to.
+    pub(crate) fn scope(&self) -> Scope {
+        let settings = self.shared.settings.load();
+        Scope {
+            pool: self.id,
+            database: self.shared.id,
+            database_limit: settings.max_connections,
+            server: self.server.address.clone(),
+            server_limit: settings.server_limits.get(&self.server.name).copied(),
+        }
+    }
+
+    /// Has the budget know whether anybody waits for its room.
+    fn claim(&self, state: &State, now: Instant) {
+        let budget = &self.shared.budget;
+        let backs_off = state
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.is_active(now));
+        match state.waiters.front() {
+            Some(first)
+                if !backs_off
+                    && state.ended.is_none()
+                    && state.members.len() < self.bound(state, now) =>
+            {
+                budget.claim(self.scope(), first.since);
+            }
+            _ => budget.withdraw(self.id),
         }
     }
 
@@ -175,8 +228,10 @@ impl NodePool {
                 if !failure.is_server_full() || state.members.is_empty() {
                     return Err(failure.as_error(now));
                 }
-            } else if state.members.len() < self.shared.size() {
-                return Ok(Asked::Slot(self.new_slot(state)));
+            } else if state.members.len() < self.size()
+                && let Some(permit) = self.shared.budget.acquire(&self.scope(), now)
+            {
+                return Ok(Asked::Slot(self.new_slot(state, permit)));
             }
         }
         let (sender, receiver) = oneshot::channel();
@@ -187,6 +242,7 @@ impl NodePool {
             since: now,
             sender,
         });
+        self.claim(state, now);
         Ok(Asked::Wait(Place {
             receiver,
             pool: Arc::clone(self),
@@ -200,6 +256,7 @@ impl NodePool {
         // ids rise along the queue
         if let Ok(index) = state.waiters.binary_search_by_key(&id, |waiter| waiter.id) {
             state.waiters.remove(index);
+            self.claim(&state, Instant::now());
         }
     }
 
@@ -217,8 +274,23 @@ impl NodePool {
         let mut rejected = None;
         {
             let mut state = self.state();
-            let fits = state.members.len() <= self.shared.size();
-            if may_stay && fits && state.ended.is_none() && is_current(&connection, &state) {
+            let surplus = state.members.len().saturating_sub(self.size());
+            let fits = match state.waiters.front() {
+                Some(_) => surplus <= self.reserve(),
+                None => surplus == 0,
+            };
+            let budget = &self.shared.budget;
+            let is_owed = budget.is_contended()
+                && budget.is_owed(
+                    &self.scope(),
+                    state.waiters.front().map(|first| first.since),
+                );
+            if may_stay
+                && fits
+                && !is_owed
+                && state.ended.is_none()
+                && is_current(&connection, &state)
+            {
                 rejected = self.pass_on(&mut state, connection, now).err();
             } else {
                 remove_member(&mut state, &member);
@@ -244,6 +316,7 @@ impl NodePool {
                 Ok(()) => {
                     self.counters
                         .waited(now.saturating_duration_since(waiter.since));
+                    self.claim(state, now);
                     return Ok(());
                 }
                 Err(Grant::Connection(checkout)) => connection = checkout.into_connection(),
@@ -276,25 +349,45 @@ impl NodePool {
 
     /// Gives those who wait what they can have: the right to open connections, or the reason why they cannot.
     pub(super) fn pump(self: &Arc<Self>, state: &mut State, now: Instant) {
-        while !state.waiters.is_empty() && state.members.len() < self.shared.size() {
-            let refusal = match state
+        self.pump_with(state, now, None);
+        self.claim(state, now);
+    }
+
+    /// The budget has room for one more connection.
+    pub(crate) fn take_permit(self: &Arc<Self>, permit: Permit) {
+        let mut state = self.state();
+        let now = Instant::now();
+        self.pump_with(&mut state, now, Some(permit));
+        self.claim(&state, now);
+    }
+
+    fn pump_with(self: &Arc<Self>, state: &mut State, now: Instant, mut permit: Option<Permit>) {
+        while let Some(first) = state.waiters.front()
+            && state.members.len() < self.bound(state, now)
+        {
+            let since = first.since;
+            let failure = state
                 .failure
                 .as_ref()
-                .filter(|failure| failure.is_active(now))
-            {
+                .filter(|failure| failure.is_active(now));
+            let grant = match failure {
                 // those that are open come back
-                Some(failure) if failure.is_server_full() && !state.members.is_empty() => {
-                    return;
+                Some(failure) if failure.is_server_full() && !state.members.is_empty() => return,
+                Some(failure) => Grant::Refused(failure.as_error(now)),
+                None => {
+                    let budget = &self.shared.budget;
+                    match permit
+                        .take()
+                        .or_else(|| budget.acquire(&self.scope(), since))
+                    {
+                        Some(permit) => Grant::Slot(self.new_slot(state, permit)),
+                        None => return,
+                    }
                 }
-                Some(failure) => Some(failure.as_error(now)),
-                None => None,
             };
+            // the first, which was looked at above
             let Some(waiter) = state.waiters.pop_front() else {
                 return;
-            };
-            let grant = match refusal {
-                Some(error) => Grant::Refused(error),
-                None => Grant::Slot(self.new_slot(state)),
             };
             match waiter.sender.send(grant) {
                 Ok(()) => self
@@ -310,8 +403,8 @@ impl NodePool {
         }
     }
 
-    pub(super) fn new_slot(self: &Arc<Self>, state: &mut State) -> Slot {
-        let member = Arc::new(Member::opening());
+    pub(super) fn new_slot(self: &Arc<Self>, state: &mut State, permit: Permit) -> Slot {
+        let member = Arc::new(Member::opening(Some(permit)));
         state.members.push(Arc::clone(&member));
         Slot(Some((Arc::clone(self), member)))
     }
@@ -370,6 +463,11 @@ impl NodePool {
         }
     }
 
+    /// How many connections there may be beyond the size.
+    fn reserve(&self) -> usize {
+        self.shared.settings.load().reserve_of(&self.user)
+    }
+
     pub(super) fn close(&self, connections: impl IntoIterator<Item = Box<ServerConnection>>) {
         for connection in connections {
             Counters::add(&self.counters.closed);
@@ -381,6 +479,12 @@ impl NodePool {
     pub(super) fn discard(self: &Arc<Self>, connection: Box<ServerConnection>) {
         self.release(&connection.origin().member);
         self.close(Some(connection));
+    }
+}
+
+impl Drop for NodePool {
+    fn drop(&mut self) {
+        self.shared.budget.forget(self.id);
     }
 }
 

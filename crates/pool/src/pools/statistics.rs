@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Holding;
 use super::node_pool::NodePool;
 use crate::server::Server;
+use crate::settings::PoolMode;
 
 /// Counted since the pool came to be.
 #[derive(Debug, Default)]
@@ -46,8 +47,12 @@ pub struct PoolSnapshot {
     pub server: Arc<Server>,
     /// Whose pool.
     pub user: Box<str>,
+    /// When a connection goes back; under one login for all users, what the database says.
+    pub mode: PoolMode,
     /// The most connections it may have.
     pub size: usize,
+    /// How many more for one who has waited for long.
+    pub reserve: usize,
     /// Handed out.
     pub active: usize,
     /// Of those: kept by a session between its statements.
@@ -108,7 +113,9 @@ impl PoolSnapshot {
         Self {
             server: Arc::clone(&pool.server),
             user: pool.user.clone(),
+            mode: pool.shared.settings().mode_of(&pool.user),
             size: holders.size,
+            reserve: pool.shared.settings().reserve_of(&pool.user),
             active: holders.running + holders.in_transaction + holders.failed + holders.kept,
             kept: holders.kept,
             idle: holders.idle,

@@ -13,6 +13,9 @@ use super::{Holding, Member};
 use crate::error::{Holders, PoolError};
 use crate::server::UserLogin;
 
+/// So many connections of one pool are opened at once to keep it warm.
+const WARMED_AT_ONCE: usize = 4;
+
 impl NodePool {
     pub(super) fn retire_older_than(self: &Arc<Self>, epoch: Epoch) {
         self.raise_epoch(&mut self.state(), epoch);
@@ -38,6 +41,7 @@ impl NodePool {
             for waiter in state.waiters.drain(..) {
                 let _ = waiter.sender.send(Grant::Refused(why.clone()));
             }
+            self.shared.budget.withdraw(self.id);
             let idle = std::mem::take(&mut state.idle);
             for connection in &idle {
                 remove_member(&mut state, &connection.origin().member);
@@ -54,8 +58,11 @@ impl NodePool {
         let mut leaving = Vec::new();
         {
             let mut state = self.state();
-            let mut spare = state.members.len().saturating_sub(settings.min);
-            let mut surplus = state.members.len().saturating_sub(self.shared.size());
+            let mut spare = state
+                .members
+                .len()
+                .saturating_sub(settings.min_of(&self.user));
+            let mut surplus = state.members.len().saturating_sub(self.size());
             // the ones that were not used for longest come first
             for mut connection in std::mem::take(&mut state.idle) {
                 let idle_for = now.saturating_duration_since(connection.last_used());
@@ -82,45 +89,89 @@ impl NodePool {
         self.close(leaving);
     }
 
-    /// The right to open one more connection where fewer are open than should be, and whom to log in. One at a
-    /// time: [`Self::warmed`] ends it.
+    /// The right to open one more connection where fewer are open than should be, and whom to log in. A few at a
+    /// time: [`Self::warmed`] ends each.
     pub(super) fn start_warming(
         self: &Arc<Self>,
         now: Instant,
     ) -> Option<(Slot, Arc<UserLogin>, Epoch)> {
-        let settings = self.shared.settings();
+        let wanted = self.shared.settings().min_of(&self.user);
         let mut state = self.state();
         let failed = state
             .failure
             .as_ref()
             .is_some_and(|failure| failure.is_active(now));
-        let wanted = settings.min.min(self.shared.size());
-        if state.ended.is_some() || state.warming || failed || state.members.len() >= wanted {
+        if state.ended.is_some()
+            || state.warming >= WARMED_AT_ONCE
+            || failed
+            || state.members.len() >= wanted
+        {
             return None;
         }
-        state.warming = true;
+        let permit = self.shared.budget.acquire(&self.scope(), now)?;
+        state.warming += 1;
         Some((
-            self.new_slot(&mut state),
+            self.new_slot(&mut state, permit),
             Arc::clone(&state.login),
             state.epoch,
         ))
     }
 
     pub(super) fn warmed(&self) {
-        self.state().warming = false;
+        self.state().warming -= 1;
     }
 
     /// Whether nobody waits, and there is an idle connection or room for a new one.
     pub(super) fn is_at_hand(&self) -> bool {
         let state = self.state();
         state.waiters.is_empty()
-            && (!state.idle.is_empty() || state.members.len() < self.shared.size())
+            && (!state.idle.is_empty()
+                || (state.members.len() < self.size()
+                    && self.shared.budget.has_room(&self.scope())))
+    }
+
+    /// Who waits for long may have a connection of the reserve.
+    pub(super) fn draw_reserve(self: &Arc<Self>) {
+        self.pump(&mut self.state(), Instant::now());
+    }
+
+    /// Since when its longest idle connection has been so.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.idle.first().map(|connection| connection.last_used())
+    }
+
+    /// Makes room for another pool.
+    pub(crate) fn close_longest_idle(&self) {
+        let longest = {
+            let mut state = self.state();
+            if state.idle.is_empty() {
+                return;
+            }
+            // what is used last lies last
+            let longest = state.idle.remove(0);
+            remove_member(&mut state, &longest.origin().member);
+            longest
+        };
+        self.close(Some(longest));
+    }
+
+    /// As others are told who has the connections.
+    pub(crate) fn title(&self) -> String {
+        format!(
+            "user \"{}\" of database \"{}\" on {}",
+            self.user,
+            self.shared.settings.load().database,
+            self.server.name
+        )
     }
 
     /// Whether nobody has asked for it for so long, and nothing is left of it.
     pub(super) fn is_forgotten(&self, now: Instant, after: Duration) -> bool {
+        let is_kept_warm = self.shared.settings.load().min_of(&self.user) > 0;
         let state = self.state();
-        state.members.is_empty()
+        !is_kept_warm
+            && state.members.is_empty()
             && state.waiters.is_empty()
             && now.saturating_duration_since(state.last_asked) >= after
     }
@@ -130,7 +181,7 @@ impl NodePool {
         let now = Instant::now();
         let state = self.state();
         let mut holders = Holders {
-            size: self.shared.size(),
+            size: self.size(),
             waiting: state.waiters.len(),
             ..Holders::default()
         };
@@ -152,7 +203,7 @@ impl NodePool {
     }
 
     /// Every connection.
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+    pub(crate) fn members(&self) -> Vec<Arc<Member>> {
         self.state().members.clone()
     }
 

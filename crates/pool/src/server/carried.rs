@@ -84,6 +84,17 @@ impl CarriedSettings {
     /// The statements that lead from these settings to `wanted`, each to be sent by itself.
     #[must_use]
     pub fn statements_to(&self, wanted: &Self, scope: SetScope) -> Vec<String> {
+        self.statements_over(None, wanted, scope)
+    }
+
+    /// As [`Self::statements_to`]; where something goes back to what it was at the login, `connect_query` comes between.
+    #[must_use]
+    pub fn statements_over(
+        &self,
+        connect_query: Option<&str>,
+        wanted: &Self,
+        scope: SetScope,
+    ) -> Vec<String> {
         let mut path = Path {
             role: self.value(ROLE),
             scope,
@@ -109,6 +120,10 @@ impl CarriedSettings {
         for setting in gone {
             path.act_as(setting.role.as_deref());
             path.push_set(&setting.name, None);
+        }
+        if let Some(query) = connect_query.filter(|_| !path.statements.is_empty()) {
+            path.act_as(None);
+            path.statements.push(query.to_owned());
         }
         for setting in wanted.0.iter().filter(|setting| &*setting.name != ROLE) {
             if self

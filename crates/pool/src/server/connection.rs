@@ -49,6 +49,8 @@ pub struct ServerConnection {
     /// What was written when the last owed ReadyForQuery came.
     settled_at: u64,
     dirty: Option<&'static str>,
+    /// What a reset takes away again.
+    changed: Option<&'static str>,
     last_used: Instant,
     origin: Origin,
 }
@@ -66,6 +68,7 @@ pub(crate) struct Origin {
     /// The thread whose runtime drives it, where each thread has its own.
     pub(crate) home: Option<ThreadId>,
     pub(crate) member: Arc<Member>,
+    pub(crate) connect_query: Option<Arc<str>>,
 }
 
 impl ServerConnection {
@@ -81,6 +84,7 @@ impl ServerConnection {
             owed: 0,
             settled_at,
             dirty: None,
+            changed: None,
             last_used: origin.created,
             origin,
         }
@@ -199,6 +203,16 @@ impl ServerConnection {
         self.dirty.get_or_insert(reason);
     }
 
+    /// A client left something on it: it must not serve another one before [`Self::reset`]. The first reason stays.
+    pub fn mark_changed(&mut self, reason: &'static str) {
+        self.changed.get_or_insert(reason);
+    }
+
+    /// It was reset.
+    pub(super) fn mark_unchanged(&mut self) {
+        self.changed = None;
+    }
+
     /// Why it must not serve another client, if so.
     #[must_use]
     pub fn dirty(&self) -> Option<&'static str> {
@@ -217,7 +231,7 @@ impl ServerConnection {
 
     /// Why another client may not have it.
     pub(crate) fn unclean(&self) -> Option<&'static str> {
-        if let Some(reason) = self.dirty {
+        if let Some(reason) = self.dirty.or(self.changed) {
             return Some(reason);
         }
         match self.status {
@@ -225,6 +239,11 @@ impl ServerConnection {
             TransactionStatus::InTransaction => return Some("a transaction was left open"),
             TransactionStatus::Failed => return Some("a failed transaction was left open"),
         }
+        self.unsettled()
+    }
+
+    /// What is still to be sent or to come.
+    pub(super) fn unsettled(&self) -> Option<&'static str> {
         if !self.transport.is_flushed() {
             return Some("a request was not sent to its end");
         }
@@ -251,9 +270,18 @@ impl ServerConnection {
             Some(carried) if !tainted => carried,
             Some(_) | None => &none,
         };
-        let cleaning = CLEANING.iter().filter(|_| tainted);
-        let mut statements: Vec<String> = cleaning.map(ToString::to_string).collect();
-        statements.append(&mut has.statements_to(wanted, SetScope::Session));
+        let connect_query = self.origin.connect_query.as_deref();
+        let mut statements = Vec::new();
+        if tainted {
+            statements.extend(
+                CLEANING
+                    .iter()
+                    .copied()
+                    .chain(connect_query)
+                    .map(Into::into),
+            );
+        }
+        statements.append(&mut has.statements_over(connect_query, wanted, SetScope::Session));
         statements
     }
 

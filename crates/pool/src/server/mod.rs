@@ -7,6 +7,7 @@ mod carried;
 mod connect;
 mod connection;
 mod login;
+mod own;
 mod prepared;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use self::carried::{CarriedSettings, SetScope};
 pub(crate) use self::connection::Origin;
 pub use self::connection::{Parameters, ServerConnection};
 pub(crate) use self::login::{Opened, open};
+pub(crate) use self::own::RunError;
 pub use self::prepared::{PreparedStatements, StatementId};
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.

@@ -10,11 +10,11 @@ use super::super::located::{At, Place, Text};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{
-    CleartextPassword, Consistency, Database, Login, Password, Pool, Reads, ReadsFrom, Server,
-    Shard, TlsSettings, User, WILDCARD,
+    Consistency, Database, Login, Password, Reads, ReadsFrom, Server, Shard, TlsSettings, User,
+    WILDCARD,
 };
 use super::like::Effective;
-use super::{auth, claim, client_limit, server_tls, sharding, timeouts, transpose, user};
+use super::{auth, claim, client_limit, pool, server_tls, sharding, timeouts, transpose, user};
 
 /// Where pgherd's own connections for the template go where nothing else is said: every server has it.
 const TEMPLATE_DATABASE: &str = "postgres";
@@ -61,7 +61,7 @@ pub fn database(
         .map(|raw| login(raw, tls.as_ref(), reader));
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
     let timeouts = timeouts(raw.timeouts.as_ref(), reader);
-    let pool = pool(raw.pool.as_ref(), reader);
+    let pool = pool::pool(raw.pool.as_ref(), reader);
     let reads = reads(
         raw.reads.as_ref().and_then(|reads| reads.mapping()),
         effective.reads_only,
@@ -74,6 +74,17 @@ pub fn database(
     let sharding = shards
         .as_ref()
         .and_then(|shards| sharding::sharding(raw, shards, reader));
+    if let (Some(users), Some(_)) = (&raw.users, &raw.server_login) {
+        pool::refuse_own_pools(users, reader);
+    }
+    if let (Some(pool), Some(shards)) = (&pool, &shards) {
+        let written = raw.pool.as_ref();
+        let written = written.and_then(|written| written.max_connections.as_ref());
+        pool::check_limit(written, pool.max_connections, shards.len(), reader);
+    }
+    if let (Some(raw), Some(users), Some(pool)) = (&raw.users, &users, &pool) {
+        pool::check_users(raw, users, pool, reader);
+    }
     check_failover(raw.failover.as_ref(), reader);
     check_scratch(raw.scratch.as_ref(), reader);
     let on_demand = on_demand(raw, is_template, reader);
@@ -232,42 +243,6 @@ fn control_login_of(
     })
 }
 
-fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool> {
-    let nothing = raw::Pool::default();
-    let raw = raw.map_or(&nothing, |raw| &raw.value);
-    let shortest = Duration::from_millis(1);
-    let seconds = Duration::from_secs;
-    let size = reader.number(raw.size.as_ref(), 20, 1..=10_000);
-    let min = reader.number(raw.min.as_ref(), 0, 0..=10_000);
-    let checkout_timeout = reader.span(raw.checkout_timeout.as_ref(), seconds(5), shortest);
-    let connect_timeout = reader.span(raw.connect_timeout.as_ref(), seconds(5), shortest);
-    let idle_timeout = reader.span(raw.idle_timeout.as_ref(), seconds(600), seconds(1));
-    let lifetime = reader.span(raw.lifetime.as_ref(), seconds(3600), seconds(1));
-    let pool = Pool {
-        size: size?,
-        min: min?,
-        checkout_timeout: checkout_timeout?,
-        connect_timeout: connect_timeout?,
-        idle_timeout: idle_timeout?,
-        lifetime: lifetime?,
-        cleartext_password: raw
-            .cleartext_password
-            .as_ref()
-            .map_or(CleartextPassword::Protected, |allowed| allowed.value),
-    };
-    if let Some(min) = &raw.min
-        && pool.min > pool.size
-    {
-        reader.error(
-            min.place,
-            format!("`min` is {} and `size` only {}", pool.min, pool.size),
-            "make `min` the smaller one",
-        );
-        return None;
-    }
-    Some(pool)
-}
-
 fn reads(raw: Option<&raw::Reads>, only: bool, reader: &mut Reader<'_>) -> Option<Reads> {
     let nothing = raw::Reads::default();
     let raw = raw.unwrap_or(&nothing);
@@ -392,9 +367,11 @@ fn server(raw: &At<raw::Server>, reader: &mut Reader<'_>) -> Option<Server> {
         };
     let zone = raw.zone.as_ref().map(|text| reader.text(text));
     let priority = reader.number(raw.priority.as_ref(), 1, 0..=1_000);
+    let max_connections = client_limit(raw.max_connections.as_ref(), reader);
     Some(Server {
         name: name?.into(),
         address: address?,
+        max_connections: max_connections?,
         zone: transpose(zone)?.map(Into::into),
         priority: priority?,
     })

@@ -11,6 +11,7 @@ mod declarations;
 mod function;
 mod hba;
 mod like;
+mod pool;
 mod sharding;
 mod user;
 
@@ -36,6 +37,7 @@ const CONSOLE_ALIAS: &str = "pgbouncer";
 pub fn convert(file: &raw::File, reader: &mut Reader<'_>) -> Option<Config> {
     let listen = listen(file.listen.as_ref(), reader);
     let workers = reader.number(file.workers.as_ref(), 0, 0..=1024);
+    let max_server_connections = client_limit(file.max_server_connections.as_ref(), reader);
     let admin = file.admin.as_ref().map(|raw| admin(raw, reader));
     let http = file
         .http
@@ -44,12 +46,18 @@ pub fn convert(file: &raw::File, reader: &mut Reader<'_>) -> Option<Config> {
     let state_file = state_file(file.state.as_ref(), reader);
     let log = log(file.telemetry.as_ref(), reader);
     let databases = databases(file, admin.as_ref(), reader);
+    if let (Some(Some(limit)), Some(databases)) = (max_server_connections, &databases) {
+        let written = file.max_server_connections.as_ref();
+        let shards = databases.iter().map(|database| database.shards.len()).max();
+        pool::check_limit(written, Some(limit), shards.unwrap_or(1), reader);
+    }
     if reader.failed() {
         return None;
     }
     let config = Config {
         listen: listen?,
         workers: workers?,
+        max_server_connections: max_server_connections?,
         admin: transpose(admin)?,
         http: transpose(http)?,
         state_file: state_file?,
@@ -336,6 +344,13 @@ fn admin(raw: &At<raw::Admin>, reader: &mut Reader<'_>) -> Option<Admin> {
             settings.place,
             "the console has no `settings`",
             "they are for users of databases",
+        );
+    }
+    if let Some(pool) = raw.users.iter().find_map(|user| user.pool.as_ref()) {
+        reader.error(
+            pool.place,
+            "the console has no `pool`",
+            "it is for users of databases",
         );
     }
     Some(Admin {

@@ -8,6 +8,7 @@ use super::super::located::{At, Named, Text};
 use super::super::raw;
 use super::super::reader::Reader;
 use super::super::settings::{Exchange, Password, Trusted, User};
+use super::pool::user_pool;
 use super::{claim, client_limit, timeouts};
 
 /// The users of a database or of the console.
@@ -76,6 +77,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
     let max_clients = client_limit(raw.max_clients.as_ref(), reader);
     let timeouts = timeouts(raw.timeouts.as_ref(), reader);
     let settings = settings(raw.settings.as_ref(), reader);
+    let pool = user_pool(raw.pool.as_ref(), reader);
     let name = name?;
     if password.is_none() && certificate.is_none() && trust.is_empty() {
         reader.error(
@@ -97,6 +99,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
         max_clients: max_clients?,
         timeouts: timeouts?,
         settings: settings?,
+        pool: pool?,
     })
 }
 
