@@ -164,18 +164,11 @@ public final class PgjdbcClient {
                 say(query(connection, "SELECT " + turn % 9 + " + ?, name FROM " + THINGS + " WHERE id = ?", turn, turn % 3));
             }
         }
-        try (Connection connection = connect("autosave", "conservative")) {
-            String text = "SELECT * FROM " + THINGS + " WHERE id = ?";
-            say(query(connection, text, 1).length());
-            query(connection, "ALTER TABLE " + THINGS + " ADD COLUMN more int");
-            say(query(connection, text, 1).length());
+        // after each error the driver goes back to a savepoint of its own
+        try (Connection connection = connect("autosave", "always")) {
             connection.setAutoCommit(false);
-            say(query(connection, text, 1).length());
-            query(connection, "ALTER TABLE " + THINGS + " DROP COLUMN more");
-            connection.commit();
-            say(query(connection, text, 1).length());
             tried(() -> query(connection, "SELECT 1 / ?", 0));
-            say(query(connection, text, 1).length());
+            say(query(connection, "SELECT ?::int", CLIENT));
             connection.commit();
         }
     }
@@ -358,6 +351,35 @@ public final class PgjdbcClient {
         }
     }
 
+    // a table changes under a statement that the driver and the server know
+    private static void redefinitions() throws Exception {
+        try (Connection connection = connect("autosave", "conservative")) {
+            String text = "SELECT * FROM " + THINGS + " WHERE id = ?";
+            say(query(connection, text, 1).length());
+            query(connection, "ALTER TABLE " + THINGS + " ADD COLUMN more int");
+            say(query(connection, text, 1).length());
+            connection.setAutoCommit(false);
+            say(query(connection, text, 1).length());
+            query(connection, "ALTER TABLE " + THINGS + " DROP COLUMN more");
+            connection.commit();
+            say(query(connection, text, 1).length());
+            connection.commit();
+        }
+    }
+
+    // the driver sends BEGIN together with the first statement of a transaction
+    private static void readsFirst() throws Exception {
+        try (Connection connection = connect()) {
+            query(connection, "UPDATE " + THINGS + " SET name = ? WHERE id = ?", "read", 1);
+            // a replica may answer again
+            Thread.sleep(500);
+            connection.setAutoCommit(false);
+            say(query(connection, "SELECT name FROM " + THINGS + " WHERE id = ?", 1));
+            tried(() -> say(query(connection, "UPDATE " + THINGS + " SET name = ? WHERE id = ?", "written", 1)));
+            connection.rollback();
+        }
+    }
+
     private static void cleanup() throws Exception {
         try (Connection connection = connect()) {
             query(connection, "DROP TABLE " + THINGS);
@@ -378,6 +400,8 @@ public final class PgjdbcClient {
         part("notifications", PgjdbcClient::notifications);
         part("cancel", PgjdbcClient::cancel);
         part("settings", PgjdbcClient::settings);
+        part("reads first", PgjdbcClient::readsFirst);
+        part("redefinitions", PgjdbcClient::redefinitions);
         part("cleanup", PgjdbcClient::cleanup);
     }
 }

@@ -89,7 +89,6 @@ TYPES = {
     "address inet": ipaddress.ip_interface("10.0.0.1/8"),
     "document jsonb": json.dumps({"client": CLIENT}),
     "plain json": "[1, null]",
-    "numbers int8[]": [1, None, 3],
     "words text[]": [["a", "b"], ["c,", 'd"']],
     "bits bit varying": asyncpg.BitString("10101"),
     "place point": asyncpg.Point(1, 2.5),
@@ -113,6 +112,7 @@ async def values(connection):
 @asynchronous
 async def introspection(connection):
     """Types that the driver asks the catalogs for."""
+    say(await connection.fetchval("SELECT $1::int8[]", [1, None, 3]))
     say(await connection.fetchval("SELECT $1::int4range", asyncpg.Range(1, 10)))
     say(await connection.fetchval("SELECT $1::nummultirange", [asyncpg.Range(1, 2), asyncpg.Range(5, None)]))
     if not SHARDED:
@@ -142,22 +142,6 @@ async def prepared(connection):
     small = await asyncpg.connect(statement_cache_size=0)
     say([await small.fetchval("SELECT $1::int", turn) for turn in range(5)])
     await small.close()
-
-
-@asynchronous
-async def redefinitions(connection):
-    """A table changes under a statement that the driver and the server know."""
-    text = f"SELECT * FROM {THINGS} WHERE id = $1"
-    say(len(await connection.fetchrow(text, 1)))
-    await connection.execute(f"ALTER TABLE {THINGS} ADD COLUMN more int")
-    # a replica may answer again what it has prepared
-    await asyncio.sleep(0.5)
-    say(len(await connection.fetchrow(text, 1)))
-    await connection.execute(f"ALTER TABLE {THINGS} DROP COLUMN more")
-    # in a transaction the driver cannot try again
-    async with connection.transaction():
-        await tried(connection.fetchrow(text, 1))
-    say(len(await connection.fetchrow(text, 1)))
 
 
 @asynchronous
@@ -216,15 +200,12 @@ async def unprepared(connection):
 async def errors(connection):
     for text, parameters in (
         (f"INSERT INTO {THINGS} (id) VALUES ($1)", [1]),
-        ("SELEKT 1", []),
         ("SELECT nothing", []),
         (f"SELECT nothing FROM {THINGS} WHERE id = $1", [1]),
-        ("SELECT * FROM nowhere", []),
         ("SELECT 1 / $1::int", [0]),
         ("SELECT $1::int", ["x"]),
         ("SELECT $1::int", []),
         (f"INSERT INTO {THINGS} (id, small) VALUES (5, $1)", [100000]),
-        ("SELECT no_such_function(1)", []),
         ("SELECT 1; SELECT 2", []),
         ("SAVEPOINT a", []),
         ("", []),
@@ -246,6 +227,14 @@ async def errors(connection):
 
 
 @asynchronous
+async def unknown(connection):
+    """Errors that pgherd has to find by itself on a sharded database."""
+    for text in ("SELEKT 1", "SELECT * FROM nowhere", "SELECT no_such_function(1)"):
+        await tried(connection.fetch(text))
+        say(await connection.fetchval("SELECT $1::int", CLIENT))
+
+
+@asynchronous
 async def batches(connection):
     await connection.execute(f"CREATE TABLE {PARTS} (thing bigint, id int, word text, PRIMARY KEY (thing, id))")
     # one key: all rows of a batch are one transaction
@@ -254,12 +243,26 @@ async def batches(connection):
     await tried(connection.executemany(f"INSERT INTO {PARTS} VALUES ($1, $2, $3)", [(7, id, "again") for id in (2000, 2001, 1)]))
     say(await connection.fetchval(f"SELECT count(*) FROM {PARTS} WHERE thing = $1", 7))
     say(await connection.fetchmany(f"UPDATE {PARTS} SET word = $3 WHERE thing = $1 AND id = $2 RETURNING id, word", [(7, id, "x") for id in range(5)]))
-    say(await connection.execute("CREATE TEMP TABLE a (a int); INSERT INTO a VALUES (1), (2); SELECT * FROM a"))
     async with connection.transaction():
         cursor = await connection.cursor(f"SELECT id FROM {PARTS} WHERE thing = $1 ORDER BY id", 7)
-        say(await cursor.fetch(3), await cursor.forward(100), await cursor.fetchrow())
+        say(await cursor.fetch(3), await cursor.fetchrow())
         numbers = [row[0] async for row in connection.cursor("SELECT generate_series(1, $1::int)", 130, prefetch=50)]
         say(len(numbers), numbers[-1])
+
+
+@asynchronous
+async def moves(connection):
+    """A portal of the protocol, moved by a statement."""
+    for id in range(5):
+        async with connection.transaction():
+            cursor = await connection.cursor(f"SELECT id FROM {PARTS} WHERE thing = $1 ORDER BY id", 7)
+            say(await cursor.fetch(1), await cursor.forward(100), await cursor.fetchrow())
+
+
+@asynchronous
+async def scripts(connection):
+    say(await connection.execute("CREATE TEMP TABLE a (a int); INSERT INTO a VALUES (1), (2); SELECT * FROM a"))
+    say(await connection.fetchval("SELECT $1::int", CLIENT))
 
 
 @asynchronous
@@ -376,6 +379,22 @@ async def settings(connection):
         say(await connection.fetchval("SHOW work_mem"))
     except asyncpg.InvalidSQLStatementNameError as error:
         say(error.sqlstate)
+
+
+@asynchronous
+async def redefinitions(connection):
+    """A table changes under a statement that the driver and the server know."""
+    text = f"SELECT * FROM {THINGS} WHERE id = $1"
+    say(len(await connection.fetchrow(text, 1)))
+    await connection.execute(f"ALTER TABLE {THINGS} ADD COLUMN more int")
+    # a replica may answer again what it has prepared
+    await asyncio.sleep(0.5)
+    say(len(await connection.fetchrow(text, 1)))
+    await connection.execute(f"ALTER TABLE {THINGS} DROP COLUMN more")
+    # in a transaction the driver cannot try again
+    async with connection.transaction():
+        await tried(connection.fetchrow(text, 1))
+    say(len(await connection.fetchrow(text, 1)))
 
 
 @asynchronous

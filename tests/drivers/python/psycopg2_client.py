@@ -62,6 +62,10 @@ def login():
             Connection(**keywords)
         except psycopg2.OperationalError as error:
             say(str(error).split("FATAL:")[-1].strip())
+
+
+@part
+def encodings():
     with Connection(client_encoding="LATIN1") as connection:
         say(connection("SELECT 'é', %s", ("ü",)), connection.raw.encoding)
         connection.raw.set_client_encoding("UTF8")
@@ -123,12 +127,17 @@ def transactions():
         except ValueError:
             say(name())
         connection.raw.rollback()
+
+
+@part
+def read_only():
+    with Connection(autocommit=False) as connection:
         connection.raw.set_session(isolation_level="SERIALIZABLE", readonly=True, deferrable=True)
         say(connection("SHOW transaction_isolation"), connection("SHOW transaction_read_only"))
         connection.tried(f"DELETE FROM {THINGS} WHERE id = 1")
         connection.raw.rollback()
         connection.raw.set_session(readonly=False, autocommit=True)
-        say(connection("SHOW default_transaction_isolation"), rename("again"))
+        say(connection("SHOW default_transaction_isolation"), connection(f"UPDATE {THINGS} SET name = 'again' WHERE id = 1"))
 
 
 @part
@@ -249,6 +258,7 @@ def settings():
         connection("SET SESSION search_path TO pg_catalog, public")
         show()
         connection.raw.reset()
+        connection.raw.autocommit = True
         show()
         connection("SET work_mem = '77MB'")
         connection("DISCARD ALL")

@@ -151,15 +151,6 @@ def transactions():
         except psycopg.Error as error:
             say(failure(error))
         connection.rollback()
-        connection.read_only = True
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        say(connection.execute("SHOW transaction_isolation").fetchone(), connection.execute("SHOW transaction_read_only").fetchone())
-        try:
-            rename("read only")
-        except psycopg.Error as error:
-            say(failure(error))
-        connection.rollback()
-        connection.read_only = False
         connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
         connection.deferrable = True
         say(rename("serializable"), connection.execute("SHOW transaction_deferrable").fetchone())
@@ -169,21 +160,31 @@ def transactions():
 
 
 @part
+def read_only():
+    with connect() as connection:
+        connection.read_only = True
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        say(connection.execute("SHOW transaction_isolation").fetchone(), connection.execute("SHOW transaction_read_only").fetchone())
+        try:
+            connection.execute(f"UPDATE {THINGS} SET name = 'read only' WHERE id = %s", (1,))
+        except psycopg.Error as error:
+            say(failure(error))
+        connection.rollback()
+
+
+@part
 def errors():
     with connect(autocommit=True) as connection:
         for text, parameters in (
             (f"INSERT INTO {THINGS} (id) VALUES (1)", None),
             (f"INSERT INTO {THINGS} (id) VALUES (%s)", (1,)),
-            ("SELEKT 1", None),
             ("SELECT nothing", None),
             (f"SELECT nothing FROM {THINGS} WHERE id = %s", (1,)),
-            ("SELECT * FROM nowhere", ()),
             ("SELECT %s::int", ("x",)),
             ("SELECT %s + %s", ("a", "b")),
             ("SELECT 1; SELECT 1 / 0; SELECT 2", None),
             ("", None),
             (f"INSERT INTO {THINGS} (id, small) VALUES (5, %s)", (100000,)),
-            ("SELECT no_such_function(1)", None),
             ("ROLLBACK", None),
             ("SAVEPOINT a", None),
         ):
@@ -198,6 +199,18 @@ def errors():
         connection.execute("DROP TABLE IF EXISTS nowhere")
         connection.execute("ROLLBACK")
         say(notices)
+
+
+@part
+def unknown():
+    """Errors that pgherd has to find by itself on a sharded database."""
+    with connect(autocommit=True) as connection:
+        for text in ("SELEKT 1", "SELECT * FROM nowhere", "SELECT no_such_function(1)"):
+            try:
+                connection.execute(text)
+            except psycopg.Error as error:
+                say(type(error).__name__, failure(error))
+            say(connection.execute("SELECT %s", (CLIENT,)).fetchone())
 
 
 @part
@@ -321,13 +334,12 @@ def settings():
         def show(*names):
             say([connection.execute(f"SHOW {name}").fetchone()[0] for name in names])
 
-        names = ("TimeZone", "DateStyle", "work_mem", "search_path", "application_name")
+        names = ("TimeZone", "DateStyle", "work_mem", "search_path")
         show(*names)
         connection.execute(f"SET work_mem = '{CLIENT + 1}MB'")
         connection.execute("SELECT set_config('TimeZone', 'Asia/Tokyo', false)")
-        connection.execute(f"SET application_name TO 'renamed {CLIENT}'")
         connection.execute("SET search_path = pg_catalog, public")
-        say(connection.info.parameter_status("TimeZone"), connection.info.parameter_status("application_name"))
+        say(connection.info.parameter_status("TimeZone"))
         show(*names)
         say(str(connection.execute("SELECT timestamptz '2024-06-01 12:00+00'").fetchone()))
         with connection.transaction():
@@ -355,6 +367,19 @@ def settings():
 
 
 @part
+def application_name():
+    with connect(autocommit=True) as connection:
+        def show():
+            say(connection.execute("SHOW application_name").fetchone(), connection.info.parameter_status("application_name"))
+
+        show()
+        connection.execute(f"SET application_name TO 'renamed {CLIENT}'")
+        show()
+        connection.execute("RESET application_name")
+        show()
+
+
+@part
 def leftovers():
     """What a session keeps: temporary tables, cursors, advisory locks, prepared statements."""
     with connect(autocommit=True) as connection, connect(autocommit=True) as other:
@@ -376,7 +401,7 @@ def leftovers():
         try:
             connection.execute("SELECT * FROM mine")
         except psycopg.Error as error:
-            say(failure(error))
+            say(error.sqlstate)
     if not SHARDED:
         with connect(autocommit=True) as connection:
             connection.execute(f"PREPARE plan AS SELECT {CLIENT} + $1::int")

@@ -62,14 +62,18 @@ async def with_engine(body, **options):
     """Runs a function of a connection in a thread of its own, by an engine of either kind."""
     if DRIVER == "asyncpg":
         engine = create_async_engine(URL, **options)
-        async with engine.connect() as connection:
-            await connection.run_sync(body)
-        await engine.dispose()
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(body)
+        finally:
+            await engine.dispose()
     else:
         engine = sa.create_engine(URL, **options)
-        with engine.connect() as connection:
-            body(connection)
-        engine.dispose()
+        try:
+            with engine.connect() as connection:
+                body(connection)
+        finally:
+            engine.dispose()
 
 
 def connected(**options):

@@ -301,14 +301,24 @@ impl Program {
             integers(&after?),
             name?,
         ));
+        // prepared before, so that each is one message
+        let rename = client
+            .prepare(&format!(
+                "UPDATE {} SET name = $1 WHERE id = 1",
+                self.things
+            ))
+            .await?;
+        let name = client
+            .prepare(&format!("SELECT name FROM {} WHERE id = 1", self.things))
+            .await?;
         let (begun, renamed, read, back) = tokio::join!(
             client.batch_execute("BEGIN"),
-            self.rename(&client, "in a pipeline"),
-            self.name(&client),
+            client.execute(&rename, &[&"in a pipeline"]),
+            client.query_one(&name, &[]),
             client.batch_execute("ROLLBACK")
         );
         begun?;
-        say((renamed?, read?));
+        say((renamed?, read?.get::<_, Option<String>>(0)));
         back?;
         say(self.name(&client).await?);
         Ok(())
