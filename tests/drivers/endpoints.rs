@@ -6,8 +6,8 @@
 //!
 //! The command finds the ports of 127.0.0.1 in the environment variables `PLAIN`, `UNSHARDED` and `SHARDED`. Everywhere there is a
 //! database `shop` with the users `app` (password `app`) and the superuser `root` (password `root`). Both of pgherd's have a replica to each
-//! primary, transaction pooling, and two connections for each user and server (`POOL_SIZE` changes it). What both logged is written to
-//! `LOGS` if that directory is named. Ends with the command's exit code.
+//! primary and transaction pooling. The pool of a user on a server has 40 connections, since named statements and SETs keep theirs with their client;
+//! `POOL_SIZE` changes it. What both logged is written to `LOGS` if that directory is named. Ends with the command's exit code.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +19,8 @@ use pgherd_tests::{Cluster, TestCluster};
 const CLIENTS: u16 = 8;
 const SUPERUSER: &str = "CREATE ROLE root SUPERUSER LOGIN PASSWORD 'root'";
 const USERS: &str = "- { name: app, password: app }\n- { name: root, password: root }";
+/// The database that test suites find in every Postgres.
+const OTHERS: &str = "postgres: { like: shop, server_database: postgres }";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -71,7 +73,7 @@ async fn main() -> ExitCode {
 }
 
 async fn endpoint(shards: u16, sharding: String) -> Cluster {
-    let pool = std::env::var("POOL_SIZE").unwrap_or_else(|_| "2".into());
+    let pool = std::env::var("POOL_SIZE").unwrap_or_else(|_| "40".into());
     TestCluster::new()
         .shards(shards)
         .replicas(1)
@@ -83,6 +85,9 @@ async fn endpoint(shards: u16, sharding: String) -> Cluster {
         .configure(|configuration| {
             configuration.sharding = sharding;
             configuration.users = USERS.into();
+            if shards == 1 {
+                configuration.databases = OTHERS.into();
+            }
             // clients that wait for each other's transactions wait long where machines are slow
             configuration.database = format!("pool: {{ size: {pool}, checkout_timeout: 30s }}");
         })

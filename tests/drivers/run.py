@@ -6,7 +6,7 @@
 Every program runs as eight clients at once on a plain Postgres, and what each prints there is what it has to print
 
 - alone through pgherd on an unsharded database,
-- as eight clients at once on it, over two server connections,
+- as eight clients at once on it,
 - as eight clients at once on a database of two shards.
 
 A program prints `version NAME VERSION` if it knows it, and `part NAME` before each of its parts. Parts that are known to differ stand in expected.txt, each with

@@ -136,7 +136,7 @@ async def prepared(connection):
     say([parameter.name for parameter in second.get_parameters()], [(column.name, column.type.name) for column in second.get_attributes()])
     for turn in range(5):
         say(await first.fetchval(turn), await second.fetchrow(1, str(turn)))
-    say(await second.executemany([(1, "a"), (2, "b")]))
+    say(await second.executemany([(1, "a"), (1, "b")]))
     for size in range(150):
         await connection.fetchval(f"SELECT {size} + $1::int", CLIENT)
     small = await asyncpg.connect(statement_cache_size=0)
