@@ -19,8 +19,8 @@ use pgherd_tests::{Cluster, TestCluster};
 const CLIENTS: u16 = 8;
 const SUPERUSER: &str = "CREATE ROLE root SUPERUSER LOGIN PASSWORD 'root'";
 const USERS: &str = "- { name: app, password: app }\n- { name: root, password: root }";
-/// The database that test suites find in every Postgres.
-const OTHERS: &str = "postgres: { like: shop, server_database: postgres }";
+/// Another name for it, by which test suites connect to any Postgres.
+const OTHERS: &str = "postgres: { like: shop }";
 
 #[tokio::main]
 async fn main() -> ExitCode {
