@@ -11,12 +11,14 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
 	@echo 'make test   every check and every test'
 	@echo 'make build  target/release/pgherd'
+	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
+	@echo 'make suites     drivers'"'"' own test suites through pgherd'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
@@ -78,3 +80,26 @@ fuzz-sql: prepare
 	cargo build --locked -p pgherd
 	N=$(N) SHARDS='$(SHARDS)' REPLICAS=$(REPLICAS) $(if $(SEED),SEED=$(SEED)) \
 		cargo test --locked -p pgherd-tests --test oracle -- --ignored --nocapture any_number
+
+# database drivers print through pgherd what they print on plain Postgres: all, or some
+DRIVERS ?=
+drivers: drivers-built
+	cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u tests/drivers/run.py $(DRIVERS)
+
+# the drivers that do not come as packages, in target/drivers, and the programs that are compiled
+drivers-built:
+	@deploy/prepare.sh drivers
+	mkdir -p target/drivers/java
+	test -x target/drivers/venv/bin/python || python3 -m venv target/drivers/venv
+	target/drivers/venv/bin/pip install --quiet --requirement tests/drivers/python/requirements.txt
+	cp tests/drivers/node/package.json target/drivers/
+	npm install --prefix target/drivers --no-package-lock --no-audit --no-fund --silent
+	javac -cp /usr/share/java/postgresql.jar -d target/drivers/java tests/drivers/java/PgjdbcClient.java
+	for driver in libpq pgx; do GO111MODULE=off GOPATH=/usr/share/gocode go build -o target/drivers/$$driver-client ./tests/drivers/go/$$driver; done
+	cargo build --locked -p pgherd
+	cargo build --locked -p pgherd-tests --examples
+
+# the drivers' own test suites through pgherd, fetched when they run: SUITES=asyncpg for one of them
+SUITES ?=
+suites: drivers-built
+	POOL_SIZE=50 cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u tests/suites/run.py $(SUITES)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
+use pgherd_tests::TestCluster;
 use pgherd_tests::beside::{Beside, Talk};
 use pgherd_tests::wire::{
     RawClient, bind, close, describe, execute, flush, parse, query, sync, unnamed,
@@ -216,7 +217,7 @@ fn statements() -> Talks {
                 .ready([parse("n", "EXECUTE p(4)", &[]), sync()])
                 .ready([bind("", "n", &[]), execute("", 0), sync()])
                 .ready([unnamed("DEALLOCATE p"), sync()])
-                .ready([unnamed("EXECUTE p(1)"), sync()]),
+                .ready([query("EXECUTE p(1)")]),
         ),
         (
             "a statement that fails to parse in a block, found by Flush",
@@ -401,5 +402,66 @@ async fn many_clients_on_few_connections_hear_each_what_a_postgres_of_its_own_sa
             history[recent..].join("\n")
         );
         state.in_block = expected.last().is_some_and(|ready| ready != "Z I");
+    }
+}
+
+/// What a client's code leaves on a connection, and what another client sees of it there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
+    const LEAVES: &str = "CREATE FUNCTION leave_things() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('my.own', 'mine', false);
+          PERFORM set_config('work_mem', '7MB', false);
+          PERFORM set_config('role', 'other', false);
+          CREATE TEMP TABLE IF NOT EXISTS left_here (a int);
+          PERFORM pg_advisory_lock(4711);
+          PERFORM nextval('numbers');
+          EXECUTE 'LISTEN left_here';
+        END $$";
+    const SEES: &str = "SELECT coalesce(current_setting('my.own', true), ''), current_setting('work_mem') = '7MB', current_user, \
+        to_regclass('pg_temp.left_here'), pg_try_advisory_lock(4711), pg_advisory_unlock(4711), \
+        (SELECT count(*) FROM pg_listening_channels())";
+    let cluster = TestCluster::new()
+        .shards(1)
+        .shop()
+        .configure(|configuration| {
+            configuration.sharding = String::new();
+            configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
+            configuration.database = "pool: { size: 1 }".into();
+        })
+        .start()
+        .await;
+    for sql in [
+        "CREATE ROLE other",
+        "GRANT other TO app",
+        "CREATE SEQUENCE numbers",
+        "GRANT ALL ON SEQUENCE numbers TO app, other",
+        "GRANT TEMPORARY ON DATABASE shop TO other",
+        LEAVES,
+    ] {
+        cluster.shard(0).primary().sql(sql).await.unwrap();
+    }
+    let mut leaver = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
+    let mut seer = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
+    for _ in 0..3 {
+        let left = answer(&mut leaver, &query("SELECT leave_things()")).await;
+        assert_eq!(left.last().unwrap(), "Z I", "{left:?}");
+        // a pool of one connection: it is the same one, or this would wait
+        let last = answer(&mut seer, &query("BEGIN; SELECT lastval()")).await;
+        assert!(last.contains(&"E Some(\"55000\")".to_owned()), "{last:?}");
+        answer(&mut seer, &query("ROLLBACK")).await;
+        let seen = answer(&mut seer, &query(SEES)).await;
+        let row = seen.iter().find(|line| line.starts_with('D')).unwrap();
+        assert!(row.contains("app"), "{row}");
+        assert!(!row.contains("mine"), "{row}");
+        assert!(!row.contains("left_here"), "{row}");
+        let values: Vec<&str> = row.split("\\x00\\x00\\x00\\x01").collect();
+        // not his work_mem, the lock is free, nothing is listened to
+        assert_eq!(values.len(), 5, "{row}");
+        assert!(values[1].starts_with('f'), "{row}");
+        assert!(
+            values[2].starts_with('t') && values[3].starts_with('t'),
+            "{row}"
+        );
+        assert_eq!(values[4], "0", "{row}");
     }
 }

@@ -253,7 +253,7 @@ impl PlanClass {
 
 /// A set of things that a statement may leave behind on its server connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Residue(u8);
+pub struct Residue(u16);
 
 impl Residue {
     /// Nothing.
@@ -272,13 +272,23 @@ impl Residue {
     pub const HOLD_CURSOR: Self = Self(1 << 5);
     /// What currval and lastval answer.
     pub const SEQUENCE: Self = Self(1 << 6);
-    /// Anything: code or text that was not read (DO, CALL, user functions).
+    /// Anything: code that was not read (DO, CALL, user functions).
     pub const OPAQUE: Self = Self(1 << 7);
+    /// Anything, an open transaction too: text that was not read.
+    pub const UNREAD: Self = Self(1 << 8);
+    /// A library (LOAD), which only the connection's end takes away.
+    pub const LIBRARY: Self = Self(1 << 9);
 
     /// Is every member of `other` in here?
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What is in here and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Is it nothing?
@@ -298,6 +308,8 @@ impl Residue {
             (Self::HOLD_CURSOR, "cursor with hold"),
             (Self::SEQUENCE, "sequence"),
             (Self::OPAQUE, "opaque call"),
+            (Self::UNREAD, "unread text"),
+            (Self::LIBRARY, "library"),
         ]
         .into_iter()
         .filter(move |(member, _)| self.contains(*member))

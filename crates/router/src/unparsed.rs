@@ -17,7 +17,7 @@ use crate::survey::{Subject, Unread};
 
 /// A statement of more tokens than are read.
 pub(crate) fn too_long() -> Draft {
-    refused("The statement is too long to be read.").residue(Residue::OPAQUE)
+    refused("The statement is too long to be read.").residue(Residue::UNREAD)
 }
 
 /// The plan of a statement that could not be read.
@@ -37,8 +37,10 @@ pub(crate) fn draft(subject: Subject<'_, '_>, unread: Unread) -> Draft {
     ]);
     let residue = if is_query && facts.user.is_none() && facts.unknown.is_none() {
         facts.residue
+    } else if is_query {
+        facts.residue | Residue::OPAQUE
     } else {
-        Residue::OPAQUE
+        Residue::UNREAD
     };
     let adds_rows = ["insert", "merge", "copy", "into"]
         .iter()

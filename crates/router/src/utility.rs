@@ -47,7 +47,7 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
         }
     }
     if at.peeks("load") {
-        return Some(not_over_shards("LOAD", NAME_A_SHARD).residue(Residue::OPAQUE));
+        return Some(not_over_shards("LOAD", NAME_A_SHARD).residue(Residue::LIBRARY));
     }
     None
 }

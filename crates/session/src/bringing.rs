@@ -9,6 +9,7 @@
 use pgherd_pool::ServerConnection;
 use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{FrontendMessage, Target};
+use pgherd_router::{Residue, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::failure::Failure;
@@ -66,6 +67,28 @@ impl Session {
             leg.settings = block.settings_after(leg.told).cloned();
         }
         script.is_brought();
+        Ok(())
+    }
+
+    /// Has a server forget which sequences another client has used there, where one of these statements may ask.
+    ///
+    /// # Errors
+    /// 54000, never in practice.
+    pub(crate) fn forget_sequences<'s>(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        mut statements: impl Iterator<Item = &'s StatementPlan>,
+    ) -> Result<(), Failure> {
+        let leg = self.legs.at(node);
+        if leg.strange_sequences
+            && statements.any(|statement| statement.residue.contains(Residue::SEQUENCE))
+        {
+            leg.strange_sequences = false;
+            queue_aside(&mut leg.connection, script, "DISCARD SEQUENCES")?;
+            // a server that cannot do that skips what follows
+            script.is_brought();
+        }
         Ok(())
     }
 }

@@ -112,20 +112,23 @@ impl Session {
     }
 
     fn note_residue(&mut self, statement: &StatementPlan, node: NodeId) {
-        let residue = statement.residue;
         // what is listened to is followed by `note_listening`, what is set by `note_set`
         let followed = match &statement.action {
             Action::Set(_) | Action::SetTransaction(..) => Residue::SETTING,
             Action::Prepare(_) | Action::Execute(_) => Residue::PREPARED,
             _ => Residue::LISTEN,
         };
-        if residue.is_none() || residue == followed {
-            return;
+        let residue = statement.residue.without(followed);
+        let client = self.registration.id().0;
+        let leg = self.legs.at(node);
+        if residue.contains(Residue::OPAQUE) {
+            // cleaned before anybody else gets the connection
+            leg.connection.tainted_by = Some(client);
         }
-        self.legs.at(node).hears |= residue.contains(Residue::OPAQUE);
-        let only_setting = residue == Residue::SETTING;
-        if let Some(reason) = residue.names().last() {
-            self.pin(node, reason, !only_setting);
+        leg.hears |= residue.contains(Residue::OPAQUE) || residue.contains(Residue::UNREAD);
+        let keeps = residue.without(Residue::OPAQUE);
+        if let Some(reason) = keeps.names().last() {
+            self.pin(node, reason, keeps != Residue::SETTING);
         }
     }
 

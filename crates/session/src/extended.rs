@@ -180,6 +180,7 @@ impl Session {
         let ends_here = cut && !run.opens && self.block.is_none() && self.open_run.is_none();
         let ran = self
             .on_leg(&route, |session, node, script| {
+                session.forget_sequences(node, script, executed(steps))?;
                 for (step, _) in steps {
                     if let Step::Execute { bound } = step {
                         session.announce(node, &bound.statement.sql);

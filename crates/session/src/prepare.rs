@@ -30,6 +30,23 @@ pub(crate) struct Spliced {
     uses: SmallVec<[Arc<Statement>; 1]>,
     /// What it makes.
     makes: SmallVec<[Arc<Statement>; 1]>,
+    /// A name that stands for nothing.
+    unknown: Option<Box<str>>,
+}
+
+impl Spliced {
+    /// # Errors
+    /// 26000 for a name that stands for nothing of this client's; on a server it may stand for what another one's code has left.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &self.unknown {
+            None => Ok(()),
+            Some(name) => Err(PgError::error(
+                SqlState::INVALID_SQL_STATEMENT_NAME,
+                format!("prepared statement \"{name}\" does not exist"),
+            )
+            .into()),
+        }
+    }
 }
 
 impl Session {
@@ -50,6 +67,7 @@ impl Session {
             text: String::new(),
             uses: SmallVec::new(),
             makes: SmallVec::new(),
+            unknown: None,
         };
         for (index, statement) in plan.statements.iter().enumerate() {
             let text = span_text(planned, index, sql);
@@ -77,8 +95,10 @@ impl Session {
                             spliced.text.push_str(&renamed(text, &known.server_name));
                             spliced.uses.push(Arc::clone(known));
                         }
-                        // the server says so
-                        (None, None) => spliced.text.push_str(text),
+                        (None, None) => {
+                            spliced.text.push_str(text);
+                            spliced.unknown = Some(name.clone());
+                        }
                     }
                 }
                 _ => spliced.text.push_str(text),

@@ -141,7 +141,10 @@ impl Session {
         statement: &Statement,
     ) -> Result<(), Failure> {
         match self.splice(&statement.planned, &statement.sql)? {
-            Some(spliced) => self.queue_for_spliced(node, script, &spliced),
+            Some(spliced) => {
+                spliced.check()?;
+                self.queue_for_spliced(node, script, &spliced)
+            }
             None => Ok(()),
         }
     }

@@ -98,6 +98,12 @@ pub enum Pause {
     CopyIn(CopyProtocol),
 }
 
+/// What a client was told of its server's parameters, and the names of those that it is not told of now.
+struct Telling<'a> {
+    told: &'a mut Arc<Parameters>,
+    except: &'a [(Box<str>, Box<str>)],
+}
+
 /// Follows one leg.
 pub struct Relay<'a> {
     script: &'a mut Script,
@@ -116,8 +122,8 @@ pub struct Relay<'a> {
     client: Option<&'a Client>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
-    /// What the client was told of the server's parameters, and which of them it is not told of now.
-    told: Option<(&'a mut Arc<Parameters>, &'a [(Box<str>, Box<str>)])>,
+    /// What the client is told of the server's parameters.
+    telling: Option<Telling<'a>>,
     /// The client has gone, and what ran for it was cancelled.
     abandoned: bool,
 }
@@ -147,7 +153,7 @@ impl<'a> Relay<'a> {
             hears: false,
             client: None,
             uncounted,
-            told: None,
+            telling: None,
             abandoned: false,
         }
     }
@@ -170,7 +176,7 @@ impl<'a> Relay<'a> {
         told: &'a mut Arc<Parameters>,
         except: &'a [(Box<str>, Box<str>)],
     ) -> Self {
-        self.told = Some((told, except));
+        self.telling = Some(Telling { told, except });
         self
     }
 
@@ -467,7 +473,7 @@ impl<'a> Relay<'a> {
                 if !self.script.is_bringing() {
                     self.outcome.status = Some(status);
                 }
-                if client && let Some((told, except)) = &mut self.told {
+                if client && let Some(Telling { told, except }) = &mut self.telling {
                     tell_parameters(leg.parameters(), told, except, out);
                 }
                 self.complete(leg, &frame)?;

@@ -153,8 +153,12 @@ impl Session {
         route: &Route,
     ) -> Result<(), Failure> {
         let spliced = self.splice(planned, sql)?;
+        if let Some(spliced) = &spliced {
+            spliced.check()?;
+        }
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
             session.announce(node, sql);
+            session.forget_sequences(node, script, planned.plan.statements.iter())?;
             if let Some(spliced) = &spliced {
                 session.queue_for_spliced(node, script, spliced)?;
                 // a server that cannot do that skips the query too
@@ -346,6 +350,10 @@ impl Session {
         let idle = ran.outcome.status == Some(TransactionStatus::Idle);
         if let Some(status) = ran.outcome.status {
             self.follow_status(status);
+            if status == TransactionStatus::InTransaction && self.block.is_none() {
+                // a text that was not read has opened a transaction
+                self.pin(ran.node, "transaction", true);
+            }
             if status == TransactionStatus::Idle {
                 self.statements.end_transaction();
             }

@@ -281,6 +281,9 @@ impl Session {
         let mut connection = self.lend(state, server, deadline).await?;
         let keeps = self.keeps_legs(&mut connection);
         let catalog = self.catalog();
+        let client = self.registration.id().0;
+        let last_client = std::mem::replace(&mut connection.last_client, client);
+        let hears = connection.tainted_by == Some(client);
         let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
             shard,
@@ -299,13 +302,14 @@ impl Session {
             role,
             in_block: false,
             sticky: keeps.is_some(),
-            hears: false,
+            hears,
             listened: Vec::new(),
             pinned: None,
             translation,
             catalog_version: catalog.version(),
             settings: None,
             told: 0,
+            strange_sequences: last_client != client,
             inherited: false,
             used: SmallVec::new(),
             closing: Vec::new(),

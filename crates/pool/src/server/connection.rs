@@ -42,6 +42,8 @@ pub struct ServerConnection {
     pub carried: Option<Arc<CarriedSettings>>,
     /// The client for which code ran here that was not read: whatever it left is for nobody else.
     pub tainted_by: Option<u64>,
+    /// The client that it served last; 0 is none. What `currval` and `lastval` say here is for that one.
+    pub last_client: u64,
     parameters: Parameters,
     status: TransactionStatus,
     /// ReadyForQuery messages still to come.
@@ -79,6 +81,7 @@ impl ServerConnection {
             prepared: PreparedStatements::default(),
             carried: None,
             tainted_by: None,
+            last_client: 0,
             parameters,
             status: TransactionStatus::Idle,
             owed: 0,
