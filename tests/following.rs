@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use pgherd_tests::TestCluster;
 use pgherd_tests::beside::{Beside, Talk};
 use pgherd_tests::wire::{
     RawClient, bind, close, describe, execute, flush, parse, query, sync, unnamed,
 };
+use pgherd_tests::{TestCluster, sqlstate};
 
 /// Talks with their names.
 type Talks = Vec<(&'static str, Talk)>;
@@ -403,6 +403,51 @@ async fn many_clients_on_few_connections_hear_each_what_a_postgres_of_its_own_sa
         );
         state.in_block = expected.last().is_some_and(|ready| ready != "Z I");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overrides_of_the_startup_message_hold_and_nobody_else_is_authorized() {
+    let cluster = TestCluster::new().shop().start().await;
+    let url = format!("{}?options=-c%20pgherd.shard%3Ds1", cluster.url("app"));
+    let client = cluster.try_connect(&url).await.unwrap();
+    let shown = client.query_one("SHOW pgherd.shard", &[]).await.unwrap();
+    assert_eq!(shown.get::<_, String>(0), "s1");
+    let refused = client
+        .batch_execute("SET SESSION AUTHORIZATION app")
+        .await
+        .unwrap_err();
+    assert_eq!(sqlstate(&refused), "0A000");
+    let url = format!("{}?options=-c%20pgherd.shard%3Ds9", cluster.url("app"));
+    let refused = cluster.try_connect(&url).await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "22023");
+}
+
+/// A client that is told of the columns with each execution does not hear of a definition that changed them, as it had its own statement made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_made_anew_for_who_asks_for_its_columns() {
+    let beside = Beside::unsharded().await;
+    let mut client = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    answer(&mut client, &query("CREATE TABLE changing (a int)")).await;
+    let prepare = joined([parse("c", "SELECT * FROM changing", &[]), sync()]);
+    answer(&mut client, &prepare).await;
+    let run = joined([
+        bind("", "c", &[]),
+        describe('P', ""),
+        execute("", 0),
+        sync(),
+    ]);
+    assert_eq!(answer(&mut client, &run).await.len(), 4);
+    // not through pgherd, which is then told of it later
+    beside
+        .sql_on_both("CREATE TABLE IF NOT EXISTS changing (a int)")
+        .await;
+    beside.sql_on_both("ALTER TABLE changing ADD b text").await;
+    let answers = answer(&mut client, &run).await;
+    assert_eq!(answers.last().unwrap(), "Z I");
+    assert!(
+        !answers.iter().any(|line| line.starts_with('E')),
+        "{answers:?}"
+    );
 }
 
 /// What a client's code leaves on a connection, and what another client sees of it there.

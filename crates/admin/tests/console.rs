@@ -57,7 +57,7 @@ async fn tables_and_buckets_show_what_lies_where() {
     assert_eq!(buckets, "shop|s0|5|62.5|0-4|3\nshop|s1|3|37.5|5-7|3\n");
     let databases = printed(&front.psql("", "SHOW DATABASES").await);
     assert!(
-        databases.starts_with("shop|shop|2|2|1|1|0|7|replicas|session|10|"),
+        databases.starts_with("shop|shop|2|2|1|1|0|7|0||transaction|replicas|session|10|"),
         "{databases}"
     );
     assert!(databases.contains(

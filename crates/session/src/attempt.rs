@@ -71,6 +71,7 @@ impl Session {
             let sent = self.client.bytes_written();
             let leg = self.legs.at(node);
             leg.used.clear();
+            leg.describes = false;
             // settings and prepared statements can be made again elsewhere
             let alone = self.block.is_none() && !leg.sticky;
             let may_retry = alone && route.access == Access::Read && tries < READ_TRIES;
@@ -253,7 +254,8 @@ impl Session {
     }
 
     /// Whether a request came to nothing because of a shared statement that is not on the server as it should be: gone, by code that was not
-    /// read, or made before a definition changed what it returns. Those that the request used are made anew.
+    /// read, or made before a definition changed what it returns. Those that the request used are made anew, and the request may be tried
+    /// again if its client hears of the columns.
     fn can_be_prepared_anew(&mut self, node: NodeId, outcome: &Outcome) -> bool {
         let Some(error) = outcome.error.as_ref().filter(|_| outcome.completed == 0) else {
             return false;
@@ -267,8 +269,11 @@ impl Session {
             return true;
         }
         if error.code == SqlState::FEATURE_NOT_SUPPORTED && error.message == STALE_PLAN {
-            leg.closing.extend(leg.used.drain(..));
-            return true;
+            for id in leg.used.drain(..) {
+                leg.connection.prepared.forget_stale(id);
+            }
+            // who does not ask for the columns goes by what was said of them once
+            return leg.describes;
         }
         false
     }
@@ -301,25 +306,6 @@ impl Session {
                 )
             }
             other => other,
-        }
-    }
-
-    /// Reads the answers to what makes a leg join the block, where the request itself is not relayed.
-    ///
-    /// # Errors
-    /// The server's error.
-    pub(crate) async fn settle_joining(&mut self, node: NodeId) -> Result<(), Failure> {
-        let mut script = std::mem::take(&mut self.script);
-        let mut sink = bytes::BytesMut::new();
-        let outcome = self.collect(node, &mut script, &mut sink).await;
-        script.clear();
-        self.script = script;
-        match outcome?.error {
-            Some(error) => {
-                self.fail_block();
-                Err(error.into())
-            }
-            None => Ok(()),
         }
     }
 }

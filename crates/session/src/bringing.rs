@@ -9,7 +9,8 @@
 use pgherd_pool::ServerConnection;
 use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{FrontendMessage, Target};
-use pgherd_router::{Residue, StatementPlan};
+use pgherd_router::lexer::{Lexer, TokenKind};
+use pgherd_router::{BackslashReading, Residue, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::failure::Failure;
@@ -27,8 +28,7 @@ impl Session {
         let leg = self.legs.at(node);
         let connection = &mut leg.connection;
         let script = &mut self.script;
-        for id in std::mem::take(&mut leg.closing) {
-            connection.prepared.remove(id);
+        while let Some(id) = connection.prepared.next_stale() {
             queue_close(connection, script, id.to_string().as_bytes())?;
         }
         if !leg.in_block {
@@ -39,7 +39,7 @@ impl Session {
             let statements = connection.statements_to(client, wanted.as_ref());
             if !statements.is_empty() {
                 leg.inherited = connection.carried.is_some() || connection.tainted_by.is_some();
-                for statement in &statements {
+                for statement in statements.iter().flat_map(|text| single_statements(text)) {
                     queue_statement(connection, script, statement)?;
                 }
                 encode(
@@ -91,6 +91,27 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The statements of a text (`connect_query` may have several).
+fn single_statements(text: &str) -> Vec<&str> {
+    let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
+    let mut statements = Vec::new();
+    let (mut start, mut is_empty) = (0, true);
+    while let Ok(Some(token)) = lexer.next_token() {
+        if token.kind != TokenKind::Semicolon {
+            is_empty = false;
+            continue;
+        }
+        if !is_empty {
+            statements.extend(text.get(start..token.start as usize));
+        }
+        (start, is_empty) = (token.end as usize, true);
+    }
+    if !is_empty {
+        statements.extend(text.get(start..));
+    }
+    statements
 }
 
 /// Queues one statement as extended messages without a Sync.
@@ -169,4 +190,18 @@ pub fn queue_close(
     encode(&close, &mut connection.transport.outbox)?;
     script.expect(Reply::Close, Audience::Pgherd);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_where_its_statements_end() {
+        assert_eq!(
+            single_statements("SET a = ';'; /* ; */ SET b = E'\\;' ;; -- end"),
+            ["SET a = ';'", " /* ; */ SET b = E'\\;' "]
+        );
+        assert_eq!(single_statements("RESET ALL"), ["RESET ALL"]);
+    }
 }

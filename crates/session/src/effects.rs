@@ -232,6 +232,7 @@ impl Session {
                 self.note_startup(&name, &texts, false);
             }
         }
+        self.begin_overrides_again();
     }
 
     /// The servers of the block are to be told what one has carried out already, if any.

@@ -133,7 +133,6 @@ impl Session {
         };
         self.check_writer(shard, route.access, &planned.plan.statements)?;
         let node = self.leg(shard, route.access).await?;
-        self.settle_joining(node).await?;
         let begun = Instant::now();
         let answer = match self.execute(node, sql).await {
             Ok(answer) => answer,

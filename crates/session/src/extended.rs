@@ -441,7 +441,7 @@ impl Session {
 }
 
 /// The statements that a run executes.
-fn executed(steps: &[(Step, Frame)]) -> impl Iterator<Item = &StatementPlan> {
+fn executed(steps: &[(Step, Frame)]) -> impl Iterator<Item = &StatementPlan> + Clone {
     steps.iter().filter_map(|(step, _)| match step {
         Step::Execute { bound } => single_plan(&bound.statement),
         _ => None,

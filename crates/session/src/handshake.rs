@@ -27,6 +27,7 @@ use crate::cancelling::forward;
 use crate::hba::HbaClient;
 use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
 use crate::limits::Admission;
+use crate::local;
 use crate::options::StartupOptions;
 use crate::parameters::Parameters;
 use crate::read_only;
@@ -387,6 +388,7 @@ async fn enter(
         mut admission,
     } = newcomer;
     options.name_application();
+    local::check_startup(&options.settings, &database.rules().sharding)?;
     let version = identity.version;
     if database.is_read_only() {
         read_only::check_startup(&options.settings)?;

@@ -74,8 +74,8 @@ pub struct Leg {
     pub(crate) inherited: bool,
     /// The shared statements that the request at hand uses.
     pub(crate) used: SmallVec<[StatementId; 2]>,
-    /// Shared statements that do not serve any more: they are closed before the next request.
-    pub(crate) closing: Vec<StatementId>,
+    /// Whether the request at hand asks for the columns of what it runs.
+    pub(crate) describes: bool,
     pub(crate) _load: Load,
     pub(crate) client: Arc<Client>,
     pub(crate) held: HeldId,

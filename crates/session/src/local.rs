@@ -4,17 +4,18 @@
 //! Owns: their answers. Never does: relaying. Main function: [`Session::answer_locally`].
 
 use bytes::BytesMut;
-use pgherd_protocol::{PgError, ResultSet, SqlState, oid};
+use pgherd_protocol::{PgError, ResultSet, Severity, SqlState, oid};
 use pgherd_router::{
     Action, OverrideName, ParameterSource, Planned, SettingAction, SettingScope, SettingValue,
     StatementPlan,
 };
-use pgherd_topology::{Epoch, Lsn};
+use pgherd_topology::{Epoch, Lsn, Sharding};
 
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::block::{complete, is_control};
 use crate::failure::{Failure, block_failed};
+use crate::parameters::is_own_setting;
 use crate::route::unknown_shard;
 use crate::session::Session;
 use crate::settings::{Overrides, WantedRole};
@@ -139,6 +140,7 @@ impl Session {
         self.cursors.clear();
         self.settings.clear();
         self.begin_settings();
+        self.begin_overrides_again();
     }
 
     pub(crate) fn set_override(&mut self, setting: &SettingAction) -> Result<(), Failure> {
@@ -272,6 +274,30 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Refuses a startup message with a setting of pgherd's own that there is not, or with a shard that there is not.
+///
+/// # Errors
+/// 42704, 22023.
+pub fn check_startup(settings: &[(String, String)], sharding: &Sharding) -> Result<(), PgError> {
+    for (name, value) in settings.iter().filter(|(name, _)| is_own_setting(name)) {
+        let refusal = match OverrideName::from_setting(&name.to_ascii_lowercase()) {
+            None => PgError::error(
+                SqlState::UNDEFINED_OBJECT,
+                format!("unrecognized configuration parameter \"{name}\""),
+            ),
+            Some(OverrideName::Shard) if sharding.shard_by_name(value).is_none() => {
+                unknown_shard(value)
+            }
+            Some(_) => continue,
+        };
+        return Err(PgError {
+            severity: Severity::Fatal,
+            ..refusal
+        });
+    }
+    Ok(())
 }
 
 fn invalid(name: OverrideName, what: &str) -> Failure {

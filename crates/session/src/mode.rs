@@ -5,7 +5,7 @@
 
 use pgherd_pool::{PoolMode, ServerConnection};
 use pgherd_protocol::{PgError, SqlState};
-use pgherd_router::{Access, Action, StatementPlan};
+use pgherd_router::{Access, Action, SettingValue, StatementPlan};
 
 use crate::failure::{Failure, not_supported};
 use crate::session::Session;
@@ -50,14 +50,24 @@ impl Session {
         }
     }
 
-    /// In mode statement, refuses statements after which a transaction block would be open.
+    /// Refuses statements that the mode is not for: outside of mode session another session's authorization, in mode statement what would
+    /// leave a transaction block open.
     ///
     /// # Errors
     /// 0A000.
     pub(crate) fn check_mode<'a>(
         &self,
-        statements: impl IntoIterator<Item = &'a StatementPlan>,
+        statements: impl IntoIterator<Item = &'a StatementPlan> + Clone,
     ) -> Result<(), Failure> {
+        if self.legs.mode() != PoolMode::Session
+            && statements.clone().into_iter().any(sets_authorization)
+        {
+            return Err(not_supported(
+                "SET SESSION AUTHORIZATION is possible in mode session only",
+                "The server connection serves other clients too, and whoever is authorized there decides what they may do.",
+                "Use SET ROLE, or set the pool's mode to session.",
+            ));
+        }
         if self.legs.mode() != PoolMode::Statement {
             return Ok(());
         }
@@ -86,5 +96,16 @@ impl Session {
         {
             self.roll_back_legs().await;
         }
+    }
+}
+
+/// RESET is harmless: it leads back to the login.
+fn sets_authorization(statement: &StatementPlan) -> bool {
+    match &statement.action {
+        Action::Set(setting) => {
+            setting.name.as_deref() == Some("session_authorization")
+                && setting.value != SettingValue::Default
+        }
+        _ => false,
     }
 }

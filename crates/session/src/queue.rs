@@ -53,6 +53,7 @@ impl Session {
                     }
                 }
                 Step::DescribeStatement(statement) => {
+                    self.legs.at(node).describes = true;
                     self.ensure_prepared(node, script, statement)?;
                     let describe = FrontendMessage::Describe {
                         target: Target::Statement,
@@ -65,6 +66,7 @@ impl Session {
                     script.expect(Reply::Describe(Target::Statement), Audience::Client);
                 }
                 Step::DescribePortal(_) => {
+                    self.legs.at(node).describes = true;
                     self.queue_frame(node, frame);
                     script.expect(Reply::Describe(Target::Portal), Audience::Client);
                 }

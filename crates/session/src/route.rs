@@ -500,11 +500,10 @@ fn is_off(value: &str) -> bool {
 }
 
 /// 22023.
-pub fn unknown_shard(name: &str) -> Failure {
+pub fn unknown_shard(name: &str) -> PgError {
     PgError::error(
         SqlState::INVALID_PARAMETER_VALUE,
         format!("there is no shard \"{name}\""),
     )
     .hint("SHOW BUCKETS on the console lists the shards.")
-    .into()
 }

@@ -489,6 +489,16 @@ impl Session {
         Ok(())
     }
 
+    /// RESET ALL and DISCARD ALL lead back to the startup message, which was accepted once.
+    pub(crate) fn begin_overrides_again(&mut self) {
+        if let Err(failure) = self.begin_overrides() {
+            tracing::debug!(
+                ?failure,
+                "a setting of the startup message does not fit any more"
+            );
+        }
+    }
+
     /// What the client asked for at its startup: names in lower case, values as SET takes them.
     pub(crate) fn startup_lists(&self) -> Vec<(String, Box<[Box<str>]>)> {
         let lists = self.startup_settings.iter();

@@ -312,7 +312,7 @@ impl Session {
             strange_sequences: last_client != client,
             inherited: false,
             used: SmallVec::new(),
-            closing: Vec::new(),
+            describes: false,
             _load: Load::new(&server.load),
             client: Arc::clone(self.registration.client()),
             held,

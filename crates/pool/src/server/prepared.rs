@@ -50,6 +50,8 @@ pub struct PreparedStatements {
     /// The others, with when each was used last.
     named: HashMap<StatementId, u64>,
     uses: u64,
+    /// Statements that do not serve any more and are still there.
+    stale: Vec<StatementId>,
 }
 
 impl PreparedStatements {
@@ -92,9 +94,22 @@ impl PreparedStatements {
         self.named.remove(&id);
     }
 
+    /// A statement does not serve any more: it is to be closed.
+    pub fn forget_stale(&mut self, id: StatementId) {
+        if self.named.remove(&id).is_some() {
+            self.stale.push(id);
+        }
+    }
+
+    /// The next statement that is to be closed.
+    pub fn next_stale(&mut self) -> Option<StatementId> {
+        self.stale.pop()
+    }
+
     /// Everything was closed (`DISCARD ALL`, `DEALLOCATE ALL`).
     pub fn clear(&mut self) {
         self.named.clear();
+        self.stale.clear();
         self.unnamed = None;
     }
 
