@@ -245,7 +245,7 @@ impl Session {
         let now = std::time::Instant::now();
         let mut seen = Vec::new();
         if committed {
-            self.settings.commit(block.start(), &block.local_names);
+            self.settings.commit();
             self.catalog_changed |= block.definitions.are_changed();
         } else {
             self.settings.undo_to(block.start());

@@ -146,10 +146,7 @@ impl Session {
             return;
         };
         if OF_THE_TRANSACTION.contains(&name) {
-            if let Some(block) = &mut self.block {
-                block.set(text, self.settings.session());
-                self.note_told_here(node, 1);
-            }
+            self.tell_others(text, Some(node));
             return;
         }
         let is_local = setting.scope == SettingScope::Local;
@@ -166,18 +163,19 @@ impl Session {
                 let texts = canonical(name, texts, self.settings.value(name));
                 self.note_value(name, NewValue::Texts(&texts), is_local, node);
                 let known = texts.join("\u{0}");
-                self.settings.know(name, Some(&known));
+                self.settings.know(name, Some(&known), is_local);
             }
             SettingValue::Default => {
                 self.note_value(name, NewValue::Login, is_local, node);
-                self.settings.know(name, None);
+                self.settings.know(name, None, is_local);
                 // the server went back to its login's, and the client's is what it began with
                 if let Some(texts) = self.startup_texts(name) {
                     self.note_startup(name, &texts, is_local);
                 }
             }
             SettingValue::Texts(_) | SettingValue::Opaque => {
-                self.settings.know(name, None);
+                self.settings.know(name, None, is_local);
+                self.tell_others(text, Some(node));
                 self.pin(node, "setting", !is_local);
                 return;
             }
@@ -194,8 +192,6 @@ impl Session {
     /// A value that the server has, for the session or the open block.
     fn note_value(&mut self, name: &str, value: NewValue<'_>, is_local: bool, node: NodeId) {
         if is_local {
-            let Some(block) = &mut self.block else { return };
-            block.local_names.push(name.into());
             self.settings.record_local(name, value);
         } else {
             self.settings.record(name, value);
@@ -215,7 +211,8 @@ impl Session {
         } else {
             self.settings.record(name, value);
         }
-        self.settings.know(name, Some(&texts.join("\u{0}")));
+        self.settings
+            .know(name, Some(&texts.join("\u{0}")), is_local);
         let text = set_text(name, value, is_local);
         self.tell_others(&text, None);
     }
@@ -261,7 +258,7 @@ impl Session {
         ] {
             if let Some(value) = value {
                 self.note_value(name, NewValue::Texts(&[value.into()]), false, node);
-                self.settings.know(name, Some(value));
+                self.settings.know(name, Some(value), false);
             }
         }
     }

@@ -461,7 +461,7 @@ impl Session {
     pub(crate) fn begin_settings(&mut self) {
         for (name, texts) in self.startup_lists() {
             self.settings.record(&name, NewValue::Texts(&texts));
-            self.settings.know(&name, Some(&texts.join("\u{0}")));
+            self.settings.know(&name, Some(&texts.join("\u{0}")), false);
         }
     }
 

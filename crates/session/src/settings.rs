@@ -83,7 +83,7 @@ pub struct Mark {
 }
 
 /// What is in force.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
     /// To the end of the session, unless the open transaction is rolled back.
     session: SettingsList,
@@ -91,8 +91,12 @@ struct State {
     block: SettingsList,
     overrides: Overrides,
     /// Values of the settings that pgherd itself must know (search_path, standard_conforming_strings ...).
-    known: Arc<HashMap<Box<str>, Box<str>>>,
+    known: Known,
+    /// What they will be when SET LOCAL ends.
+    session_known: Known,
 }
+
+type Known = Arc<HashMap<Box<str>, Box<str>>>;
 
 /// A client's settings.
 #[derive(Debug, Default)]
@@ -139,16 +143,22 @@ impl Settings {
         }
     }
 
-    /// Remembers a value that pgherd itself needs to know while it is in force.
-    pub fn know(&mut self, name: &str, value: Option<&str>) {
+    /// Remembers a value that pgherd itself needs to know while it is in force: in the session, or in the open block only.
+    pub fn know(&mut self, name: &str, value: Option<&str>, is_local: bool) {
         self.version += 1;
-        let known = Arc::make_mut(&mut self.state.known);
-        match value {
-            Some(value) => {
-                known.insert(name.into(), value.into());
-            }
-            None => {
-                known.remove(name);
+        let state = &mut self.state;
+        let maps = [
+            Some(&mut state.known),
+            (!is_local).then_some(&mut state.session_known),
+        ];
+        for known in maps.into_iter().flatten().map(Arc::make_mut) {
+            match value {
+                Some(value) => {
+                    known.insert(name.into(), value.into());
+                }
+                None => {
+                    known.remove(name);
+                }
             }
         }
     }
@@ -169,11 +179,13 @@ impl Settings {
     /// RESET ALL: all but the role.
     pub fn reset_all(&mut self) {
         self.version += 1;
-        let role = self.value("role").map(Into::into);
+        let role = self.state.session_known.get("role").cloned();
         let state = &mut self.state;
         change(&mut state.session, CarriedSettings::reset_all);
         change(&mut state.block, CarriedSettings::reset_all);
-        state.known = Arc::new(role.map(|role| ("role".into(), role)).into_iter().collect());
+        state.session_known =
+            Arc::new(role.map(|role| ("role".into(), role)).into_iter().collect());
+        state.known = Arc::clone(&state.session_known);
         state.overrides = Overrides::default();
         self.session_overrides = Overrides::default();
     }
@@ -195,28 +207,22 @@ impl Settings {
 
     /// Undoes all since `mark` (ROLLBACK, ROLLBACK TO).
     pub fn undo_to(&mut self, mark: &Mark) {
-        self.version += 1;
+        if self.state != mark.state {
+            self.version += 1;
+        }
         self.state.clone_from(&mark.state);
         self.session_overrides.clone_from(&mark.session_overrides);
     }
 
-    /// The block committed: SET LOCAL ends. `local_names` are the settings that the block had set for itself only; what they were before
-    /// is `start`'s.
-    pub fn commit(&mut self, start: &Mark, local_names: &[Box<str>]) {
+    /// The block committed: SET LOCAL ends.
+    pub fn commit(&mut self) {
         let state = &mut self.state;
+        if state.block != state.session || state.known != state.session_known {
+            self.version += 1;
+        }
         state.block.clone_from(&state.session);
+        state.known = Arc::clone(&state.session_known);
         state.overrides.clone_from(&self.session_overrides);
-        if local_names.is_empty() {
-            return;
-        }
-        self.version += 1;
-        let known = Arc::make_mut(&mut state.known);
-        for name in local_names {
-            match start.state.known.get(name) {
-                Some(value) => known.insert(name.clone(), value.clone()),
-                None => known.remove(name),
-            };
-        }
     }
 }
 
@@ -252,17 +258,26 @@ mod tests {
     #[test]
     fn set_local_ends_with_the_block() {
         let mut settings = Settings::default();
-        let start = settings.mark();
         settings.override_with(true, |overrides| overrides.shard = Some(ShardId(2)));
         settings.record_local("timezone", NewValue::Texts(&["UTC".into()]));
-        settings.know("timezone", Some("UTC"));
+        settings.know("timezone", Some("UTC"), true);
         assert_eq!(settings.overrides().shard, Some(ShardId(2)));
         assert!(settings.meaning().is_some());
         assert!(settings.session().is_none());
-        settings.commit(&start, &["timezone".into()]);
+        settings.commit();
         assert_eq!(settings.overrides().shard, None);
         assert_eq!(settings.meaning(), None);
         assert_eq!(settings.value("timezone"), None);
+    }
+
+    #[test]
+    fn a_setting_of_the_session_outlives_one_of_the_block() {
+        let mut settings = Settings::default();
+        settings.know("search_path", Some("a"), false);
+        settings.know("search_path", Some("b"), true);
+        settings.know("search_path", Some("c"), false);
+        settings.commit();
+        assert_eq!(settings.value("search_path"), Some("c"));
     }
 
     #[test]
@@ -277,9 +292,9 @@ mod tests {
     fn reset_all_keeps_the_role() {
         let mut settings = Settings::default();
         set(&mut settings, "role", "r");
-        settings.know("role", Some("r"));
+        settings.know("role", Some("r"), false);
         set(&mut settings, "timezone", "UTC");
-        settings.know("timezone", Some("UTC"));
+        settings.know("timezone", Some("UTC"), false);
         settings.reset_all();
         assert_eq!(settings.value("role"), Some("r"));
         assert_eq!(settings.value("timezone"), None);

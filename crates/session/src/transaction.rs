@@ -51,8 +51,6 @@ pub struct Block {
     pub definitions: Definitions,
     /// A server that took part is gone, and the client has not heard of it yet.
     pub lost: Option<Box<PgError>>,
-    /// Settings that SET LOCAL changed.
-    pub local_names: Vec<Box<str>>,
     /// Servers that have left the block by its end.
     took_part: SmallVec<[NodeId; 4]>,
     start: Mark,
@@ -73,7 +71,6 @@ impl Block {
             definitions: Definitions::default(),
             lost: None,
             took_part: SmallVec::new(),
-            local_names: Vec::new(),
             start,
             told: Vec::new(),
         }
