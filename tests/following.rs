@@ -233,6 +233,23 @@ fn statements() -> Talks {
                 .ready([query("SELECT 1")]),
         ),
         (
+            "a statement that is parsed in a block, as by Flush, and then run",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .quiet([
+                    parse(
+                        "f",
+                        "UPDATE settings SET value = $1 WHERE name = 'none'",
+                        &[],
+                    ),
+                    describe('S', "f"),
+                    flush(),
+                ])
+                .ready([bind("", "f", &["v"]), execute("", 0), sync()])
+                .ready([query("COMMIT")])
+                .ready([close('S', "f"), sync()]),
+        ),
+        (
             "a definition changes what a statement returns",
             Talk::new()
                 .ready([query("CREATE TABLE changing (a int)")])

@@ -176,8 +176,8 @@ impl Session {
         self.reserve_channels(executed(steps)).await?;
         self.resets_startup = executed(steps).any(resets);
         let local = self.answers_in_run(run).await?;
-        // nothing bound and no transaction open: the server need not be kept until the client's Sync
-        let ends_here = cut && !run.opens && self.block.is_none() && self.open_run.is_none();
+        // nothing bound, and no transaction that a Sync ends: the server need not be kept until the client's
+        let ends_here = cut && !run.opens && self.open_run.is_none();
         let ran = self
             .on_leg(&route, |session, node, script| {
                 session.forget_sequences(node, script, executed(steps))?;
