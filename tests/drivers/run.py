@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds pgherd against plain Postgres as database drivers see both.
 
-    endpoints tests/drivers/run.py [--update-readme] [DRIVER]...
+    endpoints tests/drivers/run.py [DRIVER]...
 
 Every program runs as eight clients at once on a plain Postgres, and what each prints there is what it has to print
 
