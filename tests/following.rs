@@ -250,6 +250,20 @@ fn statements() -> Talks {
                 .ready([close('S', "f"), sync()]),
         ),
         (
+            "code that deallocates takes nothing from who prepared",
+            Talk::new()
+                .ready([
+                    parse("k", "SELECT 11", &[]),
+                    parse("l", "SELECT 12", &[]),
+                    sync(),
+                ])
+                .ready([bind("", "k", &[]), execute("", 0), sync()])
+                .ready([bind("", "l", &[]), execute("", 0), sync()])
+                .ready([query("DO $$ BEGIN EXECUTE 'EXECUTE nothing_here'; END $$")])
+                .ready([bind("", "k", &[]), execute("", 0), sync()])
+                .ready([bind("", "l", &[]), execute("", 0), sync()]),
+        ),
+        (
             "a definition changes what a statement returns",
             Talk::new()
                 .ready([query("CREATE TABLE changing (a int)")])
@@ -465,6 +479,25 @@ async fn a_statement_is_made_anew_for_who_asks_for_its_columns() {
         !answers.iter().any(|line| line.starts_with('E')),
         "{answers:?}"
     );
+}
+
+/// DEALLOCATE ALL by code that is not read: what clients have prepared is made anew, one statement and the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_code_has_deallocated_are_made_anew() {
+    let beside = Beside::unsharded().await;
+    let mut client = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    let run = |name: &str| joined([bind("", name, &[]), execute("", 0), sync()]);
+    for (name, sql) in [("a", "SELECT 21"), ("b", "SELECT 22")] {
+        answer(&mut client, &joined([parse(name, sql, &[]), sync()])).await;
+        assert!(answer(&mut client, &run(name)).await.len() > 2);
+    }
+    let code = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$";
+    let done = answer(&mut client, &query(code)).await;
+    assert_eq!(done.last().unwrap(), "Z I", "{done:?}");
+    for name in ["a", "b", "a", "b"] {
+        let answers = answer(&mut client, &run(name)).await;
+        assert!(answers[1].starts_with('D'), "{name}: {answers:?}");
+    }
 }
 
 /// What a client's code leaves on a connection, and what another client sees of it there.

@@ -92,10 +92,10 @@ impl Session {
                     self.legs.close(node);
                 }
                 Ok(outcome)
-                    if alone
+                    if self.can_be_prepared_anew(node, &outcome)
+                        && alone
                         && tries < READ_TRIES
-                        && self.client.bytes_written() == sent
-                        && self.can_be_prepared_anew(node, &outcome) =>
+                        && self.client.bytes_written() == sent =>
                 {
                     self.client.outbox.truncate(taken);
                 }
@@ -261,21 +261,22 @@ impl Session {
             return false;
         };
         let leg = self.legs.at(node);
-        if leg.used.is_empty() {
+        // code of the client's may have met such an error of its own
+        let is_gone = error.code == SqlState::INVALID_SQL_STATEMENT_NAME
+            && leg
+                .used
+                .iter()
+                .any(|id| error.message.contains(&id.to_string()));
+        let is_stale = error.code == SqlState::FEATURE_NOT_SUPPORTED && error.message == STALE_PLAN;
+        if !is_gone && !is_stale {
             return false;
         }
-        if error.code == SqlState::INVALID_SQL_STATEMENT_NAME {
-            leg.connection.prepared.clear();
-            return true;
+        // closed before the next request, which is no error where it is gone
+        for id in leg.used.drain(..) {
+            leg.connection.prepared.forget_stale(id);
         }
-        if error.code == SqlState::FEATURE_NOT_SUPPORTED && error.message == STALE_PLAN {
-            for id in leg.used.drain(..) {
-                leg.connection.prepared.forget_stale(id);
-            }
-            // who does not ask for the columns goes by what was said of them once
-            return leg.describes;
-        }
-        false
+        // who does not ask for the columns goes by what was said of them once
+        is_gone || leg.describes
     }
 
     /// Whether a replica said that only the primary can do this, now.

@@ -18,6 +18,9 @@ use crate::legs::encode;
 use crate::script::{Audience, Prepared, Reply, Script};
 use crate::session::Session;
 
+/// The most statements that a server connection keeps for whoever wants them, but for those of one request.
+const MAX_PREPARED: usize = 500;
+
 impl Session {
     /// Queues what brings a leg to the client's settings and into its block, replies expected in the session's script.
     ///
@@ -28,7 +31,8 @@ impl Session {
         let leg = self.legs.at(node);
         let connection = &mut leg.connection;
         let script = &mut self.script;
-        while let Some(id) = connection.prepared.next_stale() {
+        // ahead of all else: a Close behind something that fails is skipped, and what it was to close stays
+        while let Some(id) = connection.prepared.next_to_close(MAX_PREPARED) {
             queue_close(connection, script, id.to_string().as_bytes())?;
         }
         if !leg.in_block {

@@ -202,23 +202,7 @@ impl Session {
         script: &mut Script,
         sink: &mut BytesMut,
     ) -> Result<Outcome, Failure> {
-        let leg = self.legs.at(node);
-        let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
-        match relay.collect(&mut leg.connection, sink, None).await {
-            Ok(_) => {
-                let outcome = relay.into_outcome();
-                Ok(self.closed_unless_brought(node, outcome))
-            }
-            Err(error) => Err(self.lost(node, error)),
-        }
-    }
-
-    /// A connection that could not be brought to where the client is is nowhere.
-    fn closed_unless_brought(&mut self, node: NodeId, outcome: Outcome) -> Outcome {
-        if outcome.not_brought {
-            self.legs.close(node);
-        }
-        outcome
+        self.collect_while(node, script, sink, false).await
     }
 
     /// [`Session::collect`] for a request of the client's: should the client go away, it is cancelled.
@@ -231,18 +215,30 @@ impl Session {
         script: &mut Script,
         sink: &mut BytesMut,
     ) -> Result<Outcome, Failure> {
+        self.collect_while(node, script, sink, true).await
+    }
+
+    async fn collect_while(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        sink: &mut BytesMut,
+        client_stays: bool,
+    ) -> Result<Outcome, Failure> {
         let leg = self.legs.at(node);
         let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
-        let client = Some(&mut self.client);
+        let client = client_stays.then_some(&mut self.client);
         let result = relay.collect(&mut leg.connection, sink, client).await;
         self.client_left |= relay.was_abandoned();
-        match result {
-            Ok(_) => {
-                let outcome = relay.into_outcome();
-                Ok(self.closed_unless_brought(node, outcome))
-            }
-            Err(error) => Err(self.lost(node, error)),
+        if let Err(error) = result {
+            return Err(self.lost(node, error));
         }
+        let outcome = relay.into_outcome();
+        if outcome.not_brought {
+            // it is not where the client is, nor where it was
+            self.legs.close(node);
+        }
+        Ok(outcome)
     }
 
     /// A leg is gone, or talks nonsense. It is closed; a block that it took part in has failed.

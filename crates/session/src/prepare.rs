@@ -137,8 +137,8 @@ impl Session {
             return Ok(());
         };
         let connection = &mut self.legs.at(node).connection;
+        // still known: where this is skipped, it is there
         if connection.prepared.uses(id) {
-            connection.prepared.remove(id);
             queue_close(connection, script, &made.server_name)?;
         }
         Ok(())

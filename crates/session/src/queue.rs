@@ -8,7 +8,7 @@ use pgherd_pool::{CarriedSettings, SetScope};
 use pgherd_protocol::{Format, Frame, FrontendMessage, Target};
 use pgherd_topology::NodeId;
 
-use crate::bringing::{queue_aside, queue_close};
+use crate::bringing::queue_aside;
 use crate::failure::Failure;
 use crate::legs::encode;
 use crate::message::Step;
@@ -16,8 +16,6 @@ use crate::script::{Audience, Prepared, Reply, Script};
 use crate::session::Session;
 use crate::statements::{MadeBy, Portal, Statement};
 
-/// The most statements that a server connection keeps for whoever wants them.
-const MAX_PREPARED: usize = 500;
 const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
 
 impl Session {
@@ -183,11 +181,6 @@ impl Session {
             None => SetScope::Session,
         };
         let leg = self.legs.at(node);
-        if statement.shared().is_some()
-            && let Some(oldest) = leg.connection.prepared.make_room(MAX_PREPARED)
-        {
-            queue_close(&mut leg.connection, script, oldest.to_string().as_bytes())?;
-        }
         // a server reads some literals when it parses, by the settings of then
         let differ = in_force != statement.settings;
         let none = CarriedSettings::default();

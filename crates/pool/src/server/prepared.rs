@@ -101,9 +101,18 @@ impl PreparedStatements {
         }
     }
 
-    /// The next statement that is to be closed.
-    pub fn next_stale(&mut self) -> Option<StatementId> {
-        self.stale.pop()
+    /// Takes out the next statement that is to be closed: one that does not serve any more, or the one that was used least recently
+    /// where there are more than `limit`.
+    pub fn next_to_close(&mut self, limit: usize) -> Option<StatementId> {
+        if let Some(stale) = self.stale.pop() {
+            return Some(stale);
+        }
+        if self.named.len() <= limit {
+            return None;
+        }
+        let (&oldest, _) = self.named.iter().min_by_key(|(_, used)| **used)?;
+        self.named.remove(&oldest);
+        Some(oldest)
     }
 
     /// Everything was closed (`DISCARD ALL`, `DEALLOCATE ALL`).
@@ -111,16 +120,6 @@ impl PreparedStatements {
         self.named.clear();
         self.stale.clear();
         self.unnamed = None;
-    }
-
-    /// Takes out the one that was used least recently, where there are `limit` or more: it is to be closed for one more to come.
-    pub fn make_room(&mut self, limit: usize) -> Option<StatementId> {
-        if self.named.len() < limit {
-            return None;
-        }
-        let (&oldest, _) = self.named.iter().min_by_key(|(_, used)| **used)?;
-        self.named.remove(&oldest);
-        Some(oldest)
     }
 }
 
@@ -137,16 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_one_makes_room() {
+    fn the_least_recently_used_one_goes_first() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|text| StatementId::of(&[text]));
         let mut prepared = PreparedStatements::default();
         prepared.insert(a);
         prepared.insert(b);
-        assert_eq!(prepared.make_room(3), None);
+        assert_eq!(prepared.next_to_close(2), None);
         assert!(prepared.uses(a));
         assert!(!prepared.uses(c));
-        assert_eq!(prepared.make_room(2), Some(b));
+        assert_eq!(prepared.next_to_close(1), Some(b));
         assert!(prepared.uses(a) && !prepared.uses(b));
+        prepared.forget_stale(a);
+        assert_eq!(prepared.next_to_close(1), Some(a));
+        assert_eq!(prepared.next_to_close(1), None);
     }
 
     #[test]
