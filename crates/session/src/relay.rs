@@ -2,13 +2,12 @@
 //!
 //! Owns: reading one leg to the end of what it owes, while it is written (Postgres stops reading a pipeline whose answers
 //! nobody reads) and while the client is written. Rows pass as runs of bytes, whole or in part, without an object each.
-//! Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
+//! `pump` waits for both sides. Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
 
-use std::future::poll_fn;
+mod pump;
+
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pgherd_pool::{Available, Parameters, ServerConnection, Transport};
@@ -16,7 +15,6 @@ use pgherd_protocol::{
     BackendMessage, Frame, PgError, Severity, SqlState, TransactionStatus, peek_header,
     split_frame, tag,
 };
-use tokio::time::timeout;
 
 use crate::copy::CopyProtocol;
 use crate::oids::{Translation, describe_parameters};
@@ -25,14 +23,8 @@ use crate::script::{Audience, Awaited, Prepared, Reply, Script};
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
 const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
-/// Above this many bytes that the client has not taken yet, no more is read from the server.
-const HIGH_WATER: usize = 256 * 1024;
 /// So many bytes that a client has sent ahead are read while its server is silent, so that the client's end behind them is seen.
 pub const READ_AHEAD: usize = 64 * 1024;
-/// How long a server goes on for a client that is gone before its statement is cancelled: a short one is done, as with Postgres.
-const AFTER_THE_CLIENT: Duration = Duration::from_millis(250);
-/// How long a cancelled server may take to end its answer before its connection is closed.
-const AFTER_THE_CANCEL: Duration = Duration::from_secs(5);
 
 /// What came of a request on one leg.
 #[derive(Debug, Default)]
@@ -230,136 +222,6 @@ impl<'a> Relay<'a> {
                 Step::Pause(pause) => return Ok(pause),
                 Step::NeedMore => self.pump(leg, None).await?,
             }
-        }
-    }
-
-    async fn attend(
-        &mut self,
-        leg: &mut ServerConnection,
-        client: &mut Transport,
-        mut sink: Option<&mut BytesMut>,
-    ) -> Result<Pause, RelayError> {
-        self.count_requests(leg);
-        let gone = match self.follow(leg, client, sink.as_deref_mut()).await {
-            Err(RelayError::Client(error)) => error,
-            ended => return ended,
-        };
-        let rest = self.follow_without(leg, client, sink.as_deref_mut());
-        if let Ok(ended) = timeout(AFTER_THE_CLIENT, rest).await {
-            return ended;
-        }
-        self.abandoned = true;
-        let canceller = leg.canceller();
-        let cancelling = async {
-            // it may have been too late, and where it was not, the time limit closes the connection
-            match &canceller {
-                Some(canceller) => canceller.cancel().await.is_ok(),
-                None => false,
-            }
-        };
-        let both = async {
-            // together, so that nobody has the connection before the cancel request has ended
-            tokio::join!(self.follow_without(leg, client, sink), cancelling)
-        };
-        match timeout(AFTER_THE_CANCEL, both).await {
-            Ok((ended, _)) => ended,
-            Err(_) => Err(RelayError::Client(gone)),
-        }
-    }
-
-    /// Cancel-safe: a later call goes on from there.
-    async fn follow(
-        &mut self,
-        leg: &mut ServerConnection,
-        client: &mut Transport,
-        mut sink: Option<&mut BytesMut>,
-    ) -> Result<Pause, RelayError> {
-        loop {
-            let out = sink.as_deref_mut().unwrap_or(&mut client.outbox);
-            match self.advance(leg, out)? {
-                Step::Pause(pause) => return Ok(pause),
-                Step::NeedMore => self.pump(leg, Some(client)).await?,
-            }
-        }
-    }
-
-    /// Follows a leg whose client is known to have gone. It may still read; what it does not take is dropped.
-    async fn follow_without(
-        &mut self,
-        leg: &mut ServerConnection,
-        client: &mut Transport,
-        mut sink: Option<&mut BytesMut>,
-    ) -> Result<Pause, RelayError> {
-        loop {
-            match self.follow(leg, client, sink.as_deref_mut()).await {
-                // first its end was read, then writing failed
-                Err(RelayError::Client(_)) => {}
-                ended => return ended,
-            }
-        }
-    }
-
-    /// Tells the connection how many ReadyForQuery it owes, once.
-    fn count_requests(&mut self, leg: &mut ServerConnection) {
-        for _ in 0..std::mem::take(&mut self.uncounted) {
-            leg.note_request();
-        }
-    }
-
-    /// Waits until the server sent something; writes what both sides have not taken yet.
-    async fn pump(
-        &mut self,
-        leg: &mut ServerConnection,
-        client: Option<&mut Transport>,
-    ) -> Result<(), RelayError> {
-        let mut client = client;
-        let is_held = self.hold;
-        let server = &mut leg.transport;
-        let mut unwritable = false;
-        let read = poll_fn(|context| {
-            if !unwritable && !server.outbox.is_empty() {
-                // a server that went away may have said why: what it sent is read before the failure counts
-                if let Poll::Ready(Err(_)) = server.poll_flush(context) {
-                    unwritable = true;
-                }
-            }
-            if let Some(client) = client.as_deref_mut().filter(|client| client.is_broken()) {
-                client.outbox.clear();
-            }
-            let room = client
-                .as_ref()
-                .is_none_or(|client| is_held || client.outbox.len() < HIGH_WATER);
-            if room && let Poll::Ready(read) = server.poll_fill(context) {
-                return Poll::Ready(Ok(read.unwrap_or(0)));
-            }
-            if let Some(client) = client.as_deref_mut()
-                && !client.outbox.is_empty()
-                && !is_held
-            {
-                match client.poll_flush(context) {
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(RelayError::Client(error))),
-                    Poll::Ready(Ok(())) if !room => {
-                        if let Poll::Ready(read) = server.poll_fill(context) {
-                            return Poll::Ready(Ok(read.unwrap_or(0)));
-                        }
-                    }
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
-                }
-            }
-            if let Some(client) = client.as_deref_mut().filter(|client| !client.has_ended())
-                && let Poll::Ready(error) = client.poll_ended(context, READ_AHEAD)
-            {
-                return Poll::Ready(Err(RelayError::Client(error)));
-            }
-            Poll::Pending
-        })
-        .await?;
-        if read == 0 {
-            Err(RelayError::Server {
-                said: self.fatal.take(),
-            })
-        } else {
-            Ok(())
         }
     }
 
