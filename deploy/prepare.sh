@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what building and testing pgherd needs on Debian or Ubuntu: a C compiler and make, Rust, Postgres' server binaries
 # and psql. Run as root or as a user with sudo; does nothing, quickly, where all is there. With the word `tools` also what only
-# `make test` needs: libclang, cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with. With the word `drivers` also what
-# `make drivers` needs: Python, Node.js, a JDK, Go, Perl and Ruby, and those database drivers that come as packages.
+# `make test` needs: libclang, cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with. With the word `python` also what
+# drivers in Python and `make suites` need, with the word `drivers` what the other drivers of `make drivers` do: Node.js, a JDK, Go, Perl and
+# Ruby, and those database drivers that come as packages.
 set -eu
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -99,9 +100,12 @@ if [ "$(id -u)" -eq 0 ] && ! id postgres >/dev/null 2>&1; then
     useradd --system --no-create-home --shell /usr/sbin/nologin postgres
 fi
 
-if [ "${1:-}" = drivers ]; then
-    missing=
+missing=
+if [ "${1:-}" = python ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
+    # pip hands out psycopg2's source package only where there is the libpq to build it with
+    pg_config --version >/dev/null 2>&1 || missing="$missing libpq-dev"
+elif [ "${1:-}" = drivers ]; then
     has npm || missing="$missing nodejs npm"
     has javac || missing="$missing default-jdk-headless"
     has go || missing="$missing golang-go"
@@ -111,9 +115,9 @@ if [ "${1:-}" = drivers ]; then
     ruby -e 'require "pg"' 2>/dev/null || missing="$missing ruby-pg"
     [ -e /usr/share/gocode/src/github.com/lib/pq ] || missing="$missing golang-github-lib-pq-dev"
     [ -e /usr/share/gocode/src/github.com/jackc/pgx/v4 ] || missing="$missing golang-github-jackc-pgx-v4-dev"
-    # shellcheck disable=SC2086 # a list of packages
-    [ -z "$missing" ] || install_packages $missing
 fi
+# shellcheck disable=SC2086 # a list of packages
+[ -z "$missing" ] || install_packages $missing
 
 [ "${1:-}" = tools ] || exit 0
 
