@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites regress
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make build  target/release/pgherd'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     drivers'"'"' own test suites through pgherd'
+	@echo 'make regress    Postgres'"'"' own regression tests through pgherd: REGRESS="join portals" for some of them'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
@@ -103,3 +104,10 @@ drivers-built:
 SUITES ?=
 suites: drivers-built
 	POOL_SIZE=50 cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u tests/suites/run.py $(SUITES)
+
+# Postgres' own regression tests, from the source package of the installed version, through pgherd: REGRESS="join portals" for some of the files
+REGRESS ?=
+regress:
+	@deploy/prepare.sh regress
+	cargo build --locked -p pgherd
+	cargo run --quiet --locked -p pgherd-tests --example regress_endpoints -- python3 -u tests/regress/run.py $(REGRESS)

@@ -2,7 +2,8 @@
 # Installs what building and testing pgherd needs on Debian or Ubuntu: a C compiler and make, Rust, Postgres' server binaries
 # and psql. Run as root or as a user with sudo; does nothing, quickly, where all is there. With the word `tools` also what only
 # `make test` needs: libclang, cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with. With the word `drivers` also what
-# `make drivers` needs: Python, Node.js, a JDK, Go, Perl and Ruby, and those database drivers that come as packages.
+# `make drivers` needs: Python, Node.js, a JDK, Go, Perl and Ruby, and those database drivers that come as packages. With the word `regress`
+# also what `make regress` needs: Python.
 set -eu
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -113,6 +114,10 @@ if [ "${1:-}" = drivers ]; then
     [ -e /usr/share/gocode/src/github.com/jackc/pgx/v4 ] || missing="$missing golang-github-jackc-pgx-v4-dev"
     # shellcheck disable=SC2086 # a list of packages
     [ -z "$missing" ] || install_packages $missing
+fi
+
+if [ "${1:-}" = regress ]; then
+    has python3 || install_packages python3
 fi
 
 [ "${1:-}" = tools ] || exit 0
