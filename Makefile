@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites regress
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make build  target/release/pgherd'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     test suites of asyncpg, psycopg2 and SQLAlchemy through pgherd: SUITES="asyncpg psycopg2" for some of them'
+	@echo 'make regress    Postgres'"'"' own regression tests through pgherd: REGRESS="join portals" for some of them'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
@@ -114,3 +115,10 @@ drivers-rust: prepare
 SUITES ?=
 suites: drivers-python drivers-rust
 	POOL_SIZE=50 $(BESIDE) tests/suites/run.py $(SUITES)
+
+# Postgres' own regression tests, from the source package of the installed version, through pgherd: REGRESS="join portals" for some of the files
+REGRESS ?=
+regress:
+	@deploy/prepare.sh regress
+	cargo build --locked -p pgherd
+	cargo run --quiet --locked -p pgherd-tests --example regress_endpoints -- python3 -u tests/regress/run.py $(REGRESS)

@@ -3,7 +3,8 @@
 # and psql. Run as root or as a user with sudo; does nothing, quickly, where all is there. With the word `tools` also what only
 # `make test` needs: libclang, cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with. With the word `python` also what
 # drivers in Python and `make suites` need, with the word `drivers` what the other drivers of `make drivers` do: Node.js, a JDK, Go, Perl and
-# Ruby, and those database drivers that come as packages.
+# Ruby, and those database drivers that come as packages. With the word `regress` what `make regress`
+# does: Python.
 set -eu
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -118,6 +119,10 @@ elif [ "${1:-}" = drivers ]; then
 fi
 # shellcheck disable=SC2086 # a list of packages
 [ -z "$missing" ] || install_packages $missing
+
+if [ "${1:-}" = regress ]; then
+    has python3 || install_packages python3
+fi
 
 [ "${1:-}" = tools ] || exit 0
 

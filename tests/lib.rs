@@ -8,6 +8,7 @@
 pub mod beside;
 pub mod certificates;
 pub mod cluster;
+pub mod command;
 pub mod configuration;
 pub mod detour;
 #[path = "oracle/mod.rs"]

@@ -9,10 +9,10 @@
 //! primary and transaction pooling. The pool of a user on a server has 40 connections, since named statements and SETs keep theirs with their client;
 //! `POOL_SIZE` changes it. What both logged is written to `LOGS` if that directory is named. Ends with the command's exit code.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use pgherd::herd::{Durability, Herd};
+use pgherd_tests::command::run_beside;
 use pgherd_tests::{Cluster, TestCluster};
 
 /// How many clients a program may run as at once: the tables that the rules name are made for so many.
@@ -24,11 +24,6 @@ const OTHERS: &str = "postgres: { like: shop }";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut command = std::env::args_os().skip(1);
-    let Some(program) = command.next() else {
-        eprintln!("usage: endpoints COMMAND [ARGUMENT]...");
-        return ExitCode::from(2);
-    };
     let directory = tempfile::tempdir().expect("there is a temporary directory");
     let plain = Herd::builder()
         .directory(directory.path())
@@ -46,30 +41,16 @@ async fn main() -> ExitCode {
         made.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    let ended = tokio::process::Command::new(&program)
-        .args(command)
-        .env("PLAIN", plain.shards()[0].primary().port().to_string())
-        .env("UNSHARDED", unsharded.configuration().port.to_string())
-        .env("SHARDED", sharded.configuration().port.to_string())
-        .kill_on_drop(true)
-        .status()
-        .await;
-    if let Some(logs) = std::env::var_os("LOGS") {
-        for (cluster, name) in [(&unsharded, "unsharded.log"), (&sharded, "sharded.log")] {
-            let written = std::fs::write(Path::new(&logs).join(name), cluster.product_log());
-            written.unwrap_or_else(|error| eprintln!("endpoints: {name} is not written: {error}"));
-        }
-    }
-    match ended {
-        Ok(status) => status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .map_or(ExitCode::FAILURE, ExitCode::from),
-        Err(error) => {
-            eprintln!("endpoints: {} does not run: {error}", program.display());
-            ExitCode::FAILURE
-        }
-    }
+    let ports = [
+        ("PLAIN", plain.shards()[0].primary().port()),
+        ("UNSHARDED", unsharded.configuration().port),
+        ("SHARDED", sharded.configuration().port),
+    ];
+    run_beside(
+        &ports,
+        &[(&unsharded, "unsharded.log"), (&sharded, "sharded.log")],
+    )
+    .await
 }
 
 async fn endpoint(shards: u16, sharding: String) -> Cluster {
