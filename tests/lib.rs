@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod configuration;
 pub mod detour;
+pub mod idle;
 #[path = "oracle/mod.rs"]
 pub mod oracle;
 pub mod product;

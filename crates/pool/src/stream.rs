@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -206,14 +206,24 @@ impl Stream {
         Some(format!("{:?}/{:?}", version?, suite?.suite()))
     }
 
-    /// Ready once a read would not have to wait, as far as that can be known before reading: TLS may hold
-    /// decrypted bytes already, so it is always worth asking there.
-    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(socket) => socket.poll_read_ready(context),
-            Self::Unix(socket) => socket.poll_read_ready(context),
-            Self::TlsClient(_) | Self::TlsServer(_) => Poll::Ready(Ok(())),
-        }
+    /// Ready once a read would not have to wait: for TLS, once there are decrypted bytes or its end.
+    pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let filled = match self {
+            Self::Tcp(socket) => return socket.poll_read_ready(context),
+            Self::Unix(socket) => return socket.poll_read_ready(context),
+            Self::TlsClient(stream) => ready!(Pin::new(stream).poll_fill_buf(context)).map(drop),
+            Self::TlsServer(stream) => ready!(Pin::new(stream).poll_fill_buf(context)).map(drop),
+        };
+        Poll::Ready(filled.or_else(end_without_goodbye))
+    }
+}
+
+/// A peer that was killed sends no close_notify. The protocol's own lengths show a message that was cut off, so that this is an end like
+/// any other.
+fn end_without_goodbye(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Ok(()),
+        _ => Err(error),
     }
 }
 
@@ -229,12 +239,7 @@ impl AsyncRead for Stream {
             Self::TlsClient(stream) => ready!(Pin::new(stream).poll_read(context, buffer)),
             Self::TlsServer(stream) => ready!(Pin::new(stream).poll_read(context, buffer)),
         };
-        Poll::Ready(match read {
-            // A peer that was killed sends no close_notify. The protocol's own lengths show a message that was cut
-            // off, so that this is an end like any other.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-            other => other,
-        })
+        Poll::Ready(read.or_else(end_without_goodbye))
     }
 }
 

@@ -126,7 +126,12 @@ impl Transport {
         // asked before there is a buffer, so that a connection nobody talks on costs none
         ready!(self.stream.poll_readable(context))?;
         let room = self.make_room();
-        let read = ready!(pin!(self.stream.read_buf(&mut self.inbox)).poll(context))?;
+        let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.inbox)).poll(context) else {
+            // what seemed readable was not
+            self.release_inbox();
+            return Poll::Pending;
+        };
+        let read = read?;
         self.read += read as u64;
         if read == room {
             self.next_read = (self.next_read * 2).min(MAX_READ);
@@ -268,12 +273,16 @@ impl Transport {
     /// Gives back the memory of empty buffers. For a peer that is about to be silent for long; the next read or
     /// write takes new memory.
     pub fn release_buffers(&mut self) {
-        if self.inbox.is_empty() {
-            self.inbox = BytesMut::new();
-        }
+        self.release_inbox();
         if self.outbox.is_empty() {
             self.outbox = BytesMut::new();
             self.outbox_peak = 0;
+        }
+    }
+
+    fn release_inbox(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = BytesMut::new();
         }
     }
 

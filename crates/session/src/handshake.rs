@@ -423,7 +423,7 @@ async fn enter(
         server_login,
         client,
         settings: options.settings,
-        told: Arc::new(parameters),
+        told: parameters,
         version,
     })
 }

@@ -9,7 +9,7 @@
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
 //! - `taking`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
-//! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `beginning`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `mode`: what the pool's mode asks beyond that.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //! - `listening`: LISTEN and NOTIFY, over connections that all clients of a database share.
@@ -37,6 +37,7 @@ pub mod users;
 
 mod attempt;
 mod authentication;
+mod beginning;
 mod block;
 mod bringing;
 mod cancelling;

@@ -74,7 +74,7 @@ impl Front {
                 tokio::spawn(async move {
                     match accept(stream, &herd).await {
                         Accepted::Console(login) => drop(serve_console(*login).await),
-                        Accepted::Application(login) => run(*login).await,
+                        Accepted::Application(login) => run(login).await,
                         Accepted::Cancelled | Accepted::Closed(_) => {}
                     }
                 });

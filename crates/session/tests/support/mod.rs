@@ -49,7 +49,7 @@ impl Front {
         tokio::spawn(async move {
             while let Some(accepted) = accepted.recv().await {
                 if let Accepted::Application(login) = accepted {
-                    tokio::spawn(pgherd_session::run(*login));
+                    tokio::spawn(pgherd_session::run(login));
                 }
             }
         });
