@@ -20,6 +20,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -362,6 +363,14 @@ impl Transport {
     /// When the socket is no longer connected.
     pub fn peer_address(&self) -> io::Result<PeerAddress> {
         self.stream.peer_address()
+    }
+
+    /// The peer's address and port; `None` for a Unix socket, and where the socket is no longer connected.
+    pub(crate) fn peer_socket(&self) -> Option<SocketAddr> {
+        match self.peer_address() {
+            Ok(PeerAddress::Tcp(address)) => Some(address),
+            Ok(PeerAddress::Unix) | Err(_) => None,
+        }
     }
 
     /// The certificates that the peer presented, its own first. `None` without TLS or when it presented none.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_admin::serve_console;
-use pgherd_pool::{PoolSettings, Pools, Stream};
+use pgherd_pool::{PoolSettings, Pools, Stream, TcpSettings};
 use pgherd_protocol::{MockSecret, Verifier};
 use pgherd_router::Planner;
 use pgherd_session::{
@@ -67,7 +67,7 @@ impl Front {
         tokio::spawn(async move {
             loop {
                 let stream = tokio::select! {
-                    accepted = listener.accept() => Stream::tcp(accepted.unwrap().0).unwrap(),
+                    accepted = listener.accept() => Stream::tcp(accepted.unwrap().0, &TcpSettings::default()).unwrap(),
                     accepted = unix.accept() => Stream::unix(accepted.unwrap().0),
                 };
                 let herd = Arc::clone(&shared);

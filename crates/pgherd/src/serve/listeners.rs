@@ -122,7 +122,7 @@ pub(super) async fn accept_tcp(
             () = stop_requested(&mut stopped) => break,
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => match Stream::tcp(socket) {
+                Ok((socket, _)) => match Stream::tcp(socket, &doors.herd.settings().tcp) {
                     Ok(stream) => {
                         clients.spawn(serve_client(stream, Arc::clone(&doors)));
                     }

@@ -44,6 +44,7 @@ impl Pools {
         })??;
         let origin = Origin {
             server,
+            peer: transport.peer_socket(),
             tls: Arc::clone(&settings.tls),
             epoch: target.epoch,
             pid,

@@ -184,6 +184,7 @@ async fn connect(
     member.set_pid(opened.pid);
     let origin = Origin {
         server: Arc::clone(&pool.server),
+        peer: opened.transport.peer_socket(),
         tls: Arc::clone(&settings.tls),
         epoch,
         pid: opened.pid,

@@ -410,6 +410,7 @@ impl Inner {
         let now = Instant::now();
         let idle_timeout = self.shared.settings.load().idle_timeout;
         for pool in self.all() {
+            pool.refresh_addresses();
             pool.tidy(now);
             while let Some(first) = pool.start_warming(now) {
                 tokio::spawn(maintenance::keep_warm(Arc::clone(&pool), first));

@@ -16,7 +16,7 @@ use pgherd_protocol::{
 };
 use pgherd_tls::server_end_point;
 
-use super::connect::{Encryption, attempts, open_transport};
+use super::connect::{Destination, Encryption, Way, attempts, open_transport};
 use super::{Parameters, Server, UserLogin};
 use crate::error::PoolError;
 use crate::settings::{CleartextPassword, PoolSettings};
@@ -46,7 +46,31 @@ pub(crate) async fn open(
     let mut first_error = None;
     for encryption in attempts(settings.tls.mode(), &server.address) {
         let mut encrypted = false;
-        let result = attempt(settings, server, login, *encryption, &mut encrypted).await;
+        let way = Way {
+            server,
+            to: Destination::Any(&settings.resolver),
+            tcp: &settings.tcp,
+            tls: &settings.tls,
+        };
+        let result = async {
+            let transport = open_transport(way, *encryption, settings.connect_timeout).await?;
+            encrypted = transport.is_tls();
+            let opened = Opened {
+                transport,
+                parameters: Parameters::default(),
+                pid: 0,
+                cancel_key: None,
+            };
+            let exchange = Exchange {
+                settings,
+                server,
+                login,
+                opened,
+                stage: Stage::Unauthenticated,
+            };
+            exchange.run().await
+        };
+        let result = result.await;
         let error = match (result, first_error.take()) {
             (Ok(opened), _) => return Ok(opened),
             // that there is no TLS either is not what went wrong in the first place
@@ -74,32 +98,6 @@ fn is_about_encryption(error: &PoolError, encryption: Encryption, encrypted: boo
         }
         _ => false,
     }
-}
-
-async fn attempt(
-    settings: &PoolSettings,
-    server: &Server,
-    login: &UserLogin,
-    encryption: Encryption,
-    encrypted: &mut bool,
-) -> Result<Opened, PoolError> {
-    let transport =
-        open_transport(server, &settings.tls, encryption, settings.connect_timeout).await?;
-    *encrypted = transport.is_tls();
-    Exchange {
-        settings,
-        server,
-        login,
-        opened: Opened {
-            transport,
-            parameters: Parameters::default(),
-            pid: 0,
-            cancel_key: None,
-        },
-        stage: Stage::Unauthenticated,
-    }
-    .run()
-    .await
 }
 
 /// How far the authentication has come.
