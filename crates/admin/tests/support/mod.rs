@@ -75,7 +75,7 @@ impl Front {
                     match accept(stream, &herd).await {
                         Accepted::Console(login) => drop(serve_console(*login).await),
                         Accepted::Application(login) => run(login).await,
-                        Accepted::Cancelled | Accepted::Closed(_) => {}
+                        Accepted::Replication(_) | Accepted::Cancelled | Accepted::Closed(_) => {}
                     }
                 });
             }

@@ -175,6 +175,7 @@ async fn serve_client(stream: Stream, doors: Arc<Doors>) {
     let accepted = Box::pin(pgherd_session::accept(stream, &doors.herd)).await;
     match accepted {
         Accepted::Application(login) => pgherd_session::run(login).await,
+        Accepted::Replication(login) => Box::pin(pgherd_session::replicate(login)).await,
         Accepted::Console(login) => {
             // an operator may watch a drain, and does not hold it up
             drop(busy);

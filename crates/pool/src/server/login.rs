@@ -35,6 +35,15 @@ pub(crate) struct Opened {
     pub(crate) cancel_key: Option<CancelKey>,
 }
 
+/// What is asked of a server at the start beside the login.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beginning<'a> {
+    /// What the settings say.
+    Settings,
+    /// These parameters of a client's, `replication` among them, and nothing else.
+    Client(&'a [(String, String)]),
+}
+
 /// Connects and logs in. The caller limits the time that it takes as a whole.
 ///
 /// Cancel-safe: dropped, the connection is closed.
@@ -42,6 +51,7 @@ pub(crate) async fn open(
     settings: &PoolSettings,
     server: &Server,
     login: &UserLogin,
+    beginning: Beginning<'_>,
 ) -> Result<Opened, PoolError> {
     let mut first_error = None;
     for encryption in attempts(settings.tls.mode(), &server.address) {
@@ -65,6 +75,7 @@ pub(crate) async fn open(
                 settings,
                 server,
                 login,
+                beginning,
                 opened,
                 stage: Stage::Unauthenticated,
             };
@@ -119,6 +130,7 @@ struct Exchange<'a> {
     settings: &'a PoolSettings,
     server: &'a Server,
     login: &'a UserLogin,
+    beginning: Beginning<'a>,
     opened: Opened,
     stage: Stage,
 }
@@ -147,8 +159,12 @@ impl Exchange<'_> {
         let mut parameters = vec![
             ("user".to_owned(), self.login.name.to_string()),
             ("database".to_owned(), self.settings.database.to_string()),
-            ("client_encoding".to_owned(), "UTF8".to_owned()),
         ];
+        if let Beginning::Client(asked) = self.beginning {
+            parameters.extend_from_slice(asked);
+            return StartupMessage::new(self.settings.protocol, parameters);
+        }
+        parameters.push(("client_encoding".to_owned(), "UTF8".to_owned()));
         let optional = [
             ("application_name", &self.settings.application_name),
             ("options", &self.settings.options),

@@ -19,7 +19,7 @@ pub use self::cancel::Canceller;
 pub use self::carried::{CarriedSettings, SetScope};
 pub(crate) use self::connection::Origin;
 pub use self::connection::{Parameters, ServerConnection};
-pub(crate) use self::login::{Opened, open};
+pub(crate) use self::login::{Beginning, Opened, open};
 pub(crate) use self::own::RunError;
 pub use self::prepared::{PreparedStatements, StatementId};
 
