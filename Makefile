@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites regress
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites regress bench-idle
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -20,6 +20,7 @@ help:
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     test suites of asyncpg, psycopg2 and SQLAlchemy through pgherd: SUITES="asyncpg psycopg2" for some of them'
 	@echo 'make regress    Postgres'"'"' own regression tests through pgherd: REGRESS="join portals" for some of them'
+	@echo 'make bench-idle what idle clients cost in memory'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
@@ -81,6 +82,10 @@ fuzz-sql: prepare
 	cargo build --locked -p pgherd
 	N=$(N) SHARDS='$(SHARDS)' REPLICAS=$(REPLICAS) $(if $(SEED),SEED=$(SEED)) \
 		cargo test --locked -p pgherd-tests --test oracle -- --ignored --nocapture any_number
+
+# the memory of 10,000 idle clients, without TLS and with
+bench-idle: build
+	PGHERD_BINARY=$(CURDIR)/target/release/pgherd cargo run --release --quiet --locked -p pgherd-benches --bin idle_clients
 
 # database drivers print through pgherd what they print on plain Postgres: all, or some
 DRIVERS ?=

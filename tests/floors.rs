@@ -16,7 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pgherd-admin", 3),
     ("pgherd", 4),
     ("pgherd-tests", 5),
-    ("pgherd-benches", 5),
+    ("pgherd-benches", 6),
 ];
 
 /// Dependencies that only the named crates may have outside their tests.

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod command;
 pub mod configuration;
 pub mod detour;
+pub mod idle;
 #[path = "oracle/mod.rs"]
 pub mod oracle;
 pub mod product;

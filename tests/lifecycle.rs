@@ -5,6 +5,8 @@
 mod cancelling;
 #[path = "lifecycle/dumping.rs"]
 mod dumping;
+#[path = "lifecycle/half_open.rs"]
+mod half_open;
 #[path = "lifecycle/timeouts.rs"]
 mod timeouts;
 #[path = "lifecycle/vanishing.rs"]

@@ -28,12 +28,21 @@ impl Product {
     /// If it cannot be started.
     #[must_use]
     pub fn serve(configuration: &Path, log: &Path) -> Self {
+        Self::serve_by(Command::new(binary()), configuration, log)
+    }
+
+    /// The same, by a command that becomes `pgherd` (by exec) with the arguments that it is given.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn serve_by(mut command: Command, configuration: &Path, log: &Path) -> Self {
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .expect("the directory is ours");
-        let child = Command::new(binary())
+        let child = command
             .args(["serve", "--config"])
             .arg(configuration)
             .stdin(Stdio::null())

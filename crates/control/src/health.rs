@@ -52,6 +52,8 @@ struct Watch {
     connection: OpenConnection,
     status: Statement,
     next_fresh: Instant,
+    /// [`Server::moves`] when it was opened.
+    moves: u64,
 }
 
 impl Watcher {
@@ -67,8 +69,21 @@ impl Watcher {
     /// Ends with the receiver of its reports, or by being aborted.
     pub(crate) async fn run(mut self) {
         let mut watch: Option<Watch> = None;
+        let mut next_look_up = Instant::now();
         loop {
             let asked = Instant::now();
+            if !self.pace.names.is_zero() && asked >= next_look_up {
+                next_look_up = asked + self.pace.names;
+                let server = Arc::clone(&self.server);
+                // not waited for: a name server that is slow does not make this one seem so
+                tokio::spawn(async move { server.look_up().await });
+            }
+            if watch
+                .as_ref()
+                .is_some_and(|open| open.moves != self.server.moves())
+            {
+                watch = None;
+            }
             let answer = match &mut watch {
                 Some(open) => self.ask(open).await,
                 None => match self.connect().await {
@@ -103,6 +118,7 @@ impl Watcher {
     }
 
     async fn connect(&self) -> Result<Watch, ControlError> {
+        let moves = self.server.moves();
         let connection = self.server.open().await?;
         let status = self
             .server
@@ -116,6 +132,7 @@ impl Watcher {
             connection,
             status,
             next_fresh: Instant::now() + self.pace.fresh_login,
+            moves,
         })
     }
 

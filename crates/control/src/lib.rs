@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - [`settings`]: what it is told. [`control`]: its start, its handle, its end.
-//! - `login`, `tls`, `servers`: connections to the servers.
+//! - `login`, `host_name`, `tls`, `servers`: connections to the servers.
 //! - `health` asks each server, `roles` decides who is primary, `monitor` publishes, `lag` measures replicas.
 //! - `sampler`: the WAL positions on which reading one's own writes rests.
 //! - [`catalog`]: reads the system catalogs, compares the shards, notices DDL.
@@ -27,6 +27,7 @@ mod commit_log;
 pub mod control;
 pub mod error;
 mod health;
+mod host_name;
 pub mod keys;
 mod lag;
 mod login;

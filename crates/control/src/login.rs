@@ -6,7 +6,9 @@
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Client as Pooled, Connect, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
@@ -18,6 +20,7 @@ use tokio_postgres::config::{SslMode as WireSslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Error};
 
 use crate::error::ControlError;
+use crate::host_name::{Found, HostName};
 use crate::settings::{ControlLogin, ServerSettings, ShardSettings};
 use crate::tls::TlsConnector;
 
@@ -48,6 +51,10 @@ pub(crate) struct Server {
     connector: Connector,
     configuration: Config,
     pool: Pool,
+    /// How often an address of it was gone.
+    moves: AtomicU64,
+    /// When it was so last.
+    moved: Mutex<Option<Instant>>,
 }
 
 impl Server {
@@ -67,6 +74,7 @@ impl Server {
         let connector = Connector {
             mode,
             tls: TlsConnector::new(login.tls.clone()),
+            names: Arc::new(HostName::of(&server.address)),
         };
         let configuration = configuration(&shard.1.server_database, server, login, patience);
         let manager = Manager::from_connect(
@@ -91,7 +99,32 @@ impl Server {
             connector,
             configuration,
             pool,
+            moves: AtomicU64::new(0),
+            moved: Mutex::default(),
         }
+    }
+
+    /// Looks up what the host name stands for. Where an address is gone, connections may lead to another machine than the server: unused ones
+    /// are closed, and [`Self::moves`] rises. New ones go to what was found; a look-up that fails changes nothing.
+    pub(crate) async fn look_up(&self) {
+        if self.connector.names.look_up(self.patience).await == Found::Others {
+            tracing::info!(server = %self.name, "the server's host name stands for other addresses");
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            *self.moved() = Some(Instant::now());
+        }
+        // again and again, for those that were lent meanwhile
+        if let Some(moved) = *self.moved() {
+            drop(self.pool.retain(|_, metrics| metrics.created > moved));
+        }
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often [`Self::look_up`] found an address gone: connections that were opened before the last time are to be closed.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// How long this server may take to answer.
@@ -210,6 +243,7 @@ fn configuration(
 struct Connector {
     mode: SslMode,
     tls: TlsConnector,
+    names: Arc<HostName>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -226,7 +260,8 @@ type Connecting<'a> =
 
 impl Connect for Connector {
     fn connect(&self, configuration: &Config) -> Connecting<'_> {
-        let configuration = configuration.clone();
+        let mut configuration = configuration.clone();
+        self.names.put_addresses(&mut configuration);
         Box::pin(async move {
             match self.mode {
                 SslMode::Disable => self.connect_as(configuration, WireSslMode::Disable).await,

@@ -49,7 +49,12 @@ impl Sampler {
     /// Ends when the topology is no longer published, or by being aborted.
     pub(crate) async fn run(mut self) {
         let mut line: Option<(OpenConnection, Statement)> = None;
+        let mut moves = 0;
         loop {
+            if self.server.moves() != moves {
+                moves = self.server.moves();
+                line = None;
+            }
             let Some((role, epoch)) = self.assignment() else {
                 line = None;
                 if self.topology.changed().await.is_err() {

@@ -90,6 +90,8 @@ pub struct Pace {
     pub after_refusal: Duration,
     /// Between two attempts to log in freshly, which a hung postmaster does not answer.
     pub fresh_login: Duration,
+    /// Between two look-ups of a server's host name; zero: it is looked up by each new connection, and what is open stays.
+    pub names: Duration,
     /// How long a server may take to answer before it counts as down.
     pub patience: Duration,
     /// Between two samples of a server's WAL position; kept within 10 to 100 ms.
@@ -110,6 +112,7 @@ impl Default for Pace {
             health: Duration::from_secs(1),
             after_refusal: Duration::from_millis(200),
             fresh_login: Duration::from_secs(5),
+            names: Duration::ZERO,
             patience: Duration::from_secs(3),
             sample: Duration::from_millis(15),
             digest: Duration::from_secs(1),

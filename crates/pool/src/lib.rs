@@ -8,11 +8,13 @@
 //! - `server`: one connection: connecting, logging in, cancelling, and what is known of it.
 //! - `pools`: many: [`Pools`], [`Checkout`].
 //! - `budget`: how many there may be over all pools: [`Budget`].
+//! - `resolver`: what servers' host names stand for: [`Resolver`].
 //! - `settings`, `error`: what comes in, and what goes wrong.
 
 mod budget;
 mod error;
 mod pools;
+mod resolver;
 mod server;
 mod settings;
 mod stream;
@@ -21,10 +23,11 @@ mod transport;
 pub use budget::Budget;
 pub use error::{Holders, PoolError};
 pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
+pub use resolver::Resolver;
 pub use server::{
     Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection, SetScope,
-    StatementId, UserLogin, cancel,
+    StatementId, UserLogin,
 };
 pub use settings::{CleartextPassword, PoolMode, PoolSettings, UserPool};
-pub use stream::{PeerAddress, Stream};
+pub use stream::{PeerAddress, Stream, TcpSettings};
 pub use transport::{Available, Exchanged, KEEP, MAX_READ, MIN_READ, Transport};

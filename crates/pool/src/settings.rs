@@ -9,6 +9,9 @@ use std::time::Duration;
 use pgherd_protocol::ProtocolVersion;
 use pgherd_tls::{ClientTls, SslMode, TlsSettings};
 
+use crate::resolver::Resolver;
+use crate::stream::TcpSettings;
+
 /// Bounds and login of a database's server connections. Replaced as a whole by [`crate::Pools::reload`].
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
@@ -50,6 +53,10 @@ pub struct PoolSettings {
     pub protocol: ProtocolVersion,
     /// Whether a server may have the plain password over an unencrypted TCP connection.
     pub cleartext_password: CleartextPassword,
+    /// How a connection notices that its server is gone.
+    pub tcp: TcpSettings,
+    /// What the servers' host names stand for.
+    pub resolver: Resolver,
     /// TLS, as it was configured: what a reload compares.
     pub tls_settings: TlsSettings,
     /// TLS, ready for use.
@@ -126,6 +133,8 @@ impl PoolSettings {
             options: None,
             protocol: ProtocolVersion::V3_0,
             cleartext_password: CleartextPassword::Protected,
+            tcp: TcpSettings::default(),
+            resolver: Resolver::default(),
             tls_settings: TlsSettings {
                 mode: SslMode::Disable,
                 ..TlsSettings::default()
@@ -172,6 +181,7 @@ impl PoolSettings {
             || self.options != other.options
             || self.protocol != other.protocol
             || self.cleartext_password != other.cleartext_password
+            || self.tcp != other.tcp
             || self.tls_settings != other.tls_settings
     }
 }

@@ -13,15 +13,36 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// A peer that answers nothing is noticed after [`KEEPALIVE_IDLE`] + 3 probes, not after Linux' two hours.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
+/// How a TCP connection notices that its peer is gone without a word (tcp(7) of Linux).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSettings {
+    /// How long nothing may come before the peer is asked for a sign of life; zero: it never is. Whole seconds.
+    pub keepalive_idle: Duration,
+    /// How long after one such question the next is sent. Whole seconds.
+    pub keepalive_interval: Duration,
+    /// How many of them may stay unanswered.
+    pub keepalive_count: u32,
+    /// How long what was sent may stay unacknowledged, or unread by a peer whose buffers are full; zero: as long as the system
+    /// tries (a quarter of an hour, about) or the peer takes.
+    pub user_timeout: Duration,
+}
+
+impl Default for TcpSettings {
+    /// A silent peer is noticed after a minute, not after Linux' two hours.
+    fn default() -> Self {
+        Self {
+            keepalive_idle: Duration::from_secs(30),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_count: 3,
+            user_timeout: Duration::ZERO,
+        }
+    }
+}
 
 /// A connected byte stream. TLS is only spoken over TCP: Postgres offers none on Unix sockets.
 #[derive(Debug)]
@@ -56,17 +77,23 @@ impl fmt::Display for PeerAddress {
 
 impl Stream {
     /// Wraps a connected or accepted TCP socket: no delay (a request must not wait for the answer to the one
-    /// before), and keep-alive so that a peer that vanished is noticed within about a minute.
+    /// before), and what makes it notice that its peer is gone.
     ///
     /// # Errors
     /// When the socket is already gone.
-    pub fn tcp(socket: TcpStream) -> io::Result<Self> {
+    pub fn tcp(socket: TcpStream, settings: &TcpSettings) -> io::Result<Self> {
         socket.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_RETRIES);
-        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        let options = SockRef::from(&socket);
+        if !settings.keepalive_idle.is_zero() {
+            let keepalive = TcpKeepalive::new()
+                .with_time(settings.keepalive_idle)
+                .with_interval(settings.keepalive_interval)
+                .with_retries(settings.keepalive_count);
+            options.set_tcp_keepalive(&keepalive)?;
+        }
+        if !settings.user_timeout.is_zero() {
+            options.set_tcp_user_timeout(Some(settings.user_timeout))?;
+        }
         Ok(Self::Tcp(socket))
     }
 
@@ -206,14 +233,24 @@ impl Stream {
         Some(format!("{:?}/{:?}", version?, suite?.suite()))
     }
 
-    /// Ready once a read would not have to wait, as far as that can be known before reading: TLS may hold
-    /// decrypted bytes already, so it is always worth asking there.
-    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(socket) => socket.poll_read_ready(context),
-            Self::Unix(socket) => socket.poll_read_ready(context),
-            Self::TlsClient(_) | Self::TlsServer(_) => Poll::Ready(Ok(())),
-        }
+    /// Ready once a read would not have to wait: for TLS, once there are decrypted bytes or its end.
+    pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let filled = match self {
+            Self::Tcp(socket) => return socket.poll_read_ready(context),
+            Self::Unix(socket) => return socket.poll_read_ready(context),
+            Self::TlsClient(stream) => ready!(Pin::new(stream).poll_fill_buf(context)).map(drop),
+            Self::TlsServer(stream) => ready!(Pin::new(stream).poll_fill_buf(context)).map(drop),
+        };
+        Poll::Ready(filled.or_else(end_without_goodbye))
+    }
+}
+
+/// A peer that was killed sends no close_notify. The protocol's own lengths show a message that was cut off, so that this is an end like
+/// any other.
+fn end_without_goodbye(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Ok(()),
+        _ => Err(error),
     }
 }
 
@@ -229,12 +266,7 @@ impl AsyncRead for Stream {
             Self::TlsClient(stream) => ready!(Pin::new(stream).poll_read(context, buffer)),
             Self::TlsServer(stream) => ready!(Pin::new(stream).poll_read(context, buffer)),
         };
-        Poll::Ready(match read {
-            // A peer that was killed sends no close_notify. The protocol's own lengths show a message that was cut
-            // off, so that this is an end like any other.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-            other => other,
-        })
+        Poll::Ready(read.or_else(end_without_goodbye))
     }
 }
 
@@ -268,5 +300,63 @@ impl AsyncWrite for Stream {
             Self::TlsClient(stream) => Pin::new(stream).poll_shutdown(context),
             Self::TlsServer(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connected(settings: &TcpSettings) -> Stream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        Stream::tcp(socket, settings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_what_is_set() {
+        let settings = TcpSettings {
+            keepalive_idle: Duration::from_secs(7),
+            keepalive_interval: Duration::from_secs(3),
+            keepalive_count: 5,
+            user_timeout: Duration::from_millis(1_500),
+        };
+        let Stream::Tcp(socket) = connected(&settings).await else {
+            panic!("it is TCP");
+        };
+        let options = SockRef::from(&socket);
+        assert!(options.keepalive().unwrap());
+        assert_eq!(
+            options.tcp_keepalive_time().unwrap(),
+            settings.keepalive_idle
+        );
+        assert_eq!(
+            options.tcp_keepalive_interval().unwrap(),
+            settings.keepalive_interval
+        );
+        assert_eq!(options.tcp_keepalive_retries().unwrap(), 5);
+        assert_eq!(
+            options.tcp_user_timeout().unwrap(),
+            Some(settings.user_timeout)
+        );
+    }
+
+    #[tokio::test]
+    async fn zero_leaves_it_to_the_system() {
+        let settings = TcpSettings {
+            keepalive_idle: Duration::ZERO,
+            ..TcpSettings::default()
+        };
+        let Stream::Tcp(socket) = connected(&settings).await else {
+            panic!("it is TCP");
+        };
+        let options = SockRef::from(&socket);
+        assert!(!options.keepalive().unwrap());
+        assert_eq!(options.tcp_user_timeout().unwrap(), None);
     }
 }

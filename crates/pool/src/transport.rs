@@ -20,6 +20,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -126,7 +127,12 @@ impl Transport {
         // asked before there is a buffer, so that a connection nobody talks on costs none
         ready!(self.stream.poll_readable(context))?;
         let room = self.make_room();
-        let read = ready!(pin!(self.stream.read_buf(&mut self.inbox)).poll(context))?;
+        let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.inbox)).poll(context) else {
+            // what seemed readable was not
+            self.release_inbox();
+            return Poll::Pending;
+        };
+        let read = read?;
         self.read += read as u64;
         if read == room {
             self.next_read = (self.next_read * 2).min(MAX_READ);
@@ -268,12 +274,16 @@ impl Transport {
     /// Gives back the memory of empty buffers. For a peer that is about to be silent for long; the next read or
     /// write takes new memory.
     pub fn release_buffers(&mut self) {
-        if self.inbox.is_empty() {
-            self.inbox = BytesMut::new();
-        }
+        self.release_inbox();
         if self.outbox.is_empty() {
             self.outbox = BytesMut::new();
             self.outbox_peak = 0;
+        }
+    }
+
+    fn release_inbox(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = BytesMut::new();
         }
     }
 
@@ -353,6 +363,14 @@ impl Transport {
     /// When the socket is no longer connected.
     pub fn peer_address(&self) -> io::Result<PeerAddress> {
         self.stream.peer_address()
+    }
+
+    /// The peer's address and port; `None` for a Unix socket, and where the socket is no longer connected.
+    pub(crate) fn peer_socket(&self) -> Option<SocketAddr> {
+        match self.peer_address() {
+            Ok(PeerAddress::Tcp(address)) => Some(address),
+            Ok(PeerAddress::Unix) | Err(_) => None,
+        }
     }
 
     /// The certificates that the peer presented, its own first. `None` without TLS or when it presented none.

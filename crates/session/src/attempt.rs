@@ -215,7 +215,7 @@ impl Session {
         let hears = leg.hears;
         // what the client began with is put back before its next request
         let except: &[_] = if self.resets_startup {
-            &self.startup_settings
+            self.beginning.startup()
         } else {
             &[]
         };

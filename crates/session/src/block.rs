@@ -79,7 +79,7 @@ impl Session {
                     None => {
                         let mut block = Block::new(sql, false, self.settings.mark());
                         block.take_modes(modes);
-                        self.block = Some(block);
+                        self.block = Some(Box::new(block));
                     }
                 }
                 complete(&mut out, tag);
@@ -136,7 +136,7 @@ impl Session {
                 let start = start.unwrap_or_else(|| self.settings.mark());
                 let mut block = Block::new(sql, false, start);
                 block.take_modes(modes);
-                self.block = Some(block);
+                self.block = Some(Box::new(block));
             }
             Action::Commit { chain } => {
                 // without a block it ends what a query string has done before it
@@ -160,7 +160,7 @@ impl Session {
             }
             Action::Release(name) => {
                 self.subscriptions.changes.release(name);
-                let before = self.block.as_ref().map_or(0, Block::told_len);
+                let before = self.block.as_deref().map_or(0, Block::told_len);
                 if let Some(block) = &mut self.block {
                     block.release(name);
                     let gone = before - block.told_len();
@@ -264,7 +264,7 @@ impl Session {
             self.tokens.observe(shard, node, now);
         }
         if chain {
-            self.block = Some(block.chained(self.settings.mark()));
+            self.block = Some(Box::new(block.chained(self.settings.mark())));
             self.rules = self.database.rules();
         }
         self.statements.end_transaction();

@@ -169,7 +169,7 @@ impl Session {
                 self.note_value(name, NewValue::Login, is_local, node);
                 self.settings.know(name, None, is_local);
                 // the server went back to its login's, and the client's is what it began with
-                if let Some(texts) = self.startup_texts(name) {
+                if let Some(texts) = self.beginning.texts(name) {
                     self.note_startup(name, &texts, is_local);
                 }
             }
@@ -224,7 +224,7 @@ impl Session {
             .at(node)
             .note_settings(|list| change(list, CarriedSettings::reset_all));
         self.tell_others("RESET ALL", Some(node));
-        for (name, texts) in self.startup_lists() {
+        for (name, texts) in self.beginning.lists() {
             if name != "role" {
                 self.note_startup(&name, &texts, false);
             }

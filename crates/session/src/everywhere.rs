@@ -44,7 +44,7 @@ impl Session {
         self.take_each(&shards).await?;
         let own_block = self.block.is_none();
         if own_block {
-            self.block = Some(Block::new("BEGIN", false, self.settings.mark()));
+            self.block = Some(Box::new(Block::new("BEGIN", false, self.settings.mark())));
         }
         let result = self.on_each_shard(definitions, &queue).await;
         match result {

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_pool::{Stream, Transport, UserLogin};
+use pgherd_pool::{ServerConnection, Stream, Transport, UserLogin};
 use pgherd_protocol::{CancelKey, Credential, PgError, ProtocolVersion, SqlState, StartupMessage};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -28,13 +28,16 @@ use crate::hba::HbaClient;
 use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
 use crate::limits::Admission;
 use crate::local;
-use crate::options::StartupOptions;
+use crate::options::{Replication, StartupOptions};
 use crate::parameters::Parameters;
 use crate::read_only;
 use crate::registry::{ClientIdentity, Registration};
+use crate::replication::{self, ReplicationLogin};
 use crate::users::User;
 use encryption::{check_certificate, check_encryption};
-use entrance::{Entrance, find_entrance, find_user, no_database, wait_for_catalog};
+use entrance::{
+    Entrance, find_entrance, find_entrance_of_server, find_user, no_database, wait_for_catalog,
+};
 pub use greeting::CONSOLE_SERVER_VERSION;
 use opening::{Opened, open};
 
@@ -48,6 +51,8 @@ const FAREWELL_BYTES: usize = 64 * 1024;
 pub enum Accepted {
     /// An application has logged in to a database.
     Application(Box<Login>),
+    /// A client has logged in to replicate.
+    Replication(Box<ReplicationLogin>),
     /// An operator has logged in to the console.
     Console(Box<ConsoleLogin>),
     /// A cancel request was forwarded, or named nobody; the connection is closed.
@@ -242,6 +247,11 @@ enum Entered {
         told: Arc<Parameters>,
         version: ProtocolVersion,
     },
+    Replication {
+        database: Arc<Database>,
+        server: Box<ServerConnection>,
+        client: Registration,
+    },
     Console {
         user: Arc<User>,
         client: Registration,
@@ -271,6 +281,17 @@ impl Entered {
                 told,
                 version,
             })),
+            Self::Replication {
+                database,
+                server,
+                client,
+            } => Accepted::Replication(Box::new(ReplicationLogin {
+                client: transport,
+                server: *server,
+                herd,
+                database,
+                registration: client,
+            })),
             Self::Console { user, client } => Accepted::Console(Box::new(ConsoleLogin {
                 transport,
                 herd,
@@ -297,7 +318,10 @@ async fn log_in(
     let mut options =
         StartupOptions::read_without(&startup.parameters, &settings.ignored_parameters)?;
     let peer = transport.peer_address()?;
-    let entrance = find_entrance(herd, &options.database);
+    let entrance = match options.replication {
+        None | Some(Replication::Logical) => find_entrance(herd, &options.database),
+        Some(Replication::Physical) => find_entrance_of_server(herd, &options.database),
+    };
     let admission = let_in(herd, settings, &entrance)?;
     check_encryption(transport, settings.tls.mode(), &peer, &options)?;
     check_certificate(transport, settings.tls.mode(), &options.user)?;
@@ -308,6 +332,7 @@ async fn log_in(
             is_tls: transport.is_tls(),
             user: &options.user,
             database: &options.database,
+            is_physical: options.replication == Some(Replication::Physical),
         })?),
     };
     let (user, looked) = find_user(herd, &entrance, &options.user).await?;
@@ -343,6 +368,13 @@ async fn log_in(
     };
     let entered = match entrance {
         Entrance::Nowhere => return Err(no_database(&newcomer.options.database).into()),
+        Entrance::Console if newcomer.options.replication.is_some() => {
+            return Err(PgError::fatal(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "the console takes no replication connections",
+            )
+            .into());
+        }
         Entrance::Console => {
             let Newcomer { user, options, .. } = newcomer;
             let client = herd
@@ -387,8 +419,11 @@ async fn enter(
         identity,
         mut admission,
     } = newcomer;
-    options.name_application();
+    if options.replication.is_none() {
+        options.name_application();
+    }
     local::check_startup(&options.settings, &database.rules().sharding)?;
+    let replication = options.replication;
     let version = identity.version;
     if database.is_read_only() {
         read_only::check_startup(&options.settings)?;
@@ -398,6 +433,23 @@ async fn enter(
         .admit_to(&mut admission, database.name(), &user.name, limits)
         .map_err(PgError::from)?;
     let server_login = database.server_login(&user, learnt);
+    if let Some(kind) = replication {
+        let connected = replication::connect(&database, &server_login, kind, &options).await;
+        if let (Err(error), Some(maker)) = (&connected, maker)
+            && error.code == SqlState::INVALID_CATALOG_NAME
+        {
+            maker.give_up(&database);
+        }
+        let server = connected?;
+        let client = herd.clients().register(admission, identity);
+        greeting::put_parameters(&mut transport.outbox, server.parameters())?;
+        greeting::put_ready(&mut transport.outbox, &client)?;
+        return Ok(Entered::Replication {
+            database,
+            server: Box::new(server),
+            client,
+        });
+    }
     let parameters = database
         .parameters()
         .fetch(&database, &server_login, &options.settings)
@@ -423,7 +475,7 @@ async fn enter(
         server_login,
         client,
         settings: options.settings,
-        told: Arc::new(parameters),
+        told: parameters,
         version,
     })
 }

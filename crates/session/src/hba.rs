@@ -46,7 +46,7 @@ enum Names {
     All,
     /// The database that is named as the user is.
     SameUser,
-    /// Replication connections, which pgherd has not.
+    /// Physical replication, which no other word stands for.
     Replication,
     Name(Box<str>),
 }
@@ -90,6 +90,8 @@ pub struct HbaClient<'a> {
     pub user: &'a str,
     /// Which database it wants.
     pub database: &'a str,
+    /// Whether it is to replicate a whole server: only rules for `replication` fit it then.
+    pub is_physical: bool,
 }
 
 /// The rules, in their order.
@@ -152,6 +154,19 @@ impl HbaRules {
         } else {
             "no encryption"
         };
+        if client.is_physical {
+            let begin = match found {
+                Some(_) => "pg_hba.conf rejects replication connection for",
+                None => "no pg_hba.conf entry for replication connection from",
+            };
+            return Err(PgError::fatal(
+                SqlState::INVALID_AUTHORIZATION,
+                format!(
+                    "{begin} host \"{host}\", user \"{}\", {encryption}",
+                    client.user
+                ),
+            ));
+        }
         Err(PgError::fatal(
             SqlState::INVALID_AUTHORIZATION,
             format!(
@@ -188,9 +203,10 @@ impl HbaRule {
         connection
             && address
             && self.databases.iter().any(|names| match names {
+                Names::Replication => client.is_physical,
+                _ if client.is_physical => false,
                 Names::All => true,
                 Names::SameUser => client.database == client.user,
-                Names::Replication => false,
                 Names::Name(name) => **name == *client.database,
             })
             && self.users.iter().any(|names| match names {
@@ -501,6 +517,7 @@ mod tests {
             is_tls,
             user,
             database,
+            is_physical: false,
         };
         rules.demand(client).map_err(|error| {
             assert_eq!(error.code, SqlState::INVALID_AUTHORIZATION);
@@ -532,6 +549,32 @@ mod tests {
             demand(&rules, "[::ffff:10.1.2.3]", true, "joe", "joe"),
             password
         );
+    }
+
+    #[test]
+    fn only_rules_for_replication_fit_physical_replication() {
+        let rules =
+            rules("host all all 127.0.0.2/32 trust\nhost replication,shop app 127.0.0.1/32 md5");
+        let peer = PeerAddress::Tcp("127.0.0.1:5000".parse().unwrap());
+        let client = |user, is_physical| HbaClient {
+            peer: &peer,
+            is_tls: false,
+            user,
+            database: "shop",
+            is_physical,
+        };
+        assert_eq!(rules.demand(client("app", true)), Ok(HbaMethod::Md5));
+        assert_eq!(rules.demand(client("app", false)), Ok(HbaMethod::Md5));
+        assert_eq!(
+            rules.demand(client("joe", true)).unwrap_err().message,
+            "no pg_hba.conf entry for replication connection from host \"127.0.0.1\", user \"joe\", no encryption"
+        );
+        let peer = PeerAddress::Tcp("127.0.0.2:5000".parse().unwrap());
+        let elsewhere = HbaClient {
+            peer: &peer,
+            ..client("joe", true)
+        };
+        rules.demand(elsewhere).unwrap_err();
     }
 
     #[test]

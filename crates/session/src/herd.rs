@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use pgherd_pool::TcpSettings;
 use pgherd_protocol::MockSecret;
 use pgherd_telemetry::Metrics;
 use tokio::sync::watch;
@@ -37,6 +38,8 @@ pub const CONSOLE_ALIAS: &str = "pgbouncer";
 pub struct ListenSettings {
     /// TLS as they are offered it.
     pub tls: ListenTls,
+    /// How they are noticed to be gone.
+    pub tcp: TcpSettings,
     /// How many may be connected; the console's users are not counted.
     pub max_clients: usize,
     /// How long one may take from its first byte to being logged in.
@@ -55,6 +58,7 @@ impl Default for ListenSettings {
     fn default() -> Self {
         Self {
             tls: ListenTls::disabled(),
+            tcp: TcpSettings::default(),
             max_clients: 10_000,
             authentication_timeout: Duration::from_secs(60),
             max_message: DEFAULT_MAX_MESSAGE,

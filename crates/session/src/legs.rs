@@ -254,6 +254,13 @@ impl Legs {
         self.legs.push(leg);
     }
 
+    /// Gives back the memory of those that are gone.
+    pub fn rest(&mut self) {
+        if self.legs.is_empty() {
+            self.legs = Vec::new();
+        }
+    }
+
     /// Closes a leg: its connection is in the middle of something, or gone.
     pub fn close(&mut self, node: NodeId) {
         if let Some(index) = self.legs.iter().position(|leg| leg.node == node) {

@@ -9,9 +9,10 @@
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
 //! - `taking`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
-//! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `beginning`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `mode`: what the pool's mode asks beyond that.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
+//! - `replication`: clients that replicate, each with a server connection of its own.
 //! - `listening`: LISTEN and NOTIFY, over connections that all clients of a database share.
 //!
 //! # The straight line
@@ -37,6 +38,7 @@ pub mod users;
 
 mod attempt;
 mod authentication;
+mod beginning;
 mod block;
 mod bringing;
 mod cancelling;
@@ -60,6 +62,7 @@ mod prepare;
 mod queue;
 mod read_only;
 mod relay;
+mod replication;
 mod request;
 mod route;
 mod script;
@@ -86,6 +89,7 @@ pub use read_only::SERVER_OPTIONS as READ_ONLY_OPTIONS;
 pub use registry::{
     Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration, Release,
 };
+pub use replication::{ReplicationLogin, replicate};
 pub use session::run;
 pub use timeouts::Timeouts;
 pub use tls::{ListenTls, ListenTlsError, ListenTlsSettings};

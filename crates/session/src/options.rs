@@ -16,13 +16,53 @@ pub struct StartupOptions {
     /// The settings asked for, each name once, in the order in which they are to be applied. `application_name` and `client_encoding` are
     /// settings like any other, and so are pgherd's own (`pgherd.shard`).
     pub settings: Vec<(String, String)>,
+    /// Set where it wants to replicate.
+    pub replication: Option<Replication>,
+}
+
+/// The kinds of replication connection (Postgres documentation, chapter 55.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// Of a whole server, whatever database is named.
+    Physical,
+    /// Of one database, which also takes SQL.
+    Logical,
+}
+
+impl Replication {
+    /// The value of the startup parameter `replication`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Physical => "true",
+            Self::Logical => "database",
+        }
+    }
+
+    /// Reads it as Postgres does: a boolean, of which any unambiguous beginning will do, or `database`.
+    fn read(value: &str) -> Result<Option<Self>, PgError> {
+        let lower = value.to_ascii_lowercase();
+        let begins = |word: &str, least: usize| lower.len() >= least && word.starts_with(&lower);
+        if value == "database" {
+            Ok(Some(Self::Logical))
+        } else if begins("true", 1) || begins("yes", 1) || begins("on", 2) || lower == "1" {
+            Ok(Some(Self::Physical))
+        } else if begins("false", 1) || begins("no", 1) || begins("off", 2) || lower == "0" {
+            Ok(None)
+        } else {
+            Err(PgError::fatal(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("invalid value for parameter \"replication\": \"{value}\""),
+            )
+            .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
+        }
+    }
 }
 
 impl StartupOptions {
     /// Reads the parameters of a startup message.
     ///
     /// # Errors
-    /// FATAL: no user (28000), a replication connection (0A000), `options` that cannot be read (42601).
+    /// FATAL: no user (28000), a kind of replication that there is not (22023), `options` that cannot be read (42601).
     pub fn read(parameters: &[(String, String)]) -> Result<Self, PgError> {
         Self::read_without(parameters, &[])
     }
@@ -40,7 +80,7 @@ impl StartupOptions {
                 .iter()
                 .any(|ignored| ignored.eq_ignore_ascii_case(name))
         };
-        let (mut user, mut database) = (None, None);
+        let (mut user, mut database, mut replication) = (None, None, None);
         let mut from_options = Vec::new();
         let mut settings = Vec::new();
         for (name, value) in parameters {
@@ -49,7 +89,7 @@ impl StartupOptions {
                 "database" => database = Some(value.clone()),
                 "options" if is_ignored("options") => {}
                 "options" => from_options = read_command_line(value)?,
-                "replication" => refuse_replication(value)?,
+                "replication" => replication = Replication::read(value)?,
                 _ => settings.push((name.clone(), value.clone())),
             }
         }
@@ -69,6 +109,7 @@ impl StartupOptions {
             user,
             database,
             settings: last_of_each_name(from_options),
+            replication,
         })
     }
 
@@ -97,23 +138,6 @@ impl StartupOptions {
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
-}
-
-fn refuse_replication(value: &str) -> Result<(), PgError> {
-    // as Postgres reads a boolean, of which any unambiguous beginning will do
-    let lower = value.to_ascii_lowercase();
-    let is_off = !lower.is_empty()
-        && (["false", "no"].iter().any(|word| word.starts_with(&lower))
-            || lower == "0"
-            || (lower.len() > 1 && "off".starts_with(&lower)));
-    if is_off {
-        return Ok(());
-    }
-    Err(PgError::fatal(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        "replication connections are not supported by pgherd",
-    )
-    .hint("Connect to the Postgres server itself."))
 }
 
 fn last_of_each_name(settings: Vec<(String, String)>) -> Vec<(String, String)> {
@@ -315,16 +339,23 @@ mod tests {
     }
 
     #[test]
-    fn replication_is_refused_unless_it_is_off() {
-        for value in ["true", "on", "1", "database", "", "o", "x"] {
-            let error = read(&[("user", "app"), ("replication", value)]).unwrap_err();
-            assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED, "{value:?}");
-        }
-        for value in ["false", "off", "no", "0", "F", "of"] {
-            assert!(
-                read(&[("user", "app"), ("replication", value)]).is_ok(),
+    fn replication_is_read_as_postgres_reads_it() {
+        let kind =
+            |value| read(&[("user", "app"), ("replication", value)]).map(|read| read.replication);
+        for value in ["true", "on", "1", "T", "y"] {
+            assert_eq!(
+                kind(value).unwrap(),
+                Some(Replication::Physical),
                 "{value:?}"
             );
+        }
+        assert_eq!(kind("database").unwrap(), Some(Replication::Logical));
+        for value in ["false", "off", "no", "0", "F", "of"] {
+            assert_eq!(kind(value).unwrap(), None, "{value:?}");
+        }
+        for value in ["", "o", "x", "DATABASE"] {
+            let error = kind(value).unwrap_err();
+            assert_eq!(error.code, SqlState::INVALID_PARAMETER_VALUE, "{value:?}");
         }
     }
 }

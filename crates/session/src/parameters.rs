@@ -39,7 +39,8 @@ type Key = (Box<str>, Vec<(String, String)>);
 
 #[derive(Debug)]
 struct Answer {
-    parameters: Parameters,
+    /// With the application's name of who was last told: clients that are called the same share it.
+    parameters: Arc<Parameters>,
     at: Instant,
     /// Somebody asks again already.
     is_renewed: bool,
@@ -65,7 +66,7 @@ impl ParameterCache {
         database: &Arc<Database>,
         login: &Arc<UserLogin>,
         settings: &[(String, String)],
-    ) -> Result<Parameters, PgError> {
+    ) -> Result<Arc<Parameters>, PgError> {
         let asked: Vec<_> = settings
             .iter()
             .filter(|(name, _)| {
@@ -77,21 +78,25 @@ impl ParameterCache {
         let mut parameters = match self.known(&key) {
             Some((parameters, Age::Fresh)) => parameters,
             Some((parameters, Age::Stale)) => {
-                tokio::spawn(renew(Arc::clone(database), Arc::clone(login), key));
+                let renewing = renew(Arc::clone(database), Arc::clone(login), key.clone());
+                tokio::spawn(renewing);
                 parameters
             }
             None => match ask(database, login, &key.1).await {
-                Ok(parameters) => self.remember(key, parameters),
+                Ok(parameters) => self.remember(key.clone(), parameters),
                 Err(Failure::Unreachable(error) | Failure::Refused(error)) => return Err(error),
             },
         };
-        let application_name = settings
+        let named = settings
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(APPLICATION_NAME));
-        parameters.set(
-            APPLICATION_NAME,
-            application_name.map_or("", |(_, value)| value),
-        );
+        let application_name = named.map_or("", |(_, value)| value);
+        if parameters.value(APPLICATION_NAME) != Some(application_name) {
+            Arc::make_mut(&mut parameters).set(APPLICATION_NAME, application_name);
+            if let Some(answer) = self.answers().get_mut(&key) {
+                answer.parameters = Arc::clone(&parameters);
+            }
+        }
         Ok(parameters)
     }
 
@@ -101,7 +106,7 @@ impl ParameterCache {
     }
 
     /// What is known. [`Age::Stale`] is said to one caller at a time: to who renews it.
-    fn known(&self, key: &Key) -> Option<(Parameters, Age)> {
+    fn known(&self, key: &Key) -> Option<(Arc<Parameters>, Age)> {
         let mut answers = self.answers();
         let answer = answers.get_mut(key)?;
         let age = if answer.is_renewed || answer.at.elapsed() < FRESH_FOR {
@@ -110,7 +115,7 @@ impl ParameterCache {
             answer.is_renewed = true;
             Age::Stale
         };
-        Some((answer.parameters.clone(), age))
+        Some((Arc::clone(&answer.parameters), age))
     }
 
     /// A server could not be asked: what is known is believed for as long again.
@@ -125,7 +130,8 @@ impl ParameterCache {
         self.answers().remove(key);
     }
 
-    fn remember(&self, key: Key, parameters: Parameters) -> Parameters {
+    fn remember(&self, key: Key, parameters: Parameters) -> Arc<Parameters> {
+        let parameters = Arc::new(parameters);
         let mut answers = self.answers();
         if answers.len() >= CAPACITY && !answers.contains_key(&key) {
             answers.retain(|_, answer| answer.at.elapsed() < FRESH_FOR);
@@ -134,7 +140,7 @@ impl ParameterCache {
             }
         }
         let answer = Answer {
-            parameters: parameters.clone(),
+            parameters: Arc::clone(&parameters),
             at: Instant::now(),
             is_renewed: false,
         };

@@ -130,6 +130,13 @@ impl RequestReader {
         Request::Run(std::mem::take(&mut self.run), end)
     }
 
+    /// Gives back the memory of an empty run.
+    pub fn rest(&mut self) {
+        if self.run.is_empty() {
+            self.run = Vec::new();
+        }
+    }
+
     /// Gives a spent run back, so that its allocation serves the next one.
     pub fn recycle(&mut self, mut run: Vec<Frame>) {
         run.clear();

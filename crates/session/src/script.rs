@@ -104,6 +104,13 @@ impl Script {
         self.answered = 0;
     }
 
+    /// Gives back the memory of an empty queue.
+    pub fn rest(&mut self) {
+        if self.awaited.is_empty() {
+            self.awaited = VecDeque::new();
+        }
+    }
+
     /// All that is expected so far answers what brings the connection to where the client is.
     pub fn is_brought(&mut self) {
         self.bringing = self.awaited.len();

@@ -13,13 +13,13 @@ use std::time::Instant;
 use pgherd_pool::{Parameters, PoolMode, Transport, UserLogin};
 use pgherd_protocol::{PgError, Severity, SqlState, TransactionStatus};
 use pgherd_router::{
-    Action, LISTS_OF_NAMES, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
-    list_members,
+    Action, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
 };
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep_until, timeout};
 
+use crate::beginning::Beginning;
 use crate::choose::{ReplicaChoice, replica};
 use crate::extended::OpenRun;
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ use crate::registry::{ClientState, Registration};
 use crate::relay::Relay;
 use crate::request::{Request, RequestReader};
 use crate::script::Script;
-use crate::settings::{Mark, NewValue, Settings};
+use crate::settings::{Mark, Settings};
 use crate::statements::Statements;
 use crate::taking::shard_state;
 use crate::temporary::Temporary;
@@ -65,7 +65,7 @@ pub struct Session {
     pub(crate) temporary: Temporary,
     pub(crate) tokens: Tokens,
     pub(crate) legs: Legs,
-    pub(crate) block: Option<Block>,
+    pub(crate) block: Option<Box<Block>>,
     pub(crate) open_run: Option<OpenRun>,
     pub(crate) script: Script,
     /// What the client listens to.
@@ -88,7 +88,8 @@ pub struct Session {
     pub(crate) client_left: bool,
     /// The bytes from and to the client that its database's metrics have.
     counted: (u64, u64),
-    pub(crate) startup_settings: Vec<(Box<str>, Box<str>)>,
+    /// What the client asked for at its startup.
+    pub(crate) beginning: Arc<Beginning>,
     /// Whether the request at hand takes back settings that the client began with.
     pub(crate) resets_startup: bool,
     requests: RequestReader,
@@ -97,12 +98,12 @@ pub struct Session {
 }
 
 /// Serves a client until it leaves, is sent away, or is lost. Dropping the future closes its connections.
-pub async fn run(login: Login) {
+pub async fn run(login: Box<Login>) {
     let mut session = Session::new(login);
     session.serve().await;
     session.leave_listening();
     session.count_bytes();
-    session.give_legs_back().await;
+    Box::pin(session.give_legs_back()).await;
     if session.client_left {
         // one that has only ended its sending half still reads
         let _ = timeout(FAREWELL_LIMIT, session.client.flush()).await;
@@ -110,11 +111,17 @@ pub async fn run(login: Login) {
 }
 
 impl Session {
-    fn new(login: Login) -> Self {
+    fn new(login: Box<Login>) -> Self {
+        let login = *login;
         let generations = login.client.id().0 << 24;
         let pools = login.database.pools().settings();
         let mode = pools.mode_of(&login.user.name);
-        let mut session = Self {
+        let startup = login
+            .settings
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        let beginning = login.database.beginnings().of(startup.collect());
+        Self {
             phase: login.herd.phase(),
             herd: login.herd,
             rules: login.database.rules(),
@@ -124,7 +131,8 @@ impl Session {
             user_timeouts: login.user.timeouts,
             client: login.transport,
             registration: login.client,
-            settings: Settings::default(),
+            settings: beginning.settings().clone(),
+            beginning,
             statements: Statements::default(),
             cursors: HashMap::new(),
             temporary: Temporary::default(),
@@ -141,23 +149,16 @@ impl Session {
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,
             user_schema: (None, false),
-            startup_settings: login
-                .settings
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
             resets_startup: false,
             client_left: false,
             counted: (0, 0),
             requests: RequestReader::default(),
             generations,
-        };
-        session.begin_settings();
-        session
+        }
     }
 
     async fn serve(&mut self) {
-        self.fix_search_path().await;
+        Box::pin(self.fix_search_path()).await;
         if let Err(Failure::Fatal(error) | Failure::Refused(error)) = self.begin_overrides() {
             self.say_farewell(*error).await;
             return;
@@ -169,7 +170,8 @@ impl Session {
                     self.take_rules();
                     self.begin_implicit();
                     self.registration.begin_request(Instant::now());
-                    self.answer_in_time(request).await
+                    // boxed, as is what follows it: a session that waits for a request has no room for the work on one
+                    Box::pin(self.answer_in_time(request)).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -182,7 +184,7 @@ impl Session {
                     return;
                 }
             }
-            self.between_requests().await;
+            Box::pin(self.between_requests()).await;
         }
     }
 
@@ -319,6 +321,7 @@ impl Session {
                 return Ok(request);
             }
             self.check_drain()?;
+            self.rest();
             match self.wait(idle_since).await? {
                 Event::Client => {}
                 Event::Server(node) => self.hear(node)?,
@@ -328,13 +331,23 @@ impl Session {
         }
     }
 
+    /// Gives back what only a request needs. The client may be silent for long, and there are many of them.
+    fn rest(&mut self) {
+        self.client.release_buffers();
+        self.script.rest();
+        self.requests.rest();
+        self.legs.rest();
+    }
+
     /// Waits for bytes from the client or from a held server; writes what the client has not taken yet.
     async fn wait(&mut self, idle_since: Instant) -> Result<Event, Failure> {
         let patience = self.patience();
         let overdue = async {
             match patience {
-                Some((limit, error)) => {
-                    sleep_until((idle_since + limit).into()).await;
+                Some(patience) => {
+                    // boxed, as most clients may take as long as they like
+                    Box::pin(sleep_until((idle_since + patience.limit).into())).await;
+                    let error = PgError::fatal(patience.code, patience.message);
                     Failure::Fatal(Box::new(error))
                 }
                 None => pending().await,
@@ -437,7 +450,7 @@ impl Session {
     /// On a sharded database plans rely on what names mean, so every server is told the search path, though it may be only what a
     /// new session begins with: ALTER ROLE reaches connections at different times.
     async fn fix_search_path(&mut self) {
-        let given = self.startup_value("search_path").is_some();
+        let given = self.beginning.value("search_path").is_some();
         if given || self.sharding().is_unsharded() {
             return;
         }
@@ -451,23 +464,21 @@ impl Session {
             .iter()
             .map(|schema| quote_identifier(schema))
             .collect();
-        self.startup_settings
-            .push(("search_path".into(), path.join(", ").into()));
-        self.settings.clear();
-        self.begin_settings();
+        let mut startup = self.beginning.startup().to_vec();
+        startup.push(("search_path".into(), path.join(", ").into()));
+        self.beginning = self.database.beginnings().of(startup.into());
+        self.settings = self.beginning.settings().clone();
     }
 
     /// The settings of the startup message, and none besides.
     pub(crate) fn begin_settings(&mut self) {
-        for (name, texts) in self.startup_lists() {
-            self.settings.record(&name, NewValue::Texts(&texts));
-            self.settings.know(&name, Some(&texts.join("\u{0}")), false);
-        }
+        self.beginning.put(&mut self.settings);
     }
 
     /// pgherd's own settings in the startup message.
     fn begin_overrides(&mut self) -> Result<(), Failure> {
-        for (name, value) in self.startup_settings.clone() {
+        let beginning = Arc::clone(&self.beginning);
+        for (name, value) in beginning.startup() {
             let name = name.to_ascii_lowercase();
             if !is_own_setting(&name) {
                 continue;
@@ -482,7 +493,7 @@ impl Session {
             self.set_override(&SettingAction {
                 scope: SettingScope::Session,
                 name: Some(name.into()),
-                value: SettingValue::Texts([value].into()),
+                value: SettingValue::Texts([value.clone()].into()),
                 override_name: Some(known),
             })?;
         }
@@ -497,32 +508,6 @@ impl Session {
                 "a setting of the startup message does not fit any more"
             );
         }
-    }
-
-    /// What the client asked for at its startup: names in lower case, values as SET takes them.
-    pub(crate) fn startup_lists(&self) -> Vec<(String, Box<[Box<str>]>)> {
-        let lists = self.startup_settings.iter();
-        lists
-            .filter(|(name, _)| !is_own_setting(name))
-            .map(|(name, value)| {
-                let name = name.to_ascii_lowercase();
-                let texts = set_form(&name, value);
-                (name, texts)
-            })
-            .collect()
-    }
-
-    /// What the client asked for at its startup, as SET takes it.
-    pub(crate) fn startup_texts(&self, name: &str) -> Option<Box<[Box<str>]>> {
-        self.startup_value(name).map(|value| set_form(name, value))
-    }
-
-    /// What the client asked for at its startup.
-    fn startup_value(&self, name: &str) -> Option<&str> {
-        self.startup_settings
-            .iter()
-            .find(|(startup, _)| startup.eq_ignore_ascii_case(name))
-            .map(|(_, value)| &**value)
     }
 
     /// A number that no other prepared statement of this process has.
@@ -571,15 +556,6 @@ fn is_utf8(encoding: &str) -> bool {
     plain.eq_ignore_ascii_case("utf8")
         || plain.eq_ignore_ascii_case("unicode")
         || plain.eq_ignore_ascii_case("sqlascii")
-}
-
-/// A startup message's value as SET takes it: the members of a list of names apart.
-fn set_form(name: &str, value: &str) -> Box<[Box<str>]> {
-    if LISTS_OF_NAMES.contains(&name) {
-        list_members(value)
-    } else {
-        [value.into()].into()
-    }
 }
 
 /// A string literal that reads the same whatever standard_conforming_strings is.

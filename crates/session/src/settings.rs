@@ -98,8 +98,20 @@ struct State {
 
 type Known = Arc<HashMap<Box<str>, Box<str>>>;
 
+fn know(known: &mut Known, name: &str, value: Option<&str>) {
+    let known = Arc::make_mut(known);
+    match value {
+        Some(value) => {
+            known.insert(name.into(), value.into());
+        }
+        None => {
+            known.remove(name);
+        }
+    }
+}
+
 /// A client's settings.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     version: u64,
     state: State,
@@ -147,27 +159,29 @@ impl Settings {
     pub fn know(&mut self, name: &str, value: Option<&str>, is_local: bool) {
         self.version += 1;
         let state = &mut self.state;
-        let maps = [
-            Some(&mut state.known),
-            (!is_local).then_some(&mut state.session_known),
-        ];
-        for known in maps.into_iter().flatten().map(Arc::make_mut) {
-            match value {
-                Some(value) => {
-                    known.insert(name.into(), value.into());
-                }
-                None => {
-                    known.remove(name);
-                }
-            }
+        let are_equal = state.known == state.session_known;
+        if !is_local {
+            know(&mut state.session_known, name, value);
+        }
+        if !is_local && are_equal {
+            // shared, as in every session without SET LOCAL
+            state.known = Arc::clone(&state.session_known);
+        } else {
+            know(&mut state.known, name, value);
         }
     }
 
     /// Records a setting that a server has made.
     pub fn record(&mut self, name: &str, value: NewValue<'_>) {
         self.version += 1;
-        value.put(name, &mut self.state.session);
-        value.put(name, &mut self.state.block);
+        let state = &mut self.state;
+        let are_equal = state.block == state.session;
+        value.put(name, &mut state.session);
+        if are_equal {
+            state.block.clone_from(&state.session);
+        } else {
+            value.put(name, &mut state.block);
+        }
     }
 
     /// Records what a server has set for the open block only.

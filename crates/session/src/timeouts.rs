@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pgherd_protocol::{PgError, SqlState, TransactionStatus};
+use pgherd_protocol::{SqlState, TransactionStatus};
 use tokio::time::{Duration, timeout};
 
 use crate::cancelling::forward;
@@ -37,6 +37,14 @@ impl Timeouts {
     }
 }
 
+/// How long a client may take to ask for something, and what it is told if it does not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) limit: Duration,
+    pub(crate) code: SqlState,
+    pub(crate) message: &'static str,
+}
+
 impl Session {
     fn timeouts(&self) -> Timeouts {
         self.user_timeouts.or(self.database.timeouts())
@@ -57,8 +65,8 @@ impl Session {
         answering.await
     }
 
-    /// How long the next request may take to come, and what its client is told if it does not.
-    pub(crate) fn patience(&self) -> Option<(Duration, PgError)> {
+    /// How long the next request may take to come, if there is a limit.
+    pub(crate) fn patience(&self) -> Option<Patience> {
         let timeouts = self.timeouts();
         let (limit, code, message) = match self.status() {
             // a pipeline that has begun is a transaction too
@@ -74,7 +82,11 @@ impl Session {
             ),
         };
         let limit = limit.filter(|limit| !limit.is_zero())?;
-        Some((limit, PgError::fatal(code, message)))
+        Some(Patience {
+            limit,
+            code,
+            message,
+        })
     }
 }
 

@@ -21,7 +21,7 @@ struct Pending {
 #[derive(Debug, Clone, Default)]
 struct Token {
     known: Option<(Epoch, Lsn)>,
-    pending: SmallVec<[Pending; 2]>,
+    pending: SmallVec<[Pending; 1]>,
 }
 
 /// Whether a server shows a client all that it has seen already.
@@ -36,7 +36,7 @@ pub enum Freshness {
 /// The tokens of one client, by shard.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
-    shards: SmallVec<[Token; 4]>,
+    shards: SmallVec<[Token; 1]>,
 }
 
 impl Tokens {

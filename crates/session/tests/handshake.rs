@@ -30,6 +30,7 @@ fn label(accepted: &Accepted) -> &'static str {
         Accepted::Closed(refusal) => refusal.label(),
         Accepted::Cancelled => "cancelled",
         Accepted::Application(_) => "application",
+        Accepted::Replication(_) => "replication",
         Accepted::Console(_) => "console",
     }
 }
@@ -233,15 +234,15 @@ async fn cancel_keys_are_as_long_as_the_version_allows() {
 }
 
 #[tokio::test]
-async fn replication_and_missing_users_are_refused() {
+async fn replication_of_no_kind_and_missing_users_are_refused() {
     let front = front().await;
     let mut client = front.connect().await;
     client
-        .start(V3_0, &[("user", "app"), ("replication", "database")])
+        .start(V3_0, &[("user", "app"), ("replication", "logical")])
         .await;
     assert_eq!(
         client.last_error().await.code,
-        SqlState::FEATURE_NOT_SUPPORTED
+        SqlState::INVALID_PARAMETER_VALUE
     );
     let mut client = front.connect().await;
     client.start(V3_0, &[("database", "shop")]).await;

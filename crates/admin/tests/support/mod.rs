@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_admin::serve_console;
-use pgherd_pool::{PoolSettings, Pools, Stream};
+use pgherd_pool::{PoolSettings, Pools, Stream, TcpSettings};
 use pgherd_protocol::{MockSecret, Verifier};
 use pgherd_router::Planner;
 use pgherd_session::{
@@ -67,15 +67,15 @@ impl Front {
         tokio::spawn(async move {
             loop {
                 let stream = tokio::select! {
-                    accepted = listener.accept() => Stream::tcp(accepted.unwrap().0).unwrap(),
+                    accepted = listener.accept() => Stream::tcp(accepted.unwrap().0, &TcpSettings::default()).unwrap(),
                     accepted = unix.accept() => Stream::unix(accepted.unwrap().0),
                 };
                 let herd = Arc::clone(&shared);
                 tokio::spawn(async move {
                     match accept(stream, &herd).await {
                         Accepted::Console(login) => drop(serve_console(*login).await),
-                        Accepted::Application(login) => run(*login).await,
-                        Accepted::Cancelled | Accepted::Closed(_) => {}
+                        Accepted::Application(login) => run(login).await,
+                        Accepted::Replication(_) | Accepted::Cancelled | Accepted::Closed(_) => {}
                     }
                 });
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgherd_control::{KeyTrouble, MemoryStore, State};
-use pgherd_pool::{Pools, Target, UserLogin};
+use pgherd_pool::{Pools, Resolver, Target, UserLogin};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_topology::{Epoch, NodeId, NodeState, ShardId};
 use tokio::task::JoinSet;
@@ -48,7 +48,10 @@ async fn check_database(database: &Database, findings: &mut Findings) -> Result<
         server_login: Some(database.control_login.clone()),
         ..database.clone()
     };
-    let pools = Arc::new(Pools::new(translate::pool_settings(&control)?));
+    let pools = Arc::new(Pools::new(translate::pool_settings(
+        &control,
+        &Resolver::default(),
+    )?));
     let login = Arc::new(login_of(&database.control_login));
     let mut looking = JoinSet::new();
     for (shard, node) in nodes(database) {
@@ -237,7 +240,7 @@ async fn check_users(
     seen: &[Seen<'_>],
     findings: &mut Findings,
 ) -> Result<(), AssembleError> {
-    let pools = Pools::new(translate::pool_settings(database)?);
+    let pools = Pools::new(translate::pool_settings(database, &Resolver::default())?);
     let mut logins = Vec::new();
     match &database.server_login {
         Some(login) => logins.push(login_of(login)),

@@ -26,6 +26,8 @@ pub struct File {
     pub http: Option<At<Http>>,
     /// Where pgherd keeps what must outlive it: the bucket table and the herd's identity.
     pub state: Option<At<State>>,
+    /// The host names of servers.
+    pub dns: Option<At<Dns>>,
     /// Logs and traces.
     pub telemetry: Option<At<Telemetry>>,
     /// The databases that clients can connect to, by name.
@@ -42,6 +44,8 @@ pub struct Listen {
     pub unix: Option<At<Text>>,
     /// TLS towards clients. Default: mode disable.
     pub tls: Option<At<ListenTls>>,
+    /// How connections from clients notice that the client is gone without a word; for clients that connect from now on. `user_timeout` there cuts off clients that do not read for so long as well.
+    pub tcp: Option<At<Tcp>>,
     /// How many clients may be connected at once, over all databases; one more gets 53300. Default: 10000.
     pub max_clients: Option<At<Number>>,
     /// How long a client may take to log in. Default: 60s.
@@ -56,6 +60,28 @@ pub struct Listen {
     pub hba_file: Option<At<Text>>,
     /// Parameters of startup messages that are passed over instead of set, such as `extra_float_digits`; `options` stands for all that is given by it. Default: none.
     pub ignore_startup_parameters: Option<Names>,
+}
+
+/// How a TCP connection notices that the other end is gone without a word, as a machine that lost its power is. Not for Unix sockets.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tcp {
+    /// After how long a silence the other end is asked for a sign of life, in whole seconds; 0 never asks. Default: 30s.
+    pub keepalive_idle: Option<At<Span>>,
+    /// How long after such a question the next one goes out, in whole seconds. Default: 10s.
+    pub keepalive_interval: Option<At<Span>>,
+    /// How many of them may stay unanswered before the connection counts as lost. Default: 3.
+    pub keepalive_count: Option<At<Number>>,
+    /// How long what was sent may stay unacknowledged before the connection counts as lost; 0 leaves it to the system (a quarter of an hour on Linux). Linux counts an end that is there and does not read as well, such as a server whose COPY waits for a lock. Default: 0.
+    pub user_timeout: Option<At<Span>>,
+}
+
+/// The host names of servers.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// For how long it is believed what a name stands for. Once it stands for other addresses, new connections go there, those to addresses that are gone are closed when they are idle, and others when they come back to their pool. A look-up that fails changes nothing. 0: each new connection looks the name up, and what is open stays. For pgherd's own connections a change needs a restart. Default: 15s.
+    pub ttl: Option<At<Span>>,
 }
 
 /// TLS towards clients.
@@ -227,6 +253,8 @@ pub struct Database {
     pub control_login: Option<At<ServerLogin>>,
     /// TLS towards the servers for users that log in as themselves. Default: mode prefer.
     pub server_tls: Option<At<ServerTls>>,
+    /// How clients' connections to the servers notice that the server is gone without a word.
+    pub server_tcp: Option<At<Tcp>>,
     /// The pools of server connections.
     pub pool: Option<At<Pool>>,
     /// Where reads go; or `only`, which refuses everything but reads (25006).

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use pgherd_pool::TcpSettings;
 use pgherd_session::{HbaRules, OnDemandLimits, Timeouts};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub http: Option<ListenAddress>,
     /// Where the bucket table is kept.
     pub state_file: PathBuf,
+    /// For how long it is believed what servers' host names stand for.
+    pub dns_ttl: Duration,
     /// The log.
     pub log: Log,
     /// The databases, in the file's order.
@@ -76,6 +79,8 @@ pub struct Listen {
     pub unix: Option<PathBuf>,
     /// TLS towards clients, unless it is disabled.
     pub tls: Option<ListenTls>,
+    /// How they are noticed to be gone.
+    pub tcp: TcpSettings,
     /// The most clients at once.
     pub max_clients: usize,
     /// How long a login may take.
@@ -245,6 +250,8 @@ pub struct Database {
     pub control_login: Login,
     /// TLS towards the servers for users that log in as themselves.
     pub server_tls: TlsSettings,
+    /// How servers are noticed to be gone.
+    pub server_tcp: TcpSettings,
     /// The pools.
     pub pool: Pool,
     /// Where reads go.

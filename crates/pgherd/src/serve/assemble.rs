@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, State};
-use pgherd_pool::{Budget, Pools};
+use pgherd_pool::{Budget, Pools, Resolver};
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
 use pgherd_router::Planner;
@@ -93,6 +93,8 @@ pub(super) struct Assembled {
     pub(super) herd: Arc<Herd>,
     /// How many server connections all databases may have together.
     pub(super) budget: Budget,
+    /// What the host names of all their servers stand for.
+    pub(super) resolver: Resolver,
     controls: HashMap<Box<str>, Arc<Control>>,
     /// Databases that were taken out, until their last session has ended.
     retiring: JoinSet<()>,
@@ -123,6 +125,7 @@ impl Assembled {
         let mut assembled = Self {
             herd: Arc::new(herd),
             budget: Budget::new(config.max_server_connections),
+            resolver: Resolver::new(config.dns_ttl),
             controls: HashMap::new(),
             retiring: JoinSet::new(),
             state: Arc::new(state),
@@ -164,7 +167,7 @@ impl Assembled {
     ) -> Result<Arc<Database>, AssembleError> {
         let sharding = self.sharding(database)?;
         let users = translate::users(&database.users)?;
-        let pools = translate::pool_settings(database)?;
+        let pools = translate::pool_settings(database, &self.resolver)?;
         let server_login = translate::server_login(database)?;
         let settings = self.control_settings(database, &sharding)?;
         let shared = self
@@ -221,13 +224,15 @@ impl Assembled {
         database: &settings::Database,
         sharding: &Arc<Sharding>,
     ) -> Result<ControlSettings, AssembleError> {
-        translate::control_settings(
+        let mut settings = translate::control_settings(
             database,
             &self.state,
             Arc::clone(sharding),
             self.proxy,
             self.in_flight.clone(),
-        )
+        )?;
+        settings.pace.names = self.resolver.ttl();
+        Ok(settings)
     }
 
     /// Where the users of a served database would be looked up under another configuration.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_pool::Stream;
-use pgherd_session::{Accepted, Herd, Phase};
+use pgherd_session::{Accepted, ConsoleLogin, Herd, Phase};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -122,7 +122,7 @@ pub(super) async fn accept_tcp(
             () = stop_requested(&mut stopped) => break,
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => match Stream::tcp(socket) {
+                Ok((socket, _)) => match Stream::tcp(socket, &doors.herd.settings().tcp) {
                     Ok(stream) => {
                         clients.spawn(serve_client(stream, Arc::clone(&doors)));
                     }
@@ -171,22 +171,29 @@ async fn pause(error: &std::io::Error) {
 
 async fn serve_client(stream: Stream, doors: Arc<Doors>) {
     let busy = doors.busy();
-    match pgherd_session::accept(stream, &doors.herd).await {
-        Accepted::Application(login) => pgherd_session::run(*login).await,
+    // boxed, as is the console: the task of an idle session has no room for the work of others
+    let accepted = Box::pin(pgherd_session::accept(stream, &doors.herd)).await;
+    match accepted {
+        Accepted::Application(login) => pgherd_session::run(login).await,
+        Accepted::Replication(login) => Box::pin(pgherd_session::replicate(login)).await,
         Accepted::Console(login) => {
             // an operator may watch a drain, and does not hold it up
             drop(busy);
-            tokio::select! {
-                served = pgherd_admin::serve_console(*login) => {
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "a console connection broke");
-                    }
-                }
-                () = doors.drained() => {}
-            }
+            Box::pin(serve_operator(*login, &doors)).await;
         }
         Accepted::Cancelled => {}
         Accepted::Closed(refusal) => tracing::debug!(%refusal, "a client was not let in"),
+    }
+}
+
+async fn serve_operator(login: ConsoleLogin, doors: &Doors) {
+    tokio::select! {
+        served = pgherd_admin::serve_console(login) => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "a console connection broke");
+            }
+        }
+        () = doors.drained() => {}
     }
 }
 

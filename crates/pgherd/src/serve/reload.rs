@@ -90,6 +90,7 @@ fn try_apply(
         .collect();
     databases.retain(|database| database.name() != WILDCARD);
     assembled.budget.set_limit(wanted.max_server_connections);
+    assembled.resolver.set_ttl(wanted.dns_ttl);
     assembled.herd.set_settings(listen);
     assembled.herd.set_console(console);
     assembled.herd.set_databases(databases);
@@ -137,7 +138,7 @@ fn prepare<'a>(
     Ok(Prepared {
         lookup,
         users: translate::users(&wanted.users)?,
-        pool: translate::pool_settings(wanted)?,
+        pool: translate::pool_settings(wanted, &assembled.resolver)?,
         login: translate::server_login(wanted)?,
         sharding,
         wanted,

@@ -9,7 +9,7 @@ use pgherd_control::lookup::DEFAULT_QUERY;
 use pgherd_control::{
     ControlLogin, ControlSettings, Pace, RoleLookup, ServerSettings, ShardSettings, State,
 };
-use pgherd_pool::{PoolMode, PoolSettings, UserLogin, UserPool};
+use pgherd_pool::{PoolMode, PoolSettings, Resolver, UserLogin, UserPool};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
     ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange,
@@ -206,8 +206,11 @@ pub(crate) fn read_settings(reads: &settings::Reads) -> ReadSettings {
     }
 }
 
-/// The bounds of a database's pools.
-pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSettings, AssembleError> {
+/// The bounds of a database's pools, and how they connect.
+pub(crate) fn pool_settings(
+    database: &settings::Database,
+    resolver: &Resolver,
+) -> Result<PoolSettings, AssembleError> {
     let tls = database
         .server_login
         .as_ref()
@@ -233,6 +236,8 @@ pub(crate) fn pool_settings(database: &settings::Database) -> Result<PoolSetting
             settings::CleartextPassword::Anywhere => pgherd_pool::CleartextPassword::Anywhere,
         },
         application_name: Some("pgherd".into()),
+        tcp: database.server_tcp,
+        resolver: resolver.clone(),
         tls_settings: tls.clone(),
         tls: Arc::new(made),
         options: database.reads.only.then(|| READ_ONLY_OPTIONS.into()),
@@ -285,6 +290,7 @@ pub(crate) fn listen_settings(listen: &settings::Listen) -> Result<ListenSetting
     };
     Ok(ListenSettings {
         tls,
+        tcp: listen.tcp,
         max_clients: listen.max_clients,
         authentication_timeout: listen.authentication_timeout,
         max_message: listen.max_message,

@@ -1,16 +1,25 @@
 //! Connections that no pool lends, gives out again or counts: each belongs to who had it opened.
 //!
-//! Owns opening one with the pools' settings. Never keeps it. Extends [`super::Pools`].
+//! Owns opening one with the pools' settings, and showing those that clients hold. Never keeps one. Extends [`super::Pools`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use tokio::time::timeout;
 
-use super::member::Member;
-use super::{Pools, Target};
+use super::member::{Holding, Member};
+use super::statistics::ServerSnapshot;
+use super::{Pools, Shared, Target};
 use crate::error::PoolError;
-use crate::server::{Opened, Origin, Server, ServerConnection, UserLogin, open};
+use crate::server::{Beginning, Opened, Origin, Server, ServerConnection, UserLogin, open};
+
+/// A connection that a client has for itself, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Guest {
+    server: Arc<Server>,
+    user: Box<str>,
+    member: Weak<Member>,
+}
 
 impl Pools {
     /// Opens a connection beside the pools: outside their bounds and the budget, and closed when it is dropped. For what must hear of a server all the time,
@@ -25,6 +34,43 @@ impl Pools {
         login: &UserLogin,
         target: &Target<'_>,
     ) -> Result<ServerConnection, PoolError> {
+        self.open_beside(login, target, Beginning::Settings).await
+    }
+
+    /// Opens a connection for one client's replication, which begins with `parameters`, `replication` among them, instead of the settings'. As
+    /// [`Self::open_apart`], but it is among [`Self::server_snapshots`].
+    ///
+    /// Cancel-safe: dropped, the connection under way is closed.
+    ///
+    /// # Errors
+    /// As [`Self::open_apart`].
+    pub async fn open_replication(
+        &self,
+        login: &UserLogin,
+        target: &Target<'_>,
+        parameters: &[(String, String)],
+    ) -> Result<ServerConnection, PoolError> {
+        let beginning = Beginning::Client(parameters);
+        let connection = self.open_beside(login, target, beginning).await?;
+        let member = &connection.origin().member;
+        member.set_pid(connection.pid());
+        member.hand(Holding::Running, Instant::now());
+        let mut guests = self.0.shared.guests();
+        guests.retain(|guest| guest.member.strong_count() > 0);
+        guests.push(Guest {
+            server: Arc::clone(connection.server()),
+            user: login.name.clone(),
+            member: Arc::downgrade(member),
+        });
+        Ok(connection)
+    }
+
+    async fn open_beside(
+        &self,
+        login: &UserLogin,
+        target: &Target<'_>,
+        beginning: Beginning<'_>,
+    ) -> Result<ServerConnection, PoolError> {
         let settings = self.settings();
         let server = Arc::new(Server {
             node: target.node.id,
@@ -32,7 +78,8 @@ impl Pools {
             name: target.node.name.clone(),
             address: target.node.address.clone(),
         });
-        let opened = timeout(settings.connect_timeout, open(&settings, &server, login)).await;
+        let opening = open(&settings, &server, login, beginning);
+        let opened = timeout(settings.connect_timeout, opening).await;
         let Opened {
             transport,
             parameters,
@@ -44,6 +91,7 @@ impl Pools {
         })??;
         let origin = Origin {
             server,
+            peer: transport.peer_socket(),
             tls: Arc::clone(&settings.tls),
             epoch: target.epoch,
             pid,
@@ -55,5 +103,19 @@ impl Pools {
             connect_query: None,
         };
         Ok(ServerConnection::new(transport, parameters, origin))
+    }
+}
+
+impl Shared {
+    /// The connections that clients have for themselves.
+    pub(super) fn guest_snapshots(&self, now: Instant) -> Vec<ServerSnapshot> {
+        let guests = self.guests();
+        guests
+            .iter()
+            .filter_map(|guest| {
+                let member = guest.member.upgrade()?;
+                Some(ServerSnapshot::of(&guest.server, &guest.user, &member, now))
+            })
+            .collect()
     }
 }

@@ -17,7 +17,9 @@ use super::node_pool::{Asked, NodePool};
 use super::queue::{Grant, Place, Slot};
 use super::statistics::Counters;
 use crate::error::PoolError;
-use crate::server::{Opened, Origin, RunError, Server, ServerConnection, UserLogin, open};
+use crate::server::{
+    Beginning, Opened, Origin, RunError, Server, ServerConnection, UserLogin, open,
+};
 use crate::settings::PoolSettings;
 
 /// What [`super::Pools::checkout`] does once the pool is known.
@@ -143,7 +145,7 @@ pub(super) async fn open_into(
     });
     let limit = settings.connect_timeout.min(left);
     let opening = async {
-        let opened = open(&settings, &pool.server, login).await?;
+        let opened = open(&settings, &pool.server, login, Beginning::Settings).await?;
         connect(pool, &slot, opened, &settings, epoch).await
     };
     let error = match timeout(limit, opening).await {
@@ -184,6 +186,7 @@ async fn connect(
     member.set_pid(opened.pid);
     let origin = Origin {
         server: Arc::clone(&pool.server),
+        peer: opened.transport.peer_socket(),
         tls: Arc::clone(&settings.tls),
         epoch,
         pid: opened.pid,

@@ -25,12 +25,13 @@ mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use pgherd_topology::{Epoch, NodeId, NodeState, ShardId, ShardState};
 
+use self::apart::Guest;
 pub use self::checkout::Checkout;
 use self::lending::lend;
 pub use self::member::Holding;
@@ -69,11 +70,16 @@ struct Shared {
     budget: Budget,
     /// The database's number in the budget.
     id: u64,
+    guests: Mutex<Vec<Guest>>,
 }
 
 impl Shared {
     fn settings(&self) -> Arc<PoolSettings> {
         self.settings.load_full()
+    }
+
+    fn guests(&self) -> MutexGuard<'_, Vec<Guest>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,6 +127,7 @@ impl Pools {
             settings: ArcSwap::from_pointee(settings),
             id: budget.next_id(),
             budget,
+            guests: Mutex::default(),
         });
         let inner = Arc::new(Inner {
             shared,
@@ -268,15 +275,15 @@ impl Pools {
             .collect()
     }
 
-    /// All connections, ordered by server and user: the rows of `SHOW SERVERS`.
+    /// All connections, ordered by server and user, then those that clients have for themselves: the rows of `SHOW SERVERS`.
     #[must_use]
     pub fn server_snapshots(&self) -> Vec<ServerSnapshot> {
         let now = Instant::now();
-        self.0
-            .sorted()
+        let pools = self.0.sorted();
+        let pooled = pools
             .iter()
-            .flat_map(|pool| ServerSnapshot::all_of(pool, now))
-            .collect()
+            .flat_map(|pool| ServerSnapshot::all_of(pool, now));
+        pooled.chain(self.0.shared.guest_snapshots(now)).collect()
     }
 }
 
@@ -410,6 +417,7 @@ impl Inner {
         let now = Instant::now();
         let idle_timeout = self.shared.settings.load().idle_timeout;
         for pool in self.all() {
+            pool.refresh_addresses();
             pool.tidy(now);
             while let Some(first) = pool.start_warming(now) {
                 tokio::spawn(maintenance::keep_warm(Arc::clone(&pool), first));

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pgherd_topology::Epoch;
+use pgherd_topology::{Address, Epoch};
 use tokio::sync::oneshot;
 use tracing::debug;
 
@@ -26,6 +26,7 @@ use super::statistics::Counters;
 use super::{Holding, Member, Shared};
 use crate::budget::{Permit, Scope};
 use crate::error::PoolError;
+use crate::resolver::{Addresses, contains};
 use crate::server::{Server, ServerConnection, UserLogin};
 
 /// The connections of one user to one server.
@@ -53,6 +54,8 @@ pub(super) struct State {
     pub(super) epoch: Epoch,
     /// Connections begun earlier are not handed out any more.
     pub(super) not_before: Option<Instant>,
+    /// Nor are connections to other addresses than these, which the server's host name stands for; `None`: any will do.
+    pub(super) addresses: Option<Addresses>,
     /// Who logged in last: what the maintenance opens connections with.
     pub(super) login: Arc<UserLogin>,
     pub(super) last_asked: Instant,
@@ -113,6 +116,7 @@ impl NodePool {
                 failure: None,
                 epoch,
                 not_before: None,
+                addresses: None,
                 login,
                 last_asked: Instant::now(),
                 warming: 0,
@@ -417,6 +421,7 @@ impl NodePool {
         Counters::add(&self.counters.opened);
         let mut state = self.state();
         state.failure = None;
+        self.learn_addresses(&mut state);
         let error = match &state.ended {
             Some(error) => error.clone(),
             None if epoch < state.epoch => self.superseded(epoch, state.epoch),
@@ -435,6 +440,18 @@ impl NodePool {
             error.clone(),
             Instant::now(),
         ));
+    }
+
+    /// Takes notice of what the server's host name stands for now.
+    pub(super) fn learn_addresses(&self, state: &mut State) {
+        if let Address::Tcp { host, .. } = &self.server.address {
+            let addresses = self.shared.settings.load().resolver.known(host);
+            if state.addresses != addresses {
+                state.addresses = addresses;
+                // that was another machine
+                state.failure = None;
+            }
+        }
     }
 
     fn superseded(&self, asked: Epoch, current: Epoch) -> PoolError {
@@ -500,7 +517,12 @@ pub(super) fn remove_member(state: &mut State, member: &Arc<Member>) {
 
 pub(super) fn is_current(connection: &ServerConnection, state: &State) -> bool {
     let begun = connection.origin().member.born();
-    connection.epoch() >= state.epoch && state.not_before.is_none_or(|limit| begun >= limit)
+    connection.epoch() >= state.epoch
+        && state.not_before.is_none_or(|limit| begun >= limit)
+        && match (&state.addresses, connection.origin().peer) {
+            (Some(addresses), Some(peer)) => contains(addresses, peer.ip()),
+            (None, _) | (_, None) => true,
+        }
 }
 
 pub(super) fn is_expired(connection: &ServerConnection, now: Instant) -> bool {

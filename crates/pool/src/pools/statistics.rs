@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Holding;
 use super::node_pool::NodePool;
+use super::{Holding, Member};
 use crate::server::Server;
 use crate::settings::PoolMode;
 
@@ -140,14 +140,18 @@ impl ServerSnapshot {
     pub(super) fn all_of(pool: &NodePool, now: Instant) -> Vec<Self> {
         pool.members()
             .iter()
-            .map(|member| Self {
-                server: Arc::clone(&pool.server),
-                user: pool.user.clone(),
-                pid: member.pid(),
-                holding: member.holding(),
-                held_for: member.held_for(now),
-                age: member.age(now),
-            })
+            .map(|member| Self::of(&pool.server, &pool.user, member, now))
             .collect()
+    }
+
+    pub(super) fn of(server: &Arc<Server>, user: &str, member: &Member, now: Instant) -> Self {
+        Self {
+            server: Arc::clone(server),
+            user: user.into(),
+            pid: member.pid(),
+            holding: member.holding(),
+            held_for: member.held_for(now),
+            age: member.age(now),
+        }
     }
 }

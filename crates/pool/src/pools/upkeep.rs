@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgherd_topology::Epoch;
+use pgherd_topology::{Address, Epoch};
 
 use super::node_pool::{NodePool, is_current, is_expired, remove_member};
 use super::queue::{Grant, Slot};
@@ -17,6 +17,13 @@ use crate::server::UserLogin;
 const WARMED_AT_ONCE: usize = 4;
 
 impl NodePool {
+    /// Has the server's host name looked up again, where it is time to.
+    pub(super) fn refresh_addresses(&self) {
+        if let Address::Tcp { host, .. } = &self.server.address {
+            self.shared.settings().resolver.refresh(host);
+        }
+    }
+
     pub(super) fn retire_older_than(self: &Arc<Self>, epoch: Epoch) {
         self.raise_epoch(&mut self.state(), epoch);
         self.tidy(Instant::now());
@@ -58,6 +65,7 @@ impl NodePool {
         let mut leaving = Vec::new();
         {
             let mut state = self.state();
+            self.learn_addresses(&mut state);
             let mut spare = state
                 .members
                 .len()

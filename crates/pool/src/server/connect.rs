@@ -12,12 +12,13 @@ use bytes::Buf;
 use pgherd_protocol::startup::encode_ssl_request;
 use pgherd_tls::{ALPN, ClientTls, Negotiation, SslMode};
 use pgherd_topology::Address;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use super::Server;
 use crate::error::PoolError;
-use crate::stream::Stream;
+use crate::resolver::{Addresses, Resolver};
+use crate::stream::{Stream, TcpSettings};
 use crate::transport::Transport;
 
 /// The pause before a Unix socket is tried again.
@@ -32,6 +33,28 @@ pub(super) enum Encryption {
     IfOffered,
     /// Or not at all.
     Required,
+}
+
+/// Which way to a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way<'a> {
+    /// The server.
+    pub(super) server: &'a Server,
+    /// Which of its addresses.
+    pub(super) to: Destination<'a>,
+    /// How the connection notices that it is gone.
+    pub(super) tcp: &'a TcpSettings,
+    /// TLS.
+    pub(super) tls: &'a ClientTls,
+}
+
+/// Which of a server's addresses is connected to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Destination<'a> {
+    /// Any that its host name stands for.
+    Any(&'a Resolver),
+    /// The one of another connection.
+    Same(SocketAddr),
 }
 
 /// What a mode tries, in this order. After the first has failed for a reason that encryption can have, the next
@@ -51,11 +74,11 @@ pub(super) fn attempts(mode: SslMode, address: &Address) -> &'static [Encryption
 ///
 /// Cancel-safe: dropped, the connection is closed.
 pub(super) async fn open_transport(
-    server: &Server,
-    tls: &ClientTls,
+    way: Way<'_>,
     encryption: Encryption,
     time_limit: Duration,
 ) -> Result<Transport, PoolError> {
+    let Way { server, tls, .. } = way;
     let (host, port) = match &server.address {
         Address::Unix { directory, port } => {
             let path = format!("{directory}/.s.PGSQL.{port}");
@@ -66,7 +89,7 @@ pub(super) async fn open_transport(
         }
         Address::Tcp { host, port } => (host, *port),
     };
-    let transport = Transport::new(connect_tcp(server, host, port, time_limit).await?);
+    let transport = Transport::new(connect_tcp(way, host, port, time_limit).await?);
     match (encryption, tls.negotiation()) {
         (Encryption::Plain, _) => Ok(transport),
         (Encryption::Required, Negotiation::Direct) => {
@@ -92,26 +115,35 @@ async fn connect_unix(path: &str) -> io::Result<UnixStream> {
 }
 
 async fn connect_tcp(
-    server: &Server,
+    way: Way<'_>,
     host: &str,
     port: u16,
     time_limit: Duration,
 ) -> Result<Stream, PoolError> {
+    let server = way.server;
     let deadline = Instant::now() + time_limit;
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
-        .await
-        .map_err(|source| PoolError::Resolve {
-            server: server.clone(),
-            source: Arc::new(source),
-        })?
-        .collect();
+    let addresses: Addresses = match way.to {
+        Destination::Same(address) => [address].into(),
+        Destination::Any(resolver) => {
+            resolver
+                .addresses(host)
+                .await
+                .map_err(|source| PoolError::Resolve {
+                    server: server.clone(),
+                    source: Arc::new(source),
+                })?
+        }
+    };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for (index, address) in addresses.iter().enumerate() {
+        let mut address = *address;
+        address.set_port(port);
         let share = deadline.saturating_duration_since(Instant::now())
             / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => {
-                return Stream::tcp(socket).map_err(|source| PoolError::connect(server, source));
+                return Stream::tcp(socket, way.tcp)
+                    .map_err(|source| PoolError::connect(server, source));
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),

@@ -5,6 +5,7 @@
 //! [`ServerConnection`].
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Instant;
@@ -61,6 +62,8 @@ pub struct ServerConnection {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) server: Arc<Server>,
+    /// Where it leads; `None` is a Unix socket.
+    pub(crate) peer: Option<SocketAddr>,
     pub(crate) tls: Arc<ClientTls>,
     pub(crate) epoch: Epoch,
     pub(crate) pid: i32,
@@ -129,6 +132,7 @@ impl ServerConnection {
     pub fn canceller(&self) -> Option<Canceller> {
         Some(Canceller {
             server: Arc::clone(&self.origin.server),
+            peer: self.origin.peer,
             tls: Arc::clone(&self.origin.tls),
             pid: self.origin.pid,
             key: self.origin.cancel_key.clone()?,

@@ -16,7 +16,7 @@ use pgherd_protocol::{
 };
 use pgherd_tls::server_end_point;
 
-use super::connect::{Encryption, attempts, open_transport};
+use super::connect::{Destination, Encryption, Way, attempts, open_transport};
 use super::{Parameters, Server, UserLogin};
 use crate::error::PoolError;
 use crate::settings::{CleartextPassword, PoolSettings};
@@ -35,6 +35,15 @@ pub(crate) struct Opened {
     pub(crate) cancel_key: Option<CancelKey>,
 }
 
+/// What is asked of a server at the start beside the login.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beginning<'a> {
+    /// What the settings say.
+    Settings,
+    /// These parameters of a client's, `replication` among them, and nothing else.
+    Client(&'a [(String, String)]),
+}
+
 /// Connects and logs in. The caller limits the time that it takes as a whole.
 ///
 /// Cancel-safe: dropped, the connection is closed.
@@ -42,11 +51,37 @@ pub(crate) async fn open(
     settings: &PoolSettings,
     server: &Server,
     login: &UserLogin,
+    beginning: Beginning<'_>,
 ) -> Result<Opened, PoolError> {
     let mut first_error = None;
     for encryption in attempts(settings.tls.mode(), &server.address) {
         let mut encrypted = false;
-        let result = attempt(settings, server, login, *encryption, &mut encrypted).await;
+        let way = Way {
+            server,
+            to: Destination::Any(&settings.resolver),
+            tcp: &settings.tcp,
+            tls: &settings.tls,
+        };
+        let result = async {
+            let transport = open_transport(way, *encryption, settings.connect_timeout).await?;
+            encrypted = transport.is_tls();
+            let opened = Opened {
+                transport,
+                parameters: Parameters::default(),
+                pid: 0,
+                cancel_key: None,
+            };
+            let exchange = Exchange {
+                settings,
+                server,
+                login,
+                beginning,
+                opened,
+                stage: Stage::Unauthenticated,
+            };
+            exchange.run().await
+        };
+        let result = result.await;
         let error = match (result, first_error.take()) {
             (Ok(opened), _) => return Ok(opened),
             // that there is no TLS either is not what went wrong in the first place
@@ -76,32 +111,6 @@ fn is_about_encryption(error: &PoolError, encryption: Encryption, encrypted: boo
     }
 }
 
-async fn attempt(
-    settings: &PoolSettings,
-    server: &Server,
-    login: &UserLogin,
-    encryption: Encryption,
-    encrypted: &mut bool,
-) -> Result<Opened, PoolError> {
-    let transport =
-        open_transport(server, &settings.tls, encryption, settings.connect_timeout).await?;
-    *encrypted = transport.is_tls();
-    Exchange {
-        settings,
-        server,
-        login,
-        opened: Opened {
-            transport,
-            parameters: Parameters::default(),
-            pid: 0,
-            cancel_key: None,
-        },
-        stage: Stage::Unauthenticated,
-    }
-    .run()
-    .await
-}
-
 /// How far the authentication has come.
 #[derive(Debug)]
 enum Stage {
@@ -121,6 +130,7 @@ struct Exchange<'a> {
     settings: &'a PoolSettings,
     server: &'a Server,
     login: &'a UserLogin,
+    beginning: Beginning<'a>,
     opened: Opened,
     stage: Stage,
 }
@@ -149,8 +159,12 @@ impl Exchange<'_> {
         let mut parameters = vec![
             ("user".to_owned(), self.login.name.to_string()),
             ("database".to_owned(), self.settings.database.to_string()),
-            ("client_encoding".to_owned(), "UTF8".to_owned()),
         ];
+        if let Beginning::Client(asked) = self.beginning {
+            parameters.extend_from_slice(asked);
+            return StartupMessage::new(self.settings.protocol, parameters);
+        }
+        parameters.push(("client_encoding".to_owned(), "UTF8".to_owned()));
         let optional = [
             ("application_name", &self.settings.application_name),
             ("options", &self.settings.options),

@@ -15,11 +15,11 @@ use std::fmt;
 use pgherd_protocol::Credential;
 use pgherd_topology::{Address, NodeId, ShardId};
 
-pub use self::cancel::{Canceller, cancel};
+pub use self::cancel::Canceller;
 pub use self::carried::{CarriedSettings, SetScope};
 pub(crate) use self::connection::Origin;
 pub use self::connection::{Parameters, ServerConnection};
-pub(crate) use self::login::{Opened, open};
+pub(crate) use self::login::{Beginning, Opened, open};
 pub(crate) use self::own::RunError;
 pub use self::prepared::{PreparedStatements, StatementId};
 

@@ -365,7 +365,10 @@ where
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
-        serve(Transport::new(pgherd_pool::Stream::tcp(socket).unwrap())).await;
+        serve(Transport::new(
+            pgherd_pool::Stream::tcp(socket, &pgherd_pool::TcpSettings::default()).unwrap(),
+        ))
+        .await;
     });
     NodeState::new(
         NodeId(0),

@@ -66,6 +66,20 @@ pub(super) fn find_entrance(herd: &Herd, database: &str) -> Entrance {
     }
 }
 
+/// Where physical replication leads, which is of a whole server: clients name any database then, `replication` as a rule. It is that of
+/// the only database where there is none of that name.
+pub(super) fn find_entrance_of_server(herd: &Herd, database: &str) -> Entrance {
+    let databases = herd.databases();
+    match find_entrance(herd, database) {
+        named @ (Entrance::Application(_) | Entrance::Console) => named,
+        _ if databases.len() == 1 => databases.values().next().map_or(Entrance::Nowhere, |only| {
+            Entrance::Application(Arc::clone(only))
+        }),
+        Entrance::OnDemand(maker) => Entrance::Application(Arc::clone(maker.template())),
+        Entrance::Nowhere => Entrance::Nowhere,
+    }
+}
+
 /// A user, and where it was found if no configuration names it.
 pub(super) type Found = (Option<Arc<User>>, Option<(Arc<UserLookup>, Looked)>);
 

@@ -16,6 +16,7 @@ use pgherd_topology::commit_protocol::{HerdId, InFlight, ProxyId};
 use pgherd_topology::{Catalog, Sharding, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::beginning::Beginnings;
 use crate::limits::ClientLimits;
 use crate::listening::Listening;
 use crate::lookup::UserLookup;
@@ -175,6 +176,7 @@ pub struct Database {
     two_phase: TwoPhase,
     metrics: Arc<DatabaseMetrics>,
     parameters: ParameterCache,
+    beginnings: Beginnings,
     block_catalogs: AtomicU64,
     listening: Listening,
 }
@@ -203,6 +205,7 @@ impl Database {
             two_phase: parts.two_phase,
             metrics: parts.metrics,
             parameters: ParameterCache::default(),
+            beginnings: Beginnings::default(),
             block_catalogs: AtomicU64::new(FIRST_BLOCK_CATALOG),
             listening: Listening::default(),
         }
@@ -387,6 +390,11 @@ impl Database {
     /// Where is counted.
     pub fn metrics(&self) -> &Arc<DatabaseMetrics> {
         &self.metrics
+    }
+
+    /// What its clients begin with.
+    pub(crate) fn beginnings(&self) -> &Beginnings {
+        &self.beginnings
     }
 
     /// What servers report at login (ParameterStatus), by user and settings.

@@ -360,6 +360,10 @@ impl Client {
     pub fn try_release(&self, id: HeldId) -> Release {
         let mut holdings = self.holdings();
         holdings.servers.retain(|(held, _)| *held != id);
+        if holdings.servers.is_empty() {
+            // there are many clients, and few of them hold any
+            holdings.servers = Vec::new();
+        }
         if holdings.cancels == 0 {
             Release::Released
         } else {

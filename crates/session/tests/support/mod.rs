@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use pgherd_pool::{PoolSettings, Pools, Stream};
+use pgherd_pool::{PoolSettings, Pools, Stream, TcpSettings};
 use pgherd_protocol::auth::{ChannelBinding, ScramClient};
 use pgherd_protocol::backend::Mechanisms;
 use pgherd_protocol::frontend::SaslInitialResponse;
@@ -49,7 +49,7 @@ impl Front {
         tokio::spawn(async move {
             while let Some(accepted) = accepted.recv().await {
                 if let Accepted::Application(login) = accepted {
-                    tokio::spawn(pgherd_session::run(*login));
+                    tokio::spawn(pgherd_session::run(login));
                 }
             }
         });
@@ -77,7 +77,9 @@ impl Front {
             while let Ok((socket, _)) = listener.accept().await {
                 let (herd, sender) = (Arc::clone(&shared), sender.clone());
                 tokio::spawn(async move {
-                    let _ = sender.send(accept(Stream::tcp(socket).unwrap(), &herd).await);
+                    let _ = sender.send(
+                        accept(Stream::tcp(socket, &TcpSettings::default()).unwrap(), &herd).await,
+                    );
                 });
             }
         });

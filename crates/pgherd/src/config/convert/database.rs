@@ -14,7 +14,9 @@ use super::super::settings::{
     WILDCARD,
 };
 use super::like::Effective;
-use super::{auth, claim, client_limit, pool, server_tls, sharding, timeouts, transpose, user};
+use super::{
+    auth, claim, client_limit, pool, server_tls, sharding, tcp, timeouts, transpose, user,
+};
 
 /// Where pgherd's own connections for the template go where nothing else is said: every server has it.
 const TEMPLATE_DATABASE: &str = "postgres";
@@ -51,6 +53,7 @@ pub fn database(
         Some(tls) => server_tls(tls, reader),
         None => Some(TlsSettings::default()),
     };
+    let server_tcp = tcp::tcp(raw.server_tcp.as_ref(), reader);
     let server_login = raw
         .server_login
         .as_ref()
@@ -114,6 +117,7 @@ pub fn database(
         server_login,
         control_login,
         server_tls: tls,
+        server_tcp: server_tcp?,
         pool: pool?,
         reads: reads?,
         on_demand: transpose(on_demand)?,

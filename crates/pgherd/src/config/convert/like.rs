@@ -98,6 +98,7 @@ pub fn effective(
             .or_else(|| other.server_login.clone()),
         control_login: other.control_login.clone(),
         server_tls: own.server_tls.clone().or_else(|| other.server_tls.clone()),
+        server_tcp: own.server_tcp.clone().or_else(|| other.server_tcp.clone()),
         pool: own.pool.clone().or_else(|| other.pool.clone()),
         reads,
         on_demand: None,

@@ -13,6 +13,7 @@ mod hba;
 mod like;
 mod pool;
 mod sharding;
+mod tcp;
 mod user;
 
 use std::path::PathBuf;
@@ -44,6 +45,11 @@ pub fn convert(file: &raw::File, reader: &mut Reader<'_>) -> Option<Config> {
         .as_ref()
         .map(|raw| listen_address(&raw.address, reader));
     let state_file = state_file(file.state.as_ref(), reader);
+    let dns_ttl = reader.span(
+        file.dns.as_ref().and_then(|dns| dns.ttl.as_ref()),
+        Duration::from_secs(15),
+        Duration::ZERO,
+    );
     let log = log(file.telemetry.as_ref(), reader);
     let databases = databases(file, admin.as_ref(), reader);
     if let (Some(Some(limit)), Some(databases)) = (max_server_connections, &databases) {
@@ -61,6 +67,7 @@ pub fn convert(file: &raw::File, reader: &mut Reader<'_>) -> Option<Config> {
         admin: transpose(admin)?,
         http: transpose(http)?,
         state_file: state_file?,
+        dns_ttl: dns_ttl?,
         log: log?,
         databases: databases?,
     };
@@ -109,6 +116,7 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
     };
     let unix = raw.unix.as_ref().map(|text| reader.path(text));
     let tls = raw.tls.as_ref().map(|tls| listen_tls(tls, reader));
+    let tcp = tcp::tcp(raw.tcp.as_ref(), reader);
     let max_clients = reader.number(raw.max_clients.as_ref(), 10_000, 1..=1_000_000);
     let authentication_timeout = reader.span(
         raw.authentication_timeout.as_ref(),
@@ -135,6 +143,7 @@ fn listen(raw: Option<&At<raw::Listen>>, reader: &mut Reader<'_>) -> Option<List
         addresses,
         unix: transpose(unix)?,
         tls: transpose(tls)?.flatten(),
+        tcp: tcp?,
         max_clients: max_clients?,
         authentication_timeout: authentication_timeout?,
         max_message: max_message?,
