@@ -60,6 +60,18 @@ fn measure_connections(database: &Database) {
                 .map(|node| ((&*shard.name, &*node.name), (0, 0)))
         })
         .collect();
+    let mut pinned: BTreeMap<_, usize> = counts.keys().map(|key| (*key, 0)).collect();
+    for pool in database.pools().pool_snapshots() {
+        if let Some(shard) = topology.shard(pool.server.shard)
+            && let Some(node) = shard.node(pool.server.node)
+        {
+            *pinned.entry((&shard.name, &node.name)).or_default() += pool.pinned;
+        }
+    }
+    for ((shard, server), count) in pinned {
+        let metrics = database.metrics();
+        metrics.set_pinned_connections(shard, server, count);
+    }
     for connection in database.pools().server_snapshots() {
         let Some(shard) = topology.shard(connection.server.shard) else {
             continue;

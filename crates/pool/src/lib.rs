@@ -20,7 +20,7 @@ mod transport;
 
 pub use budget::Budget;
 pub use error::{Holders, PoolError};
-pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
+pub use pools::{AllPinned, Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use server::{
     Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection, SetScope,
     StatementId, UserLogin, cancel,

@@ -30,7 +30,7 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
             CursorTarget::Named(_) => Placement::WhereCursorIs,
         };
         let draft = Draft::new(Action::Close(target), placement, "where the cursor is");
-        return at.at_end().then_some(draft);
+        return at.at_end().then(|| draft.residue(Residue::RELEASE));
     }
     if at.takes("deallocate") {
         at.takes("prepare");

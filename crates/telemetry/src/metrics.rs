@@ -325,6 +325,24 @@ impl DatabaseMetrics {
             .increment(1);
     }
 
+    /// Counts a server connection that stays with a client from now on.
+    pub fn pinned(&self, reason: &'static str) {
+        let labels = [("database", &*self.name), ("reason", reason)];
+        self.metrics.counter(names::PINS, &labels).increment(1);
+    }
+
+    /// Sets how many connections to a server stay with clients.
+    pub fn set_pinned_connections(&self, shard: &str, server: &str, count: usize) {
+        let labels = [
+            ("database", &*self.name),
+            ("shard", shard),
+            ("server", server),
+        ];
+        self.metrics
+            .gauge(names::PINNED, &labels)
+            .set(to_float(count));
+    }
+
     /// Counts a look-up in the plan cache that found its plan.
     pub fn plan_cache_hit(&self) {
         self.plan_hits.increment(1);

@@ -336,6 +336,8 @@ pub struct Pool {
     pub reserve: Option<At<Number>>,
     /// How long the first who waits does so before a connection of the reserve is opened. Default: 1s.
     pub reserve_after: Option<At<Span>>,
+    /// How many connections of a user to one server clients may keep beyond their transactions, for temporary tables, advisory locks of the session, cursors WITH HOLD and what else cannot be carried over. A statement that would need one more fails with 53300 before it runs. No limit in mode session. Default: half of `size`, rounded up.
+    pub max_pinned: Option<At<Number>>,
     /// How many connections the database may have over all its users and servers, at least one for each shard; of `*`, each database made by it. Default: no limit.
     pub max_connections: Option<At<Number>>,
     /// How long a query waits for a connection before it fails with 53300, or with 40001 where its transaction holds one of another shard already. Default: 5s.
@@ -386,6 +388,8 @@ pub struct UserPool {
     pub min: Option<At<Number>>,
     /// How many more while somebody has waited for `reserve_after`. Not with `server_login`. Default: the database's `pool.reserve`.
     pub reserve: Option<At<Number>>,
+    /// How many of them clients may keep beyond their transactions. Not with `server_login`. Default: the database's `pool.max_pinned`, or half of `size`, rounded up.
+    pub max_pinned: Option<At<Number>>,
 }
 
 /// Where reads go.

@@ -179,6 +179,8 @@ pub struct UserPool {
     pub min: Option<usize>,
     /// More for who has waited long.
     pub reserve: Option<usize>,
+    /// Of them kept by clients beyond their transactions.
+    pub max_pinned: Option<usize>,
 }
 
 /// Clients that need no password.
@@ -270,6 +272,8 @@ pub struct Pool {
     pub reserve: usize,
     /// How long that is.
     pub reserve_after: Duration,
+    /// Of them kept by clients beyond their transactions; `None` is half.
+    pub max_pinned: Option<usize>,
     /// The most connections of the database.
     pub max_connections: Option<usize>,
     /// How long a query waits for one.

@@ -37,6 +37,7 @@ pub use self::member::Holding;
 pub(crate) use self::member::Member;
 pub(crate) use self::node_pool::NodePool;
 pub use self::statistics::{PoolSnapshot, ServerSnapshot};
+pub use self::upkeep::AllPinned;
 use crate::budget::{Budget, Limit};
 use crate::error::PoolError;
 use crate::server::{Server, UserLogin};
