@@ -14,7 +14,7 @@ use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
 use crate::bringing::queue_close;
-use crate::failure::Failure;
+use crate::failure::{Failure, not_supported};
 use crate::script::{Prepared, Script};
 use crate::session::Session;
 use crate::simple::span_text;
@@ -92,6 +92,7 @@ impl Session {
                             spliced.text.push_str(&renamed(text, &made.server_name));
                         }
                         (None, Some(known)) => {
+                            self.check_execute(&statement.action, known)?;
                             spliced.text.push_str(&renamed(text, &known.server_name));
                             spliced.uses.push(Arc::clone(known));
                         }
@@ -105,6 +106,25 @@ impl Session {
             }
         }
         Ok(Some(spliced))
+    }
+
+    /// On a named shard EXECUTE runs what PREPARE has made there: what Parse made is checked by the values of each Bind.
+    ///
+    /// # Errors
+    /// 0A000.
+    fn check_execute(&self, action: &Action, known: &Statement) -> Result<(), Failure> {
+        let is_checked = matches!(known.made_by, MadeBy::Prepare(_))
+            || matches!(action, Action::Deallocate(_))
+            || self.sharding().is_unsharded()
+            || self.settings.overrides().unchecked;
+        if is_checked {
+            return Ok(());
+        }
+        Err(not_supported(
+            "EXECUTE of a statement that was prepared by the protocol is not supported on a named shard",
+            "Where its rows belong cannot be checked.",
+            "Bind and execute it by the protocol, or prepare it by PREPARE.",
+        ))
     }
 
     /// Queues what a text relies on ahead of it, and takes away what it makes.
