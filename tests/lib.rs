@@ -5,6 +5,7 @@
 //!
 //! The proxy runs as a process of its own, as users run it: signals, reloads and exits are tested by what they do to it.
 
+pub mod asking;
 pub mod beside;
 pub mod certificates;
 pub mod cluster;

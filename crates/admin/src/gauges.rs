@@ -18,6 +18,29 @@ pub fn measure(herd: &Herd) {
         database.metrics().set_clients(clients);
         measure_servers(&database);
         measure_connections(&database);
+        measure_limits(herd, &database);
+    }
+}
+
+fn measure_limits(herd: &Herd, database: &Database) {
+    let (metrics, pools) = (herd.metrics(), database.pools());
+    let (budget, settings) = (pools.budget(), pools.settings());
+    metrics.set_connection_limit("process", "", budget.limit(), budget.total());
+    metrics.set_connection_limit(
+        "database",
+        database.name(),
+        settings.max_connections,
+        pools.connections(),
+    );
+    for node in database
+        .topology()
+        .shards
+        .iter()
+        .flat_map(|shard| &shard.nodes)
+    {
+        let limit = settings.server_limits.get(&node.name).copied();
+        let counted = budget.total_to(&node.address);
+        metrics.set_connection_limit("server", &node.name, limit, counted);
     }
 }
 
@@ -60,6 +83,18 @@ fn measure_connections(database: &Database) {
                 .map(|node| ((&*shard.name, &*node.name), (0, 0)))
         })
         .collect();
+    let mut pinned: BTreeMap<_, usize> = counts.keys().map(|key| (*key, 0)).collect();
+    for pool in database.pools().pool_snapshots() {
+        if let Some(shard) = topology.shard(pool.server.shard)
+            && let Some(node) = shard.node(pool.server.node)
+        {
+            *pinned.entry((&shard.name, &node.name)).or_default() += pool.pinned;
+        }
+    }
+    for ((shard, server), count) in pinned {
+        let metrics = database.metrics();
+        metrics.set_pinned_connections(shard, server, count);
+    }
     for connection in database.pools().server_snapshots() {
         let Some(shard) = topology.shard(connection.server.shard) else {
             continue;

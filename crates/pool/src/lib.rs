@@ -20,9 +20,9 @@ mod settings;
 mod stream;
 mod transport;
 
-pub use budget::Budget;
+pub use budget::{Budget, Reservation};
 pub use error::{Holders, PoolError};
-pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
+pub use pools::{AllPinned, Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use resolver::Resolver;
 pub use server::{
     Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection, SetScope,

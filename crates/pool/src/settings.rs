@@ -27,6 +27,9 @@ pub struct PoolSettings {
     pub reserve: usize,
     /// How long the first who waits has to wait before a connection of the reserve is opened.
     pub reserve_after: Duration,
+    /// The most connections of one user to one server that clients may keep beyond their transactions; `None` is half of the size. No
+    /// limit in mode session.
+    pub max_pinned: Option<usize>,
     /// The most connections of the database, over its users and servers; `None` is no limit.
     pub max_connections: Option<usize>,
     /// The most connections to some servers, by name, over all databases and users.
@@ -98,6 +101,8 @@ pub struct UserPool {
     pub min: Option<usize>,
     /// [`PoolSettings::reserve`].
     pub reserve: Option<usize>,
+    /// [`PoolSettings::max_pinned`].
+    pub max_pinned: Option<usize>,
 }
 
 /// Whether a server may have the plain password over an unencrypted TCP connection.
@@ -121,6 +126,7 @@ impl PoolSettings {
             min: 0,
             reserve: 0,
             reserve_after: Duration::from_secs(5),
+            max_pinned: None,
             max_connections: None,
             server_limits: HashMap::new(),
             users: HashMap::new(),
@@ -170,6 +176,16 @@ impl PoolSettings {
     #[must_use]
     pub fn reserve_of(&self, user: &str) -> usize {
         self.of_user(user).reserve.unwrap_or(self.reserve)
+    }
+
+    /// The most connections of this user to one server that clients may keep beyond their transactions: half of them, rounded up, unless it
+    /// is said otherwise.
+    #[must_use]
+    pub fn max_pinned_of(&self, user: &str) -> usize {
+        self.of_user(user)
+            .max_pinned
+            .or(self.max_pinned)
+            .unwrap_or_else(|| self.size_of(user).div_ceil(2))
     }
 
     /// Whether connections that were opened under the other settings differ from those that would be opened now.

@@ -5,7 +5,7 @@
 
 use crate::action::{Action, CursorTarget};
 use crate::place::Draft;
-use crate::plan::{Access, Placement, Residue};
+use crate::plan::{Access, NamedCheck, Placement, Residue};
 use crate::rejection::{Rejection, label};
 use crate::statement::{answered, begins_query, read_query};
 use crate::survey::Subject;
@@ -30,7 +30,7 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
             CursorTarget::Named(_) => Placement::WhereCursorIs,
         };
         let draft = Draft::new(Action::Close(target), placement, "where the cursor is");
-        return at.at_end().then_some(draft);
+        return at.at_end().then(|| draft.residue(Residue::RELEASE));
     }
     if at.takes("deallocate") {
         at.takes("prepare");
@@ -50,7 +50,9 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
     }
     if at.takes("prepare") {
         let name = at.name()?;
-        return Some(prepared(Action::Prepare(name.into()), "PREPARE"));
+        let draft = prepared(Action::Prepare(name.into()), "PREPARE");
+        let check = check_of_prepared(at, subject);
+        return Some(Draft { check, ..draft });
     }
     if at.takes("execute") {
         let name = at.name()?;
@@ -65,10 +67,28 @@ fn prepared(action: Action, what: &str) -> Draft {
         format!("{what} is not supported on a sharded database"),
     )
     .hint("Use the protocol's prepared statements, as drivers do, or name a shard with SET pgherd.shard.");
-    // what an EXECUTE writes is in no text of this statement
-    Draft::refused(action, rejection)
-        .uncheckable()
-        .residue(Residue::PREPARED)
+    Draft::refused(action, rejection).residue(Residue::PREPARED)
+}
+
+/// What a named shard is to be checked for where this is prepared there: nothing that only the values of an EXECUTE would tell.
+fn check_of_prepared(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> NamedCheck {
+    let rejection = Rejection::unsupported(
+        label::MISPLACED,
+        "PREPARE of what adds rows is not supported on a named shard",
+    )
+    .detail("Where the rows of a later EXECUTE belong cannot be checked.")
+    .hint("Send the statement itself, or SET pgherd.unchecked = on.");
+    let impossible = NamedCheck::Impossible(Box::new(rejection));
+    // the parameters' types
+    at.parenthesised();
+    if !at.takes("as") || !begins_query(at) {
+        return impossible;
+    }
+    match read_query(subject, at.at, at.end).check {
+        NamedCheck::Free => NamedCheck::Free,
+        NamedCheck::Impossible(rejection) => NamedCheck::Impossible(rejection),
+        NamedCheck::Keys(_) | NamedCheck::OnlyOn(_) => impossible,
+    }
 }
 
 /// DECLARE name [options] CURSOR [{WITH | WITHOUT} HOLD] FOR query

@@ -9,7 +9,7 @@ use pgherd_topology::{Relation, RelationKind, RelationName};
 use crate::action::{Action, DdlPlan};
 use crate::lexer::TokenKind;
 use crate::place::Draft;
-use crate::plan::Placement;
+use crate::plan::{Placement, Residue};
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, is_system_schema};
 use crate::statement::{NAME_A_SHARD, not_over_shards};
@@ -67,7 +67,9 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
         return alter(at, subject);
     }
     if at.takes("drop") {
-        return drop(at, subject);
+        let draft = drop(at, subject)?;
+        let residue = draft.residue | Residue::RELEASE;
+        return Some(draft.residue(residue));
     }
     if at.takes("truncate") {
         return truncate(at, subject);

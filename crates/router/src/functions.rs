@@ -344,8 +344,14 @@ impl FunctionFacts {
         } else if name.contains("advisory_") {
             note(&mut self.home_only, name);
             note(&mut self.server_local, name);
-            if !name.contains("_xact_") {
+            if name.contains("_unlock") {
+                self.residue |= Residue::RELEASE;
+            } else if !name.contains("_xact_") {
                 self.residue |= Residue::ADVISORY_LOCK;
+                if name.contains("_try_") {
+                    // it may not have been had
+                    self.residue |= Residue::RELEASE;
+                }
             }
         } else if name.starts_with("lo_") || matches!(name, "loread" | "lowrite" | "pg_notify") {
             note(&mut self.home_only, name);
@@ -486,6 +492,11 @@ mod tests {
         for (name, residue) in [
             ("pg_advisory_lock", Residue::ADVISORY_LOCK),
             ("pg_advisory_xact_lock", Residue::NONE),
+            (
+                "pg_try_advisory_lock",
+                Residue::ADVISORY_LOCK | Residue::RELEASE,
+            ),
+            ("pg_advisory_unlock_all", Residue::RELEASE),
             ("nextval", Residue::SEQUENCE),
             ("abs", Residue::NONE),
             ("made_a_moment_ago", Residue::OPAQUE),

@@ -7,6 +7,7 @@ use pgherd_topology::{RelationName, ShardId};
 use smallvec::SmallVec;
 
 use crate::action::Action;
+use crate::insert::is_drawn;
 use crate::plan::{
     Access, KeyOrigin, KeySet, KeySource, KeyedPlacement, NamedCheck, Placement, Residue,
 };
@@ -533,6 +534,15 @@ fn residue(survey: &Survey<'_, '_>) -> Residue {
     let mut residue = survey.census.functions.residue;
     if survey.census.functions.user_changing {
         residue |= Residue::OPAQUE;
+    }
+    let may_draw = |table: &TableUse<'_>| {
+        table.mode != TableMode::Read
+            && table.relation.is_none_or(|relation| {
+                relation.has_triggers || relation.columns.iter().any(is_drawn)
+            })
+    };
+    if survey.unresolved.is_some() || survey.tables.iter().any(may_draw) {
+        residue |= Residue::DRAWS;
     }
     residue
 }

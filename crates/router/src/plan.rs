@@ -279,10 +279,21 @@ impl Residue {
     /// A library (LOAD), which only the connection's end takes away.
     pub const LIBRARY: Self = Self(1 << 9);
 
+    /// Nothing, and maybe less: the statement may take away temporary relations, cursors or advisory locks. It has no name.
+    pub const RELEASE: Self = Self(1 << 10);
+    /// What currval and lastval answer, by the default of a column or a trigger. It has no name.
+    pub const DRAWS: Self = Self(1 << 11);
+
     /// Is every member of `other` in here?
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Is any member of `other` in here?
+    #[must_use]
+    pub const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// What is in here and not in `other`.

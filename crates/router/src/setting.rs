@@ -267,6 +267,7 @@ fn discard(mut at: Cursor<'_, '_>) -> Option<Draft> {
     };
     at.at_end()
         .then(|| Draft::new(action, Placement::Nowhere, "the session's own state"))
+        .map(|draft| draft.residue(Residue::RELEASE))
 }
 
 /// `name`, or `prefix.name`, in lower case.

@@ -30,7 +30,13 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
                 .hint("Name the tables themselves, or name a shard with SET pgherd.shard."),
         )
     };
-    let residue = draft.residue | Residue::TEMPORARY;
+    // ON COMMIT DROP
+    let release = if at.mentions("drop") {
+        Residue::RELEASE
+    } else {
+        Residue::NONE
+    };
+    let residue = draft.residue | Residue::TEMPORARY | release;
     Some(draft.residue(residue))
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn draft(subject: Subject<'_, '_>, unread: Unread) -> Draft {
     let adds_rows = ["insert", "merge", "copy", "into"]
         .iter()
         .any(|word| start.mentions(word));
-    let draft = refused(unread.0).residue(residue);
+    let draft = refused(unread.0).residue(residue | Residue::DRAWS);
     match (is_query, adds_rows, start.peeks("update")) {
         (true, false, false) => Draft {
             check: NamedCheck::Free,

@@ -67,7 +67,7 @@ impl Session {
         loop {
             let taken = self.client.outbox.len();
             self.script.clear();
-            let node = self.leg(shard, access).await?;
+            let node = self.leg_for(shard, access, route).await?;
             let sent = self.client.bytes_written();
             let leg = self.legs.at(node);
             leg.used.clear();
@@ -163,6 +163,10 @@ impl Session {
                 "An earlier part was sent to another server before this one came; it is rolled back.",
                 "Send a Sync between them.",
             ));
+        }
+        if let Err(failure) = self.reserve_pin(node, route) {
+            self.open_run = Some(OpenRun { node });
+            return Err(failure);
         }
         self.script.clear();
         match self.relay_on(node, false, &queue).await? {

@@ -74,7 +74,8 @@ impl Session {
         Ok(())
     }
 
-    /// Has a server forget which sequences another client has used there, where one of these statements may ask.
+    /// Has a server forget which sequences another client has used there, where one of these statements may ask, or
+    /// use some of its own that a later one asks for.
     ///
     /// # Errors
     /// 54000, never in practice.
@@ -84,10 +85,13 @@ impl Session {
         script: &mut Script,
         mut statements: impl Iterator<Item = &'s StatementPlan>,
     ) -> Result<(), Failure> {
+        let asks = Residue::SEQUENCE | Residue::DRAWS | Residue::OPAQUE;
+        if !statements.any(|statement| self.residue(statement).has_any(asks)) {
+            return Ok(());
+        }
         let leg = self.legs.at(node);
-        if leg.strange_sequences
-            && statements.any(|statement| statement.residue.contains(Residue::SEQUENCE))
-        {
+        self.drew_on = Some((node, leg.connection.pid()));
+        if leg.strange_sequences {
             leg.strange_sequences = false;
             queue_aside(&mut leg.connection, script, "DISCARD SEQUENCES")?;
             // a server that cannot do that skips what follows

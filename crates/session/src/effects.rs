@@ -5,8 +5,8 @@
 
 use pgherd_pool::{CarriedSettings, SetScope};
 use pgherd_router::{
-    Access, Action, CursorTarget, IsolationLevel, Residue, SettingAction, SettingScope,
-    SettingValue, StatementPlan, TransactionModes, TransactionScope, ValueEncoding,
+    Access, Action, CursorTarget, IsolationLevel, SettingAction, SettingScope, SettingValue,
+    StatementPlan, TransactionModes, TransactionScope, ValueEncoding,
 };
 use pgherd_topology::{NodeId, ShardId};
 
@@ -111,34 +111,6 @@ impl Session {
         ))
     }
 
-    fn note_residue(&mut self, statement: &StatementPlan, node: NodeId) {
-        // what is listened to is followed by `note_listening`, what is set by `note_set`
-        let followed = match &statement.action {
-            Action::Set(_) | Action::SetTransaction(..) => Residue::SETTING,
-            Action::Prepare(_) | Action::Execute(_) => Residue::PREPARED,
-            _ => Residue::LISTEN,
-        };
-        let residue = statement.residue.without(followed);
-        let client = self.registration.id().0;
-        let leg = self.legs.at(node);
-        if residue.contains(Residue::OPAQUE) {
-            // cleaned before anybody else gets the connection
-            leg.connection.tainted_by = Some(client);
-        }
-        leg.hears |= residue.contains(Residue::OPAQUE) || residue.contains(Residue::UNREAD);
-        let keeps = residue.without(Residue::OPAQUE);
-        if let Some(reason) = keeps.names().last() {
-            self.pin(node, reason, keeps != Residue::SETTING);
-        }
-    }
-
-    /// Keeps a connection with the client; `sticky` where all that it does on that shard must go there.
-    pub(crate) fn pin(&mut self, node: NodeId, reason: &'static str, sticky: bool) {
-        let leg = self.legs.at(node);
-        leg.pin(reason);
-        leg.sticky |= sticky;
-    }
-
     /// SET, RESET, or RESET ALL completed on a server.
     fn note_set(&mut self, setting: &SettingAction, text: &str, node: NodeId) {
         let Some(name) = setting.name.as_deref() else {
@@ -148,6 +120,9 @@ impl Session {
         if OF_THE_TRANSACTION.contains(&name) {
             self.tell_others(text, Some(node));
             return;
+        }
+        if self.set_pins(setting) {
+            self.pin(node, "setting");
         }
         let is_local = setting.scope == SettingScope::Local;
         if is_local && self.block.is_none() {
@@ -176,16 +151,12 @@ impl Session {
             SettingValue::Texts(_) | SettingValue::Opaque => {
                 self.settings.know(name, None, is_local);
                 self.tell_others(text, Some(node));
-                self.pin(node, "setting", !is_local);
                 return;
             }
         }
         if name == "application_name" {
             let name = self.settings.value(name).unwrap_or_default().to_owned();
             self.registration.set_application_name(&name);
-        }
-        if matches!(name, "seed" | "session_authorization") {
-            self.pin(node, "setting", true);
         }
     }
 

@@ -132,7 +132,7 @@ impl Session {
             return Ok(());
         };
         self.check_writer(shard, route.access, &planned.plan.statements)?;
-        let node = self.leg(shard, route.access).await?;
+        let node = self.leg_for(shard, route.access, route).await?;
         let begun = Instant::now();
         let answer = match self.execute(node, sql).await {
             Ok(answer) => answer,

@@ -63,6 +63,7 @@ impl Session {
 
     /// Runs what can be run. `end` becomes [`RunEnd::Flush`] where the client's Sync counts for nothing.
     async fn run_of_messages(&mut self, frames: &[Frame], end: &mut RunEnd) -> Result<(), Failure> {
+        self.tell_unkept()?;
         let mut rest = frames;
         loop {
             let (run, failure) = self.understand(rest).await;
@@ -262,6 +263,9 @@ impl Session {
                 "Send a Sync before it.",
             ));
         }
+        // what is executed may have been bound before
+        let pins = executed(&run.steps).find_map(|statement| self.will_pin(statement));
+        route.pins = route.pins.or(pins);
         for (step, _) in &run.steps {
             if let Step::Execute { bound } | Step::DescribePortal(bound) = step
                 && let Some(node) = bound.node

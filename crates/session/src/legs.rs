@@ -18,6 +18,7 @@ use tokio::time::{Duration, timeout};
 
 use crate::failure::Failure;
 use crate::oids::Translation;
+use crate::pins::Pins;
 use crate::registry::{Client, HeldId, Release};
 use crate::settings::SettingsList;
 
@@ -60,7 +61,7 @@ pub struct Leg {
     /// The channels of LISTENs that it ran and must forget before others get it.
     pub listened: Vec<Box<str>>,
     /// Why it stays with the client between requests.
-    pub pinned: Option<&'static str>,
+    pub pins: Pins,
     /// Translates object ids where this shard's differ from the home shard's.
     pub translation: Option<Translation>,
     pub(crate) catalog_version: u64,
@@ -68,7 +69,7 @@ pub struct Leg {
     pub(crate) settings: Option<SettingsList>,
     /// How much it knows of what its block tells late joiners.
     pub(crate) told: usize,
-    /// Whether another client's sequences may be what `currval` and `lastval` speak of there.
+    /// Whether what `currval` and `lastval` speak of there may be another client's, or was so once.
     pub(crate) strange_sequences: bool,
     /// Whether what it was brought from was another client's.
     pub(crate) inherited: bool,
@@ -96,11 +97,26 @@ impl Drop for Leg {
 }
 
 impl Leg {
-    /// Keeps the connection with the client.
+    /// Keeps the connection with the client: all that it does on this shard goes here.
     pub fn pin(&mut self, reason: &'static str) {
-        self.pinned.get_or_insert(reason);
+        self.pins.add(reason);
+        self.sticky = true;
         self.connection.mark_changed(reason);
-        self.client.pin(self.held, reason);
+        self.show_pins();
+    }
+
+    /// Tells others why it is kept.
+    pub fn show_pins(&self) {
+        self.client.pin(self.held, &self.pins.shown());
+    }
+
+    /// Nothing that kept it is left.
+    pub fn unpin(&mut self) {
+        self.pins = Pins::default();
+        self.sticky = false;
+        self.connection.mark_unchanged();
+        self.connection.unpin();
+        self.client.unpin(self.held);
     }
 
     /// Changes what it is known to have in its open transaction.
@@ -281,6 +297,10 @@ impl Legs {
     /// Takes away what the client has left on each, and gives them back; closes those where that is not possible.
     pub async fn reset_all(&mut self) {
         for leg in &mut self.legs {
+            if !leg.pins.can_be_discarded() {
+                leg.connection.mark_dirty("what was loaded stays");
+                continue;
+            }
             // what is not reset in time waits for an answer, and is closed for that
             let _ = timeout(RESET_LIMIT, leg.connection.reset()).await;
             if leg.connection.is_clean() {
@@ -295,7 +315,11 @@ impl Legs {
         match self.mode {
             PoolMode::Session => {}
             PoolMode::Transaction | PoolMode::Statement => {
-                self.legs.retain(|leg| leg.in_block || leg.pinned.is_some())
+                self.legs.retain(|leg| leg.in_block || !leg.pins.is_empty());
+                for leg in self.legs.iter().filter(|leg| leg.pins.is_empty()) {
+                    // nothing came of what it was taken for
+                    leg.connection.unpin();
+                }
             }
         }
     }

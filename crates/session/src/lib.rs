@@ -58,6 +58,7 @@ mod message;
 mod mode;
 mod oids;
 mod own;
+mod pins;
 mod prepare;
 mod queue;
 mod read_only;

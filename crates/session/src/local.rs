@@ -131,9 +131,9 @@ impl Session {
         }
     }
 
-    /// Everything the session has left anywhere is gone: the connections that held it are closed.
+    /// Everything the session has left anywhere is gone: the connections that held it are reset.
     async fn discard_all(&mut self) {
-        self.close_legs().await;
+        self.legs.reset_all().await;
         self.unlisten_all();
         self.statements.clear();
         self.temporary = Temporary::None;

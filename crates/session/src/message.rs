@@ -22,6 +22,7 @@ use crate::definitions::only_controls;
 use crate::failure::Failure;
 use crate::local::{description, is_local};
 use crate::oids::describe_parameters;
+use crate::prepare::residue_of;
 use crate::route::{Place, Route};
 use crate::script::{Prepared, Reply};
 use crate::session::Session;
@@ -240,6 +241,7 @@ impl Session {
             place,
             access: plan.access,
             reads_moment: false,
+            pins: None,
         }
     }
 
@@ -304,6 +306,7 @@ impl Session {
             sql: sql.into_owned().into(),
             parameter_types: types,
             made_by: MadeBy::Parse(frame),
+            residue: residue_of(&planned),
             planned,
             planned_under: self.plan_stamp(),
             described: Arc::default(),
@@ -357,6 +360,10 @@ impl Session {
         let planned = self
             .plan(&statement.sql, &statement.parameter_types)
             .await?;
+        let residue = match &statement.made_by {
+            MadeBy::Parse(_) => residue_of(&planned),
+            MadeBy::Prepare(_) => statement.residue,
+        };
         let renewed = Arc::new(Statement {
             name: statement.name.clone(),
             prepared: statement.prepared,
@@ -366,6 +373,7 @@ impl Session {
             sql: statement.sql.clone(),
             parameter_types: statement.parameter_types.clone(),
             made_by: statement.made_by.clone(),
+            residue,
             planned,
             planned_under: self.plan_stamp(),
             described: Arc::clone(&statement.described),
@@ -390,6 +398,7 @@ impl Session {
                 place: Place::Shard(shard),
                 access: Access::Write,
                 reads_moment: false,
+                pins: None,
             };
             run.route.join(&there, &self.sharding())?;
         }
@@ -486,6 +495,7 @@ pub(crate) const ANYWHERE: Route = Route {
     place: Place::Any,
     access: Access::Read,
     reads_moment: false,
+    pins: None,
 };
 
 pub fn local_only(statement: &Statement) -> bool {

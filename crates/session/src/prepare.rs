@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pgherd_protocol::{PgError, SqlState};
-use pgherd_router::lexer::Lexer;
-use pgherd_router::{Action, BackslashReading, Planned, StatementPlan};
+use pgherd_router::lexer::{Lexer, TokenKind};
+use pgherd_router::{Action, BackslashReading, Planned, Residue, StatementPlan};
 use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
 use crate::bringing::queue_close;
-use crate::failure::Failure;
+use crate::failure::{Failure, not_supported};
 use crate::script::{Prepared, Script};
 use crate::session::Session;
 use crate::simple::span_text;
@@ -92,6 +92,7 @@ impl Session {
                             spliced.text.push_str(&renamed(text, &made.server_name));
                         }
                         (None, Some(known)) => {
+                            self.check_execute(&statement.action, known)?;
                             spliced.text.push_str(&renamed(text, &known.server_name));
                             spliced.uses.push(Arc::clone(known));
                         }
@@ -105,6 +106,25 @@ impl Session {
             }
         }
         Ok(Some(spliced))
+    }
+
+    /// On a named shard EXECUTE runs what PREPARE has made there: what Parse made is checked by the values of each Bind.
+    ///
+    /// # Errors
+    /// 0A000.
+    fn check_execute(&self, action: &Action, known: &Statement) -> Result<(), Failure> {
+        let is_checked = matches!(known.made_by, MadeBy::Prepare(_))
+            || matches!(action, Action::Deallocate(_))
+            || self.sharding().is_unsharded()
+            || self.settings.overrides().unchecked;
+        if is_checked {
+            return Ok(());
+        }
+        Err(not_supported(
+            "EXECUTE of a statement that was prepared by the protocol is not supported on a named shard",
+            "Where its rows belong cannot be checked.",
+            "Bind and execute it by the protocol, or prepare it by PREPARE.",
+        ))
     }
 
     /// Queues what a text relies on ahead of it, and takes away what it makes.
@@ -167,6 +187,7 @@ impl Session {
             name: Bytes::copy_from_slice(name.as_bytes()),
             prepared: Prepared::Shared(id),
             made_by: MadeBy::Prepare(renamed(text, &server_name).into()),
+            residue: self.residue_of_prepared(text),
             server_name,
             generation: self.next_generation(),
             settings,
@@ -176,6 +197,25 @@ impl Session {
             planned_under: self.plan_stamp(),
             described: Arc::default(),
         })
+    }
+
+    /// What an EXECUTE leaves behind of what PREPARE made: what is not understood may leave anything.
+    fn residue_of_prepared(&self, text: &str) -> Residue {
+        prepared_text(text)
+            .and_then(|inner| self.plan_now(inner, &[]).ok())
+            .map_or(Residue::OPAQUE, |planned| residue_of(&planned))
+    }
+
+    /// What a statement leaves behind; EXECUTE, what it runs.
+    pub(crate) fn residue(&self, statement: &StatementPlan) -> Residue {
+        match &statement.action {
+            Action::Execute(name) => match self.statements.statement(name.as_bytes()) {
+                Some(known) => known.residue,
+                // made in the same text
+                None => Residue::OPAQUE,
+            },
+            _ => statement.residue,
+        }
     }
 
     /// PREPARE completed on a server.
@@ -242,9 +282,54 @@ fn around_name(text: &str) -> (&str, &str) {
     (text, "")
 }
 
+/// What all statements of a text leave behind.
+pub fn residue_of(planned: &Planned) -> Residue {
+    let statements = planned.plan.statements.iter();
+    statements.fold(Residue::NONE, |residue, statement| {
+        residue | statement.residue
+    })
+}
+
+/// What PREPARE prepares: the text behind its AS.
+fn prepared_text(text: &str) -> Option<&str> {
+    let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
+    let (mut words, mut depth) = (0, 0_u32);
+    while let Ok(Some(token)) = lexer.next_token() {
+        words += 1;
+        let (start, end) = (token.start as usize, token.end as usize);
+        match token.kind {
+            TokenKind::LeftParen => depth += 1,
+            TokenKind::RightParen => depth = depth.saturating_sub(1),
+            // the second is the name
+            TokenKind::Word if depth == 0 && words > 2 => {
+                let word = text.get(start..end)?;
+                return word
+                    .eq_ignore_ascii_case("as")
+                    .then(|| text.get(end..))
+                    .flatten();
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_prepared_follows_as() {
+        assert_eq!(
+            prepared_text("PREPARE as (int, numeric(1, 2)) AS SELECT 1 AS a"),
+            Some(" SELECT 1 AS a")
+        );
+        assert_eq!(
+            prepared_text("prepare \"b\" as VALUES (1)"),
+            Some(" VALUES (1)")
+        );
+        assert_eq!(prepared_text("PREPARE a (as) SELECT 1"), None);
+    }
 
     #[test]
     fn the_name_is_replaced_wherever_it_stands() {

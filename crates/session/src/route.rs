@@ -31,6 +31,8 @@ pub struct Route {
     pub access: Access,
     /// Whether any statement reads the moment at which the transaction began.
     pub reads_moment: bool,
+    /// Why the client will keep the connection, if it will.
+    pub pins: Option<&'static str>,
 }
 
 /// The shards of a request.
@@ -54,6 +56,7 @@ impl Route {
         place: Place::Nowhere,
         access: Access::Read,
         reads_moment: false,
+        pins: None,
     };
 
     /// Adds a statement that runs in the same transaction.
@@ -62,6 +65,7 @@ impl Route {
     /// 0A000 where the two do not meet on one shard.
     pub fn join(&mut self, other: &Self, sharding: &Sharding) -> Result<(), Failure> {
         self.reads_moment |= other.reads_moment;
+        self.pins = self.pins.or(other.pins);
         if other.place != Place::Nowhere && other.access == Access::Write {
             self.access = Access::Write;
         }
@@ -415,6 +419,7 @@ impl Session {
             place,
             access,
             reads_moment: statement.reads_moment,
+            pins: self.will_pin(statement),
         })
     }
 

@@ -28,6 +28,7 @@ use crate::herd::{Database, Herd, Phase, Rules};
 use crate::legs::Legs;
 use crate::listening::Subscriptions;
 use crate::parameters::is_own_setting;
+use crate::pins::state_lost;
 use crate::registry::{ClientState, Registration};
 use crate::relay::Relay;
 use crate::request::{Request, RequestReader};
@@ -76,6 +77,10 @@ pub struct Session {
     pub(crate) implicit_start: Option<Mark>,
     /// After an error in the extended protocol: everything up to Sync is skipped.
     pub(crate) skipping: bool,
+    /// What the last request left could not be kept, and the client has not heard of it yet.
+    pub(crate) unkept: Option<Box<PgError>>,
+    /// The connection on which the client has used sequences last.
+    pub(crate) drew_on: Option<(NodeId, i32)>,
     /// DDL was committed: the catalog is read again before the next request.
     pub(crate) catalog_changed: bool,
     /// Rotates between equal servers and shards.
@@ -145,6 +150,8 @@ impl Session {
             told: login.told,
             implicit_start: None,
             skipping: false,
+            unkept: None,
+            drew_on: None,
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,
@@ -166,13 +173,8 @@ impl Session {
         loop {
             let ended = match self.next_request().await {
                 Ok(Request::Terminate) => return,
-                Ok(request) => {
-                    self.take_rules();
-                    self.begin_implicit();
-                    self.registration.begin_request(Instant::now());
-                    // boxed, as is what follows it: a session that waits for a request has no room for the work on one
-                    Box::pin(self.answer_in_time(request)).await
-                }
+                // boxed: a session that waits for a request has no room for the work on one
+                Ok(request) => Box::pin(self.take_turn(request)).await,
                 Err(failure) => Err(failure),
             };
             match ended {
@@ -184,8 +186,19 @@ impl Session {
                     return;
                 }
             }
-            Box::pin(self.between_requests()).await;
         }
+    }
+
+    /// One request, and what is due before the next.
+    async fn take_turn(&mut self, request: Request) -> Result<(), Failure> {
+        self.take_rules();
+        self.begin_implicit();
+        self.registration.begin_request(Instant::now());
+        self.answer_in_time(request).await?;
+        if self.client_left {
+            return Ok(());
+        }
+        self.between_requests().await
     }
 
     /// The last that a client hears.
@@ -242,11 +255,15 @@ impl Session {
     }
 
     /// Gives connections back, and reads the catalog again where DDL was committed.
-    async fn between_requests(&mut self) {
+    ///
+    /// # Errors
+    /// What ends the session.
+    async fn between_requests(&mut self) -> Result<(), Failure> {
         self.count_bytes();
         self.settle_cancels().await;
         self.settle_listening().await;
         self.end_failed_statement().await;
+        self.let_go().await?;
         if self.open_run.is_none() {
             self.legs.release();
         }
@@ -261,6 +278,7 @@ impl Session {
             }
         };
         self.registration.set_state(state);
+        Ok(())
     }
 
     /// Adds what has passed since to the database's metrics.
@@ -434,14 +452,7 @@ impl Session {
                 let in_block = self.legs.at(node).in_block;
                 let failure = self.lost(node, error);
                 if (sticky && !in_block) || matches!(failure, Failure::Fatal(_)) {
-                    // what only that server held (a lock, a temporary table, LISTEN) is gone, and the client must know
-                    return Err(match failure {
-                        Failure::Refused(error) => Failure::Fatal(Box::new(
-                            PgError::fatal(SqlState::ADMIN_SHUTDOWN, error.message)
-                                .detail("The server connection held state of this session that cannot be made again."),
-                        )),
-                        other => other,
-                    });
+                    return Err(state_lost(failure));
                 }
                 Ok(())
             }

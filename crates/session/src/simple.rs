@@ -4,6 +4,7 @@
 //! Main function: [`Session::simple`].
 
 use bytes::BytesMut;
+use pgherd_pool::PoolMode;
 use pgherd_protocol::{
     BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus, split_frame,
 };
@@ -33,6 +34,7 @@ impl Session {
         let FrontendMessage::Query(text) = self.parse_message(frame)? else {
             return Err(PgError::error(SqlState::PROTOCOL_VIOLATION, "not a query").into());
         };
+        self.tell_unkept()?;
         let sql = self.text(text)?;
         let planned = self.plan(&sql, &[]).await?;
         let plan = std::sync::Arc::clone(&planned.plan);
@@ -314,14 +316,16 @@ impl Session {
                 "Call the function in a SELECT.",
             ));
         }
+        let is_large_object_call = match self.parse_message(frame)? {
+            FrontendMessage::FunctionCall(call) => LARGE_OBJECT_FUNCTIONS.contains(&call.function),
+            _ => false,
+        };
+        let keeps = !is_large_object_call && self.legs.mode() != PoolMode::Session;
         let route = Route {
             place: Place::Any,
             access: Access::Write,
             reads_moment: false,
-        };
-        let is_large_object_call = match self.parse_message(frame)? {
-            FrontendMessage::FunctionCall(call) => LARGE_OBJECT_FUNCTIONS.contains(&call.function),
-            _ => false,
+            pins: keeps.then_some("function call"),
         };
         let ran = self
             .on_leg(&route, |session, node, script| {
@@ -337,7 +341,7 @@ impl Session {
             })
             .await?;
         if !is_large_object_call {
-            self.pin(ran.node, "function call", true);
+            self.pin(ran.node, "function call");
             self.legs.at(ran.node).hears = true;
         }
         self.after_request(&ran);
@@ -348,11 +352,14 @@ impl Session {
     pub(crate) fn after_request(&mut self, ran: &crate::attempt::Ran) {
         let failed = ran.outcome.error.is_some();
         let idle = ran.outcome.status == Some(TransactionStatus::Idle);
+        if failed && ran.outcome.completed > 0 {
+            self.doubt_pins(ran.node);
+        }
         if let Some(status) = ran.outcome.status {
             self.follow_status(status);
             if status == TransactionStatus::InTransaction && self.block.is_none() {
                 // a text that was not read has opened a transaction
-                self.pin(ran.node, "transaction", true);
+                self.pin_anyway(ran.node, "transaction");
             }
             if status == TransactionStatus::Idle {
                 self.statements.end_transaction();

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use pgherd_pool::StatementId;
 use pgherd_protocol::{Frame, PgError, SqlState};
-use pgherd_router::Planned;
+use pgherd_router::{Planned, Residue};
 use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
@@ -36,6 +36,8 @@ pub struct Statement {
     pub parameter_types: SmallVec<[u32; 8]>,
     /// How a server comes to have it.
     pub made_by: MadeBy,
+    /// What running it leaves behind.
+    pub residue: Residue,
     /// The plan as of when it was parsed.
     pub planned: Planned,
     /// What the plan depends on (catalog, settings), to tell when to plan anew.

@@ -20,8 +20,10 @@ use crate::choose::{ReplicaChoice, replica};
 use crate::failure::Failure;
 use crate::legs::{Leg, Load};
 use crate::oids::Translation;
+use crate::pins::Pins;
 use crate::registry::{ClientState, HeldServer};
 use crate::relay::READ_AHEAD;
+use crate::route::Route;
 use crate::session::Session;
 use crate::settings::WantedRole;
 
@@ -80,9 +82,38 @@ impl Session {
     /// # Errors
     /// 57P03 without a server, 53300 where the pool is exhausted, and what the server itself refuses.
     pub(crate) async fn leg(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
+        let node = self.taken(shard, access).await?;
+        self.make_ready(node)?;
+        Ok(node)
+    }
+
+    /// [`Session::leg`] for a request: with a place among the connections that clients may keep, where it will need one.
+    ///
+    /// # Errors
+    /// Those, and 53300 where there is no such place. Nothing is queued then.
+    pub(crate) async fn leg_for(
+        &mut self,
+        shard: ShardId,
+        access: Access,
+        route: &Route,
+    ) -> Result<NodeId, Failure> {
+        let node = self.taken(shard, access).await?;
+        self.reserve_pin(node, route)?;
+        self.make_ready(node)?;
+        Ok(node)
+    }
+
+    fn make_ready(&mut self, node: NodeId) -> Result<(), Failure> {
+        self.bring(node)?;
+        self.follow_catalog(node);
+        Ok(())
+    }
+
+    /// A connection to the server of `shard` that a request with this access goes to, as it is.
+    async fn taken(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
         let access = self.access_in_mode(access);
-        let node = match self.held(shard) {
-            Some(node) => node,
+        match self.held(shard) {
+            Some(node) => Ok(node),
             None => {
                 let client = Arc::clone(self.registration.client());
                 let (node, role) = tokio::select! {
@@ -91,22 +122,19 @@ impl Session {
                     cause = client.cancelled() => return Err(cause.error().into()),
                 };
                 match self.take(shard, node, role, None).await {
-                    Ok(()) => node,
+                    Ok(()) => Ok(node),
                     // a replica that cannot be reached is no reason to refuse a read
                     Err(NotLent::Unreachable(_))
                         if role == Role::Replica && !self.wants_replica() =>
                     {
                         let primary = self.primary(shard).await?;
                         self.take(shard, primary, Role::Primary, None).await?;
-                        primary
+                        Ok(primary)
                     }
-                    Err(failure) => return Err(failure.into()),
+                    Err(failure) => Err(failure.into()),
                 }
             }
-        };
-        self.bring(node)?;
-        self.follow_catalog(node);
-        Ok(node)
+        }
     }
 
     /// A connection that was kept translates ids as the newest catalog has them.
@@ -284,6 +312,10 @@ impl Session {
         let client = self.registration.id().0;
         let last_client = std::mem::replace(&mut connection.last_client, client);
         let hears = connection.tainted_by == Some(client);
+        let drew_elsewhere = self
+            .drew_on
+            .is_some_and(|there| there != (node, connection.pid()));
+        let strange_sequences = last_client != client || drew_elsewhere;
         let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
             shard,
@@ -304,12 +336,12 @@ impl Session {
             sticky: keeps.is_some(),
             hears,
             listened: Vec::new(),
-            pinned: None,
+            pins: Pins::default(),
             translation,
             catalog_version: catalog.version(),
             settings: None,
             told: 0,
-            strange_sequences: last_client != client,
+            strange_sequences,
             inherited: false,
             used: SmallVec::new(),
             describes: false,

@@ -119,6 +119,20 @@ impl Metrics {
         Arc::clone(made)
     }
 
+    /// Sets how many server connections there may be `of` something (process, database, server), and how many count towards that.
+    pub fn set_connection_limit(
+        &self,
+        of: &'static str,
+        name: &str,
+        limit: Option<usize>,
+        counted: usize,
+    ) {
+        let labels = [("of", of), ("name", name)];
+        let limit = to_float(limit.unwrap_or(0));
+        self.gauge(names::LIMIT, &labels).set(limit);
+        self.gauge(names::COUNTED, &labels).set(to_float(counted));
+    }
+
     /// Counts a client connection that ended before it was logged in.
     pub fn login_failed(&self, reason: &'static str) {
         self.counter(names::LOGIN_FAILURES, &[("reason", reason)])
@@ -323,6 +337,24 @@ impl DatabaseMetrics {
         self.metrics
             .counter(names::LISTENERS_ENDED, &labels)
             .increment(1);
+    }
+
+    /// Counts a server connection that stays with a client from now on.
+    pub fn pinned(&self, reason: &'static str) {
+        let labels = [("database", &*self.name), ("reason", reason)];
+        self.metrics.counter(names::PINS, &labels).increment(1);
+    }
+
+    /// Sets how many connections to a server stay with clients.
+    pub fn set_pinned_connections(&self, shard: &str, server: &str, count: usize) {
+        let labels = [
+            ("database", &*self.name),
+            ("shard", shard),
+            ("server", server),
+        ];
+        self.metrics
+            .gauge(names::PINNED, &labels)
+            .set(to_float(count));
     }
 
     /// Counts a look-up in the plan cache that found its plan.

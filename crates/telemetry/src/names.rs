@@ -42,6 +42,14 @@ pub const REPLICA_LAG: &str = "pgherd_replica_lag_seconds";
 pub const LISTENED_CHANNELS: &str = "pgherd_listened_channels";
 /// Clients that were ended because notifications could not be passed on to them, by `database` and `reason` (too_slow, connection_lost).
 pub const LISTENERS_ENDED: &str = "pgherd_listeners_ended_total";
+/// Server connections that began to stay with a client beyond its transactions, by `database` and `reason`.
+pub const PINS: &str = "pgherd_pins_total";
+/// Server connections that stay with a client beyond its transactions, by `database`, `shard` and `server`.
+pub const PINNED: &str = "pgherd_pinned_server_connections";
+/// The most server connections there may be, 0 without a limit, by `of` (process, database, server) and `name`.
+pub const LIMIT: &str = "pgherd_server_connection_limit";
+/// How many count towards that, by `of` and `name`.
+pub const COUNTED: &str = "pgherd_server_connections_counted";
 
 /// All counters.
 pub const COUNTERS: &[Description] = &[
@@ -57,6 +65,10 @@ pub const COUNTERS: &[Description] = &[
         LISTENERS_ENDED,
         "Clients that were ended because notifications could not be passed on to them.",
     ),
+    describe(
+        PINS,
+        "Server connections that began to stay with a client beyond its transactions.",
+    ),
 ];
 
 /// All gauges.
@@ -66,6 +78,18 @@ pub const GAUGES: &[Description] = &[
     describe(SERVER_UP, "Whether a server is up."),
     describe(REPLICA_LAG, "How far a replica lags behind its primary."),
     describe(LISTENED_CHANNELS, "Channels that clients listen to."),
+    describe(
+        PINNED,
+        "Server connections that stay with a client beyond its transactions.",
+    ),
+    describe(
+        LIMIT,
+        "The most server connections there may be; 0 without a limit.",
+    ),
+    describe(
+        COUNTED,
+        "Server connections that count towards the limit, with those that room is kept for.",
+    ),
 ];
 
 /// All histograms.

@@ -224,6 +224,7 @@ pub(crate) fn pool_settings(
         users: database.users.iter().map(user_pool).collect(),
         reserve: pool.reserve,
         reserve_after: pool.reserve_after,
+        max_pinned: pool.max_pinned,
         max_connections: pool.max_connections,
         server_limits: server_limits(&database.shards),
         checkout_timeout: pool.checkout_timeout,
@@ -267,12 +268,14 @@ fn user_pool(user: &settings::User) -> (Box<str>, UserPool) {
         size,
         min,
         reserve,
+        max_pinned,
     } = user.pool;
     let pool = UserPool {
         mode: mode.map(pool_mode),
         size,
         min,
         reserve,
+        max_pinned,
     };
     (user.name.clone(), pool)
 }

@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::node_pool::NodePool;
+use super::upkeep::AllPinned;
 use crate::server::ServerConnection;
 
 /// A server connection that the holder has to himself.
@@ -28,6 +29,28 @@ impl Checkout {
         Self {
             lent: Some((connection, pool)),
         }
+    }
+
+    /// Takes one of the places of those that may be kept beyond a transaction (`max_pinned`), unless it has one. It ends with
+    /// [`Self::unpin`], or when the connection is given back.
+    ///
+    /// # Errors
+    /// Who has them all.
+    pub fn pin(&self) -> Result<(), AllPinned> {
+        match &self.lent {
+            Some((connection, pool)) => pool.pin(&connection.origin().member),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::pin`], though there be no place left: for what is found only when it is there.
+    pub fn pin_anyway(&self) {
+        self.origin().member.set_pinned(true);
+    }
+
+    /// Gives that place up.
+    pub fn unpin(&self) {
+        self.origin().member.set_pinned(false);
     }
 
     /// Takes the connection out; the caller sees to the pool's count.

@@ -3,7 +3,7 @@
 //! Owns the state shown by `SHOW SERVERS` and told in a checkout's timeout. Never decides anything: the states are
 //! written with relaxed atomics by whoever holds the connection, once or twice a request. Main type: [`Member`].
 
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::budget::Permit;
@@ -60,6 +60,8 @@ pub(crate) struct Member {
     /// Milliseconds from `born` to when it was last handed out, or given back.
     moved: AtomicU64,
     pid: AtomicI32,
+    /// Whether its client may keep it beyond its transactions. Set under the pool's lock, which counts them.
+    is_pinned: AtomicBool,
     /// Given back with the last that knows the connection.
     _permit: Option<Permit>,
 }
@@ -73,6 +75,7 @@ impl Member {
             state: AtomicU8::new(Holding::Opening as u8),
             moved: AtomicU64::new(0),
             pid: AtomicI32::new(0),
+            is_pinned: AtomicBool::new(false),
         }
     }
 
@@ -102,6 +105,14 @@ impl Member {
 
     pub(super) fn pid(&self) -> i32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_pinned(&self, is_pinned: bool) {
+        self.is_pinned.store(is_pinned, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.is_pinned.load(Ordering::Relaxed)
     }
 
     pub(super) fn holding(&self) -> Holding {

@@ -275,6 +275,7 @@ impl NodePool {
         let may_stay = unclean.is_none() && !is_expired(&connection, now);
         connection.touch(now);
         let member = Arc::clone(&connection.origin().member);
+        member.set_pinned(false);
         let mut rejected = None;
         {
             let mut state = self.state();

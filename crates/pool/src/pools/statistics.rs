@@ -53,10 +53,14 @@ pub struct PoolSnapshot {
     pub size: usize,
     /// How many more for one who has waited for long.
     pub reserve: usize,
+    /// The most that clients may keep beyond their transactions; `None` in mode session.
+    pub max_pinned: Option<usize>,
     /// Handed out.
     pub active: usize,
     /// Of those: kept by a session between its statements.
     pub kept: usize,
+    /// Handed out to clients that keep them beyond their transactions, by `max_pinned`.
+    pub pinned: usize,
     /// Lying unused.
     pub idle: usize,
     /// Being opened.
@@ -110,12 +114,16 @@ impl PoolSnapshot {
         let (longest_waiting, backing_off) = pool.troubles(now);
         let counters = &pool.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mode = pool.shared.settings().mode_of(&pool.user);
+        let members = pool.members();
         Self {
             server: Arc::clone(&pool.server),
             user: pool.user.clone(),
-            mode: pool.shared.settings().mode_of(&pool.user),
+            mode,
             size: holders.size,
             reserve: pool.shared.settings().reserve_of(&pool.user),
+            max_pinned: (mode != PoolMode::Session).then(|| pool.max_pinned()),
+            pinned: members.iter().filter(|member| member.is_pinned()).count(),
             active: holders.running + holders.in_transaction + holders.failed + holders.kept,
             kept: holders.kept,
             idle: holders.idle,

@@ -16,12 +16,44 @@ use crate::server::UserLogin;
 /// So many connections of one pool are opened at once to keep it warm.
 const WARMED_AT_ONCE: usize = 4;
 
+/// As many connections of a pool are kept beyond their transactions as may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllPinned {
+    /// How many that are.
+    pub most: usize,
+    /// The server's process ids of those that are.
+    pub pids: Vec<i32>,
+}
+
 impl NodePool {
     /// Has the server's host name looked up again, where it is time to.
     pub(super) fn refresh_addresses(&self) {
         if let Address::Tcp { host, .. } = &self.server.address {
             self.shared.settings().resolver.refresh(host);
         }
+    }
+
+    /// One more of its connections may be kept beyond a transaction.
+    ///
+    /// # Errors
+    /// Which ones are, where no more may be.
+    pub(super) fn pin(&self, member: &Arc<Member>) -> Result<(), AllPinned> {
+        if member.is_pinned() {
+            return Ok(());
+        }
+        let most = self.max_pinned();
+        let state = self.state();
+        let pinned = state.members.iter().filter(|member| member.is_pinned());
+        let pids: Vec<_> = pinned.map(|member| member.pid()).collect();
+        if pids.len() >= most {
+            return Err(AllPinned { most, pids });
+        }
+        member.set_pinned(true);
+        Ok(())
+    }
+
+    pub(super) fn max_pinned(&self) -> usize {
+        self.shared.settings.load().max_pinned_of(&self.user)
     }
 
     pub(super) fn retire_older_than(self: &Arc<Self>, epoch: Epoch) {

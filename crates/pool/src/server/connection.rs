@@ -215,8 +215,8 @@ impl ServerConnection {
         self.changed.get_or_insert(reason);
     }
 
-    /// It was reset.
-    pub(super) fn mark_unchanged(&mut self) {
+    /// Nothing is left on it of what [`Self::mark_changed`] was told of: it was reset, or the client took it back.
+    pub fn mark_unchanged(&mut self) {
         self.changed = None;
     }
 

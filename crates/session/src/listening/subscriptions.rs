@@ -243,7 +243,7 @@ impl Session {
             if leg.hears || !self.subscriptions.reserved.contains(channel) {
                 // the connection is the client's own, and what it hears there comes from there
                 leg.hears = true;
-                self.pin(node, "listen", true);
+                self.pin(node, "listen");
                 return;
             }
             if !leg.listened.contains(channel) {

@@ -328,7 +328,7 @@ impl Client {
             .collect()
     }
 
-    /// Notes that a server connection stays with it. The first reason is kept.
+    /// Notes that a server connection stays with it, and why.
     pub fn pin(&self, id: HeldId, reason: &str) {
         if let Some((_, server)) = self
             .holdings()
@@ -336,14 +336,18 @@ impl Client {
             .iter_mut()
             .find(|(held, _)| *held == id)
         {
-            server.pin.get_or_insert_with(|| Pin {
+            let since = server
+                .pin
+                .take()
+                .map_or_else(SystemTime::now, |pin| pin.since);
+            server.pin = Some(Pin {
                 reason: reason.into(),
-                since: SystemTime::now(),
+                since,
             });
         }
     }
 
-    /// Notes that a server connection is pinned no more (DISCARD ALL).
+    /// Notes that a server connection is pinned no more.
     pub fn unpin(&self, id: HeldId) {
         if let Some((_, server)) = self
             .holdings()

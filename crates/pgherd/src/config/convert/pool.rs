@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::located::{At, Number, Place};
 use super::super::raw;
 use super::super::reader::Reader;
-use super::super::settings::{CleartextPassword, Pool, PoolMode, User, UserPool};
+use super::super::settings::{CleartextPassword, Database, Pool, PoolMode, User, UserPool};
 use super::{client_limit, transpose};
 
 /// Most connections of one user to one server.
@@ -21,6 +21,10 @@ pub fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool
     let min = reader.number(raw.min.as_ref(), 0, 0..=MAX_SIZE);
     let reserve = reader.number(raw.reserve.as_ref(), 0, 0..=MAX_SIZE);
     let reserve_after = reader.span(raw.reserve_after.as_ref(), seconds(1), Duration::ZERO);
+    let max_pinned = match &raw.max_pinned {
+        None => Some(None),
+        Some(written) => reader.number(Some(written), 0, 0..=MAX_SIZE).map(Some),
+    };
     let max_connections = client_limit(raw.max_connections.as_ref(), reader);
     let connect_query = raw.connect_query.as_ref().map(|text| reader.text(text));
     let checkout_timeout = reader.span(raw.checkout_timeout.as_ref(), seconds(5), shortest);
@@ -36,6 +40,7 @@ pub fn pool(raw: Option<&At<raw::Pool>>, reader: &mut Reader<'_>) -> Option<Pool
         min: min?,
         reserve: reserve?,
         reserve_after: reserve_after?,
+        max_pinned: max_pinned?,
         max_connections: max_connections?,
         checkout_timeout: checkout_timeout?,
         connect_timeout: connect_timeout?,
@@ -72,12 +77,13 @@ pub fn user_pool(raw: Option<&At<raw::UserPool>>, reader: &mut Reader<'_>) -> Op
             .map(Some),
     };
     let (size, min) = (number(&raw.size, 1), number(&raw.min, 0));
-    let reserve = number(&raw.reserve, 0);
+    let (reserve, max_pinned) = (number(&raw.reserve, 0), number(&raw.max_pinned, 0));
     Some(UserPool {
         mode: raw.mode.as_ref().map(|mode| mode.value),
         size: size?,
         min: min?,
         reserve: reserve?,
+        max_pinned: max_pinned?,
     })
 }
 
@@ -85,10 +91,11 @@ pub fn user_pool(raw: Option<&At<raw::UserPool>>, reader: &mut Reader<'_>) -> Op
 pub fn refuse_own_pools(users: &At<Vec<At<raw::User>>>, reader: &mut Reader<'_>) {
     for user in &users.value {
         let Some(pool) = &user.pool else { continue };
-        let written: [(Option<Place>, &str); 3] = [
+        let written: [(Option<Place>, &str); 4] = [
             (pool.size.as_ref().map(|at| at.place), "size"),
             (pool.min.as_ref().map(|at| at.place), "min"),
             (pool.reserve.as_ref().map(|at| at.place), "reserve"),
+            (pool.max_pinned.as_ref().map(|at| at.place), "max_pinned"),
         ];
         for (place, key) in written {
             let Some(place) = place else { continue };
@@ -118,6 +125,60 @@ pub fn check_users(
                 format!("`min` is {min} and `size` only {size}"),
                 "make `min` the smaller one",
             );
+        }
+    }
+}
+
+/// The same within the limit for all, beside the connections of pgherd's own.
+pub fn check_process_limit(
+    written: Option<&At<Number>>,
+    limit: Option<usize>,
+    databases: &[Database],
+    reader: &mut Reader<'_>,
+) {
+    let shards = databases.iter().map(|database| database.shards.len()).max();
+    let shards = shards.unwrap_or(1);
+    let own: usize = databases
+        .iter()
+        .map(|database| database.own_connections() * database.servers().count())
+        .sum();
+    if let (Some(written), Some(limit)) = (written, limit)
+        && limit < own + shards
+    {
+        reader.error(
+            written.place,
+            format!(
+                "{limit} connections, of which pgherd may need {own} itself: no statement could reach all of {shards} shards"
+            ),
+            format!("allow {} at least", own + shards),
+        );
+    }
+}
+
+/// That a server's limit leaves clients a connection beside those of pgherd's own.
+pub fn check_server_limits(file: &raw::File, databases: &[Database], reader: &mut Reader<'_>) {
+    for ((_, raw), database) in file.databases.value.0.iter().zip(databases) {
+        let shards = raw.value.shards.iter().flat_map(|shards| &shards.value);
+        let written = shards.flat_map(|shard| &shard.value.servers.value);
+        for (written, server) in written.zip(database.servers()) {
+            let (Some(written), Some(limit)) =
+                (&written.value.max_connections, server.max_connections)
+            else {
+                continue;
+            };
+            let reaches = |other: &&Database| {
+                let mut servers = other.servers();
+                servers.any(|other| other.address == server.address)
+            };
+            let sharing = databases.iter().filter(reaches);
+            let own: usize = sharing.map(Database::own_connections).sum();
+            if limit <= own {
+                reader.error(
+                    written.place,
+                    format!("{limit} connections, of which pgherd may need {own} itself: none is left for clients"),
+                    format!("allow {} at least", own + 1),
+                );
+            }
         }
     }
 }
