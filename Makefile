@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites bench
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make build  target/release/pgherd'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     drivers'"'"' own test suites through pgherd'
+	@echo 'make bench      pgbench beside plain Postgres, through PgBouncer and through pgherd: BENCH="--rounds 3 select" for some of it'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
 demo: build
@@ -103,3 +104,9 @@ drivers-built:
 SUITES ?=
 suites: drivers-built
 	POOL_SIZE=50 cargo run --quiet --locked -p pgherd-tests --example endpoints -- python3 -u tests/suites/run.py $(SUITES)
+
+# what pgherd costs beside PgBouncer, in one run: a table, and target/bench/pgbench.{json,svg}
+BENCH ?=
+bench: build
+	benches/pgbench/pgbouncer.sh
+	python3 -u benches/pgbench/run.py $(BENCH)
