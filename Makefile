@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites regress bench-idle
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-built drivers-python drivers-rust suites regress bench bench-idle
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -20,6 +20,7 @@ help:
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     test suites of asyncpg, psycopg2 and SQLAlchemy through pgherd: SUITES="asyncpg psycopg2" for some of them'
 	@echo 'make regress    Postgres'"'"' own regression tests through pgherd: REGRESS="join portals" for some of them'
+	@echo 'make bench      pgbench beside plain Postgres, through PgBouncer and through pgherd: BENCH="--rounds 3 select" for some of it'
 	@echo 'make bench-idle what idle clients cost in memory'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
 
@@ -127,3 +128,9 @@ regress:
 	@deploy/prepare.sh regress
 	cargo build --locked -p pgherd
 	cargo run --quiet --locked -p pgherd-tests --example regress_endpoints -- python3 -u tests/regress/run.py $(REGRESS)
+
+# what pgherd costs beside PgBouncer, in one run: a table, and target/bench/pgbench.{json,svg}
+BENCH ?=
+bench: build
+	benches/pgbench/pgbouncer.sh
+	python3 -u benches/pgbench/run.py $(BENCH)
