@@ -46,8 +46,12 @@ pub fn tcp(raw: Option<&At<raw::Tcp>>, reader: &mut Reader<'_>) -> Option<TcpSet
         {
             reader.error(
                 written.place,
-                format!("`{}` is not so many whole seconds", written.value.0),
-                format!("it goes up to {}s", LONGEST.as_secs()),
+                format!(
+                    "`{}` is not a whole number of seconds up to {}",
+                    written.value.0,
+                    LONGEST.as_secs()
+                ),
+                "write it as `30s`",
             );
             return None;
         }
