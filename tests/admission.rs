@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pgherd_tests::asking::{one, unsharded};
 use pgherd_tests::certificates::Certificates;
-use pgherd_tests::configuration::Configuration;
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
 use tokio_postgres::{Client, Error};
 
