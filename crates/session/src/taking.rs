@@ -81,6 +81,7 @@ impl Session {
     /// 57P03 without a server, 53300 where the pool is exhausted, and what the server itself refuses.
     pub(crate) async fn leg(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
         let access = self.access_in_mode(access);
+        self.begin_sending()?;
         let node = match self.held(shard) {
             Some(node) => node,
             None => {
@@ -107,6 +108,15 @@ impl Session {
         self.bring(node)?;
         self.follow_catalog(node);
         Ok(node)
+    }
+
+    /// Something is about to be asked of a server.
+    ///
+    /// # Errors
+    /// 57014 where the request was cancelled: it goes no further.
+    pub(crate) fn begin_sending(&self) -> Result<(), Failure> {
+        let begun = self.registration.begin_sending();
+        begun.map_err(|cause| cause.error().into())
     }
 
     /// A connection that was kept translates ids as the newest catalog has them.
