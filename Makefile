@@ -11,12 +11,13 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-built suites
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql chaos drivers drivers-built suites
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
 	@echo 'make test   every check and every test'
 	@echo 'make build  target/release/pgherd'
+	@echo 'make chaos  1,000 clients that come and go at random for two minutes: SEED=.. CHAOS_CLIENTS=1000 CHAOS_SECONDS=120'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     drivers'"'"' own test suites through pgherd'
 	@echo 'make fuzz-sql N=20000   random statements, here and on one Postgres: SEED=.. SHARDS=1,3,4 REPLICAS=1'
@@ -80,6 +81,14 @@ fuzz-sql: prepare
 	cargo build --locked -p pgherd
 	N=$(N) SHARDS='$(SHARDS)' REPLICAS=$(REPLICAS) $(if $(SEED),SEED=$(SEED)) \
 		cargo test --locked -p pgherd-tests --test oracle -- --ignored --nocapture any_number
+
+# clients that come and go, cancel and disconnect in the middle of anything, on one server and over three shards
+CHAOS_CLIENTS ?= 1000
+CHAOS_SECONDS ?= 120
+chaos: prepare
+	cargo build --locked -p pgherd
+	CHAOS_CLIENTS=$(CHAOS_CLIENTS) CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(SEED),SEED=$(SEED)) \
+		cargo test --locked -p pgherd-tests --test chaos -- --nocapture
 
 # database drivers print through pgherd what they print on plain Postgres: all, or some
 DRIVERS ?=
