@@ -13,12 +13,13 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql drivers drivers-quick drivers-tested drivers-built drivers-python drivers-rust suites regress bench bench-idle
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql chaos drivers drivers-quick drivers-tested drivers-built drivers-python drivers-rust suites regress bench bench-idle
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
 	@echo 'make test   every check and every test'
 	@echo 'make build  target/release/pgherd'
+	@echo 'make chaos  1,000 clients that come and go at random for two minutes: SEED=.. CHAOS_CLIENTS=1000 CHAOS_SECONDS=120'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     test suites of asyncpg, psycopg2 and SQLAlchemy through pgherd: SUITES="asyncpg psycopg2" for some of them'
 	@echo 'make regress    Postgres'"'"' own regression tests through pgherd: REGRESS="join portals" for some of them'
@@ -89,6 +90,14 @@ fuzz-sql: prepare
 # the memory of 10,000 idle clients, without TLS and with
 bench-idle: build
 	PGHERD_BINARY=$(CURDIR)/target/release/pgherd cargo run --release --quiet --locked -p pgherd-benches --bin idle_clients
+
+# clients that come and go, cancel and disconnect in the middle of anything, on one server and over three shards
+CHAOS_CLIENTS ?= 1000
+CHAOS_SECONDS ?= 120
+chaos: prepare
+	cargo build --locked -p pgherd
+	CHAOS_CLIENTS=$(CHAOS_CLIENTS) CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(SEED),SEED=$(SEED)) \
+		cargo test --locked -p pgherd-tests --test chaos -- --nocapture
 
 # database drivers print through pgherd what they print on plain Postgres: all, or some
 DRIVERS ?=

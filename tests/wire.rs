@@ -53,8 +53,16 @@ impl RawClient {
     /// # Panics
     /// If it is refused.
     pub async fn log_in(endpoint: &str, user: &str, database: &str) -> Self {
+        Self::log_in_with(endpoint, &[("user", user), ("database", database)]).await
+    }
+
+    /// Connects and logs in with these parameters of the startup message; the user must be trusted.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn log_in_with(endpoint: &str, parameters: &[(&str, &str)]) -> Self {
         let mut client = Self::connect(endpoint).await;
-        client.send(&startup(3 << 16, user, database)).await;
+        client.send(&startup_with(3 << 16, parameters)).await;
         loop {
             let message = client.message().await.expect("the login is answered");
             match message.tag {
@@ -149,15 +157,24 @@ pub fn frame(tag: u8, body: &[u8]) -> BytesMut {
 /// If the names are too long.
 #[must_use]
 pub fn startup(version: u32, user: &str, database: &str) -> BytesMut {
+    startup_with(version, &[("user", user), ("database", database)])
+}
+
+/// A StartupMessage with these parameters.
+///
+/// # Panics
+/// If they are too long.
+#[must_use]
+pub fn startup_with(version: u32, parameters: &[(&str, &str)]) -> BytesMut {
     let mut body = BytesMut::new();
     body.put_u32(version);
-    for text in ["user", user, "database", database] {
-        body.put_slice(text.as_bytes());
-        body.put_u8(0);
+    for (name, value) in parameters {
+        put_text(&mut body, name);
+        put_text(&mut body, value);
     }
     body.put_u8(0);
     let mut out = BytesMut::new();
-    out.put_u32(u32::try_from(body.len() + 4).expect("a test's names are short"));
+    out.put_u32(u32::try_from(body.len() + 4).expect("a test's parameters are short"));
     out.extend_from_slice(&body);
     out
 }

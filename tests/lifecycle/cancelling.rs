@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pgherd_tests::wire::{Message, RawClient, cancel, query};
+use pgherd_tests::wire::{Message, RawClient, cancel, parse, query, sync, unnamed};
 use pgherd_tests::{Cluster, TestCluster};
 use tokio::time::{sleep, timeout};
 
@@ -102,6 +102,63 @@ async fn no_cancel_request_hits_the_next_statement_or_another_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_cancel_request_hits_the_next_statement_on_a_connection_of_its_own() {
     cancelled_at_any_moment(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parse_that_was_cancelled_in_the_queue_has_prepared_nothing() {
+    let cluster = small().await;
+    let (mut first, mut second) = (log_in(&cluster).await, log_in(&cluster).await);
+    first.send(&query("SELECT pg_sleep(600)")).await;
+    let runs = "SELECT 1 FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'";
+    cluster.shard(0).primary().wait_until(runs).await.unwrap();
+    let mut prepare = parse("s", "SELECT 2", &[]);
+    prepare.extend_from_slice(&sync());
+    second.send(&prepare).await;
+    cancel(&cluster.endpoint(), &second.cancel_key()).await;
+    let answer = timeout(SOON, second.until_ready()).await.unwrap();
+    assert_eq!(failure(&answer).as_deref(), Some("57014"));
+    cancel(&cluster.endpoint(), &first.cancel_key()).await;
+    timeout(SOON, first.until_ready()).await.unwrap();
+    second.send(&prepare).await;
+    assert_eq!(failure(&second.until_ready().await), None);
+}
+
+/// It comes by another connection, and overtakes its statement on a busy machine: while that lies in the socket, waits for a connection, or is
+/// being written to one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_on_the_heels_of_its_statement_is_not_lost() {
+    let cluster = unsharded(|configuration| configuration.database = "pool: { size: 6 }".into())
+        .start()
+        .await;
+    let mut clients = Vec::new();
+    for number in 0..24 {
+        let mut client = log_in(&cluster).await;
+        let endpoint = cluster.endpoint();
+        clients.push(tokio::spawn(async move {
+            for round in 0..25 {
+                if number < 3 {
+                    client.query("BEGIN").await;
+                }
+                let mut statement = query("SELECT pg_sleep(600)");
+                if round % 2 == 1 {
+                    statement = unnamed("SELECT pg_sleep(600)");
+                    statement.extend_from_slice(&sync());
+                }
+                client.send(&statement).await;
+                cancel(&endpoint, &client.cancel_key()).await;
+                let answer = timeout(SOON, client.until_ready())
+                    .await
+                    .expect("it is cancelled");
+                assert_eq!(failure(&answer).as_deref(), Some("57014"));
+                if number < 3 {
+                    client.query("ROLLBACK").await;
+                }
+            }
+        }));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

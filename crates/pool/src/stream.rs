@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -231,6 +232,19 @@ impl Stream {
             }
         };
         Some(format!("{:?}/{:?}", version?, suite?.suite()))
+    }
+
+    /// Whether bytes of the peer's have come, or its end, that nobody has read yet: asks the system, which knows before the runtime does.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Self::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
+            Self::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+            Self::TlsClient(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
+            Self::TlsServer(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
+        };
+        peeked.is_ok()
     }
 
     /// Ready once a read would not have to wait: for TLS, once there are decrypted bytes or its end.

@@ -145,7 +145,10 @@ impl Session {
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
         let shard = self.legs.at(node).shard;
-        if let Err(failure) = self.check_moment(shard, route) {
+        let may_go_on = self
+            .begin_sending()
+            .and_then(|()| self.check_moment(shard, route));
+        if let Err(failure) = may_go_on {
             self.open_run = Some(OpenRun { node });
             return Err(failure);
         }

@@ -7,6 +7,11 @@
 //! Postgres knows a cancel request's backend, not its statement. A server passes the signal on before it closes the cancel connection; a
 //! backend that is asked something after that has ignored the signal, or ended what it did. So a server connection is used for nothing
 //! else from the opening of a cancel connection to its end.
+//!
+//! # Why none is lost
+//! A cancel request comes by a connection of its own and may overtake what it is for. Where nothing runs, the session looks for a request in its
+//! socket first. Where a request has not come to a server yet, it is not sent there any more. Where it is being sent, the cancel request waits
+//! until it is. And a server that is slow to read it ignores the cancel request as an idle one does: where the statement goes on, it is told once more.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,14 +27,35 @@ use crate::session::Session;
 /// How long a cancel request may take to reach all servers.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// So long a cancelled statement may go on before its server is told again.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// Passes a cancel request on to every server that works for the client, unless the request is over by then.
 pub(crate) async fn forward(handle: CancelHandle) {
+    if tell_servers(&handle).await
+        && timeout(TOLD_AGAIN_AFTER, handle.request_ended())
+            .await
+            .is_err()
+    {
+        tell_servers(&handle).await;
+    }
+}
+
+/// Returns whether there was any to tell.
+async fn tell_servers(handle: &CancelHandle) -> bool {
     let client = handle.client().id().0;
-    if !handle.is_wanted() {
-        return;
+    let Ok(cancellers) = timeout(CANCEL_TIMEOUT, handle.cancellers()).await else {
+        tracing::warn!(
+            client,
+            "what is to be cancelled was not written to its server"
+        );
+        return false;
+    };
+    if cancellers.is_empty() {
+        return false;
     }
     let mut cancelling = JoinSet::new();
-    for canceller in handle.cancellers().to_vec() {
+    for canceller in cancellers {
         cancelling.spawn(async move { canceller.cancel().await });
     }
     let forwarding = async {
@@ -44,6 +70,7 @@ pub(crate) async fn forward(handle: CancelHandle) {
         tracing::warn!(client, "a cancel request took too long");
         handle.is_unsure();
     }
+    true
 }
 
 impl Session {

@@ -93,7 +93,13 @@ impl Session {
     async fn run_understood(&mut self, run: &Run, end: &mut RunEnd) -> Result<(), Failure> {
         self.check_mode(executed(&run.steps))?;
         match run.route.place {
-            Place::All | Place::EachInTurn => self.run_on_all(run, *end).await,
+            Place::All | Place::EachInTurn => {
+                let ran = self.run_on_all(run, *end).await;
+                if ran.is_err() {
+                    self.forget_unparsed(&run.steps);
+                }
+                ran
+            }
             _ if !run.needs_server && self.open_run.is_none() => self.run_locally(run).await,
             _ => self.run_on_one(run, end).await,
         }
@@ -165,6 +171,35 @@ impl Session {
             Some((_, before)) if waits_for_copy => (before, true),
             _ => (run.steps.as_slice(), *end != RunEnd::Sync),
         };
+        let ran = match self.send_run(run, steps, cut).await {
+            Ok(ran) => ran,
+            Err(failure) => {
+                // its client hears of nothing but that
+                self.forget_unparsed(&run.steps);
+                return Err(failure);
+            }
+        };
+        self.note_run(run, &ran.outcome, ran.node);
+        self.after_request(&ran);
+        let copied = ran.outcome.copied_in;
+        self.note_end_of_run(&ran, cut).await?;
+        if waits_for_copy {
+            if copied {
+                *end = RunEnd::Flush;
+            } else if !self.skipping {
+                self.sync_open_run(Audience::Client).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends these steps of a run to its server, and relays the answers; `cut`: more of the run is to come.
+    async fn send_run(
+        &mut self,
+        run: &Run,
+        steps: &[(Step, Frame)],
+        cut: bool,
+    ) -> Result<Ran, Failure> {
         let route = self.route_of_run(run, cut)?;
         if let Place::Shard(shard) = route.place {
             for (step, _) in steps {
@@ -179,37 +214,24 @@ impl Session {
         let local = self.answers_in_run(run).await?;
         // nothing bound, and no transaction that a Sync ends: the server need not be kept until the client's
         let ends_here = cut && !run.opens && self.open_run.is_none();
-        let ran = self
-            .on_leg(&route, |session, node, script| {
-                session.forget_sequences(node, script, executed(steps))?;
-                for (step, _) in steps {
-                    if let Step::Execute { bound } = step {
-                        session.announce(node, &bound.statement.sql);
-                    }
+        self.on_leg(&route, |session, node, script| {
+            session.forget_sequences(node, script, executed(steps))?;
+            for (step, _) in steps {
+                if let Step::Execute { bound } = step {
+                    session.announce(node, &bound.statement.sql);
                 }
-                session.queue_run(node, script, steps, &local)?;
-                let out = &mut session.legs.at(node).connection.transport.outbox;
-                if ends_here {
-                    encode(&FrontendMessage::Sync, out)?;
-                    script.expect(Reply::Sync, Audience::Pgherd);
-                } else if cut {
-                    encode(&FrontendMessage::Flush, out)?;
-                }
-                Ok(())
-            })
-            .await?;
-        self.note_run(run, &ran.outcome, ran.node);
-        self.after_request(&ran);
-        let copied = ran.outcome.copied_in;
-        self.note_end_of_run(&ran, cut).await?;
-        if waits_for_copy {
-            if copied {
-                *end = RunEnd::Flush;
-            } else if !self.skipping {
-                self.sync_open_run(Audience::Client).await?;
             }
-        }
-        Ok(())
+            session.queue_run(node, script, steps, &local)?;
+            let out = &mut session.legs.at(node).connection.transport.outbox;
+            if ends_here {
+                encode(&FrontendMessage::Sync, out)?;
+                script.expect(Reply::Sync, Audience::Pgherd);
+            } else if cut {
+                encode(&FrontendMessage::Flush, out)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// What a run leaves: a server that waits for the rest of it, or messages to skip.

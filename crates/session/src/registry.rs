@@ -170,5 +170,6 @@ impl std::ops::Deref for Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.clients().remove(&self.client.pid());
+        self.client.look_out(false);
     }
 }

@@ -112,6 +112,8 @@ pub struct Relay<'a> {
     hears: bool,
     /// For whom: who cancels the request is told in the words for that.
     client: Option<&'a Client>,
+    /// Who is to be told once the request is written.
+    unsent: Option<&'a Client>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
     /// What the client is told of the server's parameters.
@@ -144,6 +146,7 @@ impl<'a> Relay<'a> {
             fatal: None,
             hears: false,
             client: None,
+            unsent: None,
             uncounted,
             telling: None,
             abandoned: false,
@@ -180,6 +183,7 @@ impl<'a> Relay<'a> {
     /// For whom the request is.
     pub fn serving(mut self, client: &'a Client) -> Self {
         self.client = Some(client);
+        self.unsent = Some(client);
         self
     }
 

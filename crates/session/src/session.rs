@@ -47,6 +47,9 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
 /// How long the servers of a client that leaves may take to roll back what it has begun.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long the runtime may take to see what has come by a client's socket.
+const OVERTAKEN_LIMIT: Duration = Duration::from_secs(1);
+
 /// A logged-in client.
 pub struct Session {
     pub(crate) herd: Arc<Herd>,
@@ -105,7 +108,9 @@ pub struct Session {
 /// Serves a client until it leaves, is sent away, or is lost. Dropping the future closes its connections.
 pub async fn run(login: Box<Login>) {
     let mut session = Session::new(login);
+    session.registration.look_out(true);
     session.serve().await;
+    session.registration.look_out(false);
     session.leave_listening();
     session.count_bytes();
     Box::pin(session.give_legs_back()).await;
@@ -338,13 +343,17 @@ impl Session {
             if let Some(request) = next {
                 return Ok(request);
             }
+            if self.registration.is_cancelled_early() {
+                self.look_for_overtaken().await?;
+                continue;
+            }
             self.check_drain()?;
             self.rest();
             match self.wait(idle_since).await? {
                 Event::Client => {}
                 Event::Server(node) => self.hear(node)?,
                 // seen to above
-                Event::Phase | Event::Mail => {}
+                Event::Phase | Event::Mail | Event::Cancel => {}
             }
         }
     }
@@ -355,6 +364,20 @@ impl Session {
         self.script.rest();
         self.requests.rest();
         self.legs.rest();
+    }
+
+    /// A cancel request came while nothing ran. What it is for may be there though the runtime has not told of it.
+    async fn look_for_overtaken(&mut self) -> Result<(), Failure> {
+        if self.client.stream().has_unread()
+            && let Ok(filled) = timeout(OVERTAKEN_LIMIT, self.client.fill()).await
+        {
+            return match filled {
+                Ok(0) | Err(_) => Err(Failure::ClientGone),
+                Ok(_) => Ok(()),
+            };
+        }
+        self.registration.nothing_to_cancel();
+        Ok(())
     }
 
     /// Waits for bytes from the client or from a held server; writes what the client has not taken yet.
@@ -378,6 +401,7 @@ impl Session {
             phase,
             open_run,
             subscriptions,
+            registration,
             ..
         } = self;
         let quiet = open_run.is_none();
@@ -407,6 +431,7 @@ impl Session {
             biased;
             event = from_peers => event,
             () = subscriptions.mail(), if may_hear => Ok(Event::Mail),
+            () = registration.cancelled_early() => Ok(Event::Cancel),
             changed = phase.changed() => {
                 // the herd outlives its sessions; were it gone, this one would drain too
                 changed.map_err(|_| Failure::ClientGone)?;
@@ -557,6 +582,7 @@ enum Event {
     Server(NodeId),
     Phase,
     Mail,
+    Cancel,
 }
 
 fn is_utf8(encoding: &str) -> bool {

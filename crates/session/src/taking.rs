@@ -112,6 +112,7 @@ impl Session {
     /// A connection to the server of `shard` that a request with this access goes to, as it is.
     async fn taken(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
         let access = self.access_in_mode(access);
+        self.begin_sending()?;
         match self.held(shard) {
             Some(node) => Ok(node),
             None => {
@@ -135,6 +136,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Something is about to be asked of a server.
+    ///
+    /// # Errors
+    /// 57014 where the request was cancelled: it goes no further.
+    pub(crate) fn begin_sending(&self) -> Result<(), Failure> {
+        let begun = self.registration.begin_sending();
+        begun.map_err(|cause| cause.error().into())
     }
 
     /// A connection that was kept translates ids as the newest catalog has them.

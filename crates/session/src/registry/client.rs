@@ -145,6 +145,14 @@ struct Holdings {
     cancels: usize,
     /// One of them failed midway: nobody knows when it arrives.
     cancels_unsure: bool,
+    /// Whether what was asked last has been written to its server.
+    is_sent: bool,
+    /// Whether the session looks for a request that a cancel request has overtaken.
+    looks_out: bool,
+    /// Cancel requests that found nothing running, since the session last looked.
+    early_cancels: usize,
+    /// How often it has looked for them.
+    looks: u64,
 }
 
 /// A connected client.
@@ -165,6 +173,8 @@ pub struct Client {
     cancels_ended: Notify,
     /// What runs is to end.
     cancel_came: Notify,
+    /// What a cancel request waits for has come: a look for what it is for, or the writing of that, or its end.
+    cancel_may_go_on: Notify,
 }
 
 /// Whether a client's servers may go back to their pools.
@@ -194,6 +204,7 @@ impl Client {
             }),
             cancels_ended: Notify::new(),
             cancel_came: Notify::new(),
+            cancel_may_go_on: Notify::new(),
             identity,
         }
     }
@@ -228,14 +239,96 @@ impl Client {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Notes that a request of its starts now: cancel requests are for this one.
+    /// Notes that a request of its starts now: cancel requests are for this one, and so are those that came before it was read.
     pub fn begin_request(&self, now: Instant) {
         let micros = u64::try_from(now.saturating_duration_since(self.connected).as_micros())
             .unwrap_or(u64::MAX);
         self.last_request.store(micros, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.set_state(ClientState::Active);
-        self.holdings().running = Running::Request;
+        let mut holdings = self.holdings();
+        holdings.running = Running::Request;
+        holdings.is_sent = false;
+        if holdings.early_cancels > 0 {
+            holdings.cancelled = Some(CancelCause::User);
+        }
+        self.looked(holdings);
+    }
+
+    /// Notes whether its session looks for what an early cancel request is for ([`Client::cancelled_early`]).
+    pub fn look_out(&self, looks_out: bool) {
+        let mut holdings = self.holdings();
+        holdings.looks_out = looks_out;
+        self.looked(holdings);
+    }
+
+    /// Waits for a cancel request that comes while nothing runs. The request that it is for may have been overtaken by it, and be in the
+    /// socket already: the session is to read that, and then to begin a request or to say that there is [`Client::nothing_to_cancel`].
+    /// Cancel-safe.
+    pub async fn cancelled_early(&self) {
+        loop {
+            let came = self.cancel_came.notified();
+            tokio::pin!(came);
+            came.as_mut().enable();
+            if self.is_cancelled_early() {
+                return;
+            }
+            came.await;
+        }
+    }
+
+    /// Whether such a cancel request has come.
+    pub fn is_cancelled_early(&self) -> bool {
+        self.holdings().early_cancels > 0
+    }
+
+    /// As with Postgres, nothing happens where nothing runs.
+    pub fn nothing_to_cancel(&self) {
+        self.looked(self.holdings());
+    }
+
+    fn looked(&self, mut holdings: MutexGuard<'_, Holdings>) {
+        if std::mem::take(&mut holdings.early_cancels) > 0 {
+            holdings.looks += 1;
+            drop(holdings);
+            self.cancel_may_go_on.notify_waiters();
+        }
+    }
+
+    /// Notes that something is asked of a server for its request.
+    ///
+    /// # Errors
+    /// Where the request was cancelled: nothing more is to be asked.
+    pub fn begin_sending(&self) -> Result<(), CancelCause> {
+        let mut holdings = self.holdings();
+        match holdings.cancelled {
+            Some(cause) => Err(cause),
+            None => {
+                holdings.is_sent = false;
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes that what was asked is written: a server that is told to cancel it now has it.
+    pub fn note_sent(&self) {
+        let mut holdings = self.holdings();
+        holdings.is_sent = true;
+        self.let_cancels_go_on(holdings);
+    }
+
+    fn run_on(&self, running: Running) {
+        let mut holdings = self.holdings();
+        holdings.running = running;
+        self.let_cancels_go_on(holdings);
+    }
+
+    fn let_cancels_go_on(&self, holdings: MutexGuard<'_, Holdings>) {
+        let waits = holdings.cancels > 0;
+        drop(holdings);
+        if waits {
+            self.cancel_may_go_on.notify_waiters();
+        }
     }
 
     /// Notes that its request is over: no cancel request is sent any more. Returns whether one is on its way; until
@@ -245,7 +338,9 @@ impl Client {
         let mut holdings = self.holdings();
         holdings.running = Running::Nothing;
         holdings.cancelled = None;
-        holdings.cancels > 0
+        let on_their_way = holdings.cancels > 0;
+        self.let_cancels_go_on(holdings);
+        on_their_way
     }
 
     /// Waits until no cancel request is on its way. Returns whether each of them is known to have arrived. Cancel-safe.
@@ -267,13 +362,13 @@ impl Client {
     /// Nothing that comes from here on cancels its request; returns when what came before has ended. To be undone with
     /// [`Client::end_decision`].
     pub async fn begin_decision(&self) {
-        self.holdings().running = Running::Decision;
+        self.run_on(Running::Decision);
         self.cancels_ended().await;
     }
 
     /// Its request may be cancelled again.
     pub fn end_decision(&self) {
-        self.holdings().running = Running::Request;
+        self.run_on(Running::Request);
     }
 
     /// Who wants its request to end, if anybody does.
@@ -388,21 +483,23 @@ impl Client {
         }
     }
 
-    /// Cancels what runs: the handle says where. As with Postgres, nothing happens where nothing runs.
+    /// Cancels what runs, or what its session finds to have been sent already: the handle says where.
     pub fn begin_cancel(self: &Arc<Self>, cause: CancelCause) -> CancelHandle {
         let mut holdings = self.holdings();
-        holdings.cancels += 1;
-        let mut cancellers = Vec::new();
+        let early =
+            (holdings.running == Running::Nothing && holdings.looks_out).then_some(holdings.looks);
+        match early {
+            Some(_) => holdings.early_cancels += 1,
+            None => holdings.cancels += 1,
+        }
         if holdings.running == Running::Request {
             holdings.cancelled.get_or_insert(cause);
-            let servers = holdings.servers.iter();
-            cancellers.extend(servers.filter_map(|(_, server)| server.canceller.clone()));
         }
         drop(holdings);
         self.cancel_came.notify_waiters();
         CancelHandle {
             client: Arc::clone(self),
-            cancellers,
+            early,
         }
     }
 
@@ -411,22 +508,56 @@ impl Client {
     }
 }
 
-/// A cancel request on its way to the servers that a client holds. While it lives, those servers are not given to anyone else.
+/// A cancel request on its way to the servers that a client holds. While it lives, those servers are not given to anyone else, and the
+/// request that it is for is followed by no other.
 #[derive(Debug)]
 pub struct CancelHandle {
     client: Arc<Client>,
-    cancellers: Vec<Canceller>,
+    /// Where nothing ran when it came: how often the session had looked for what it is for.
+    early: Option<u64>,
 }
 
 impl CancelHandle {
-    /// The server connections to cancel.
-    pub fn cancellers(&self) -> &[Canceller] {
-        &self.cancellers
+    /// The server connections to cancel, once they have been written what is to be cancelled: a server that is idle ignores a cancel
+    /// request. None where the request ends before that, or has none yet: what is cancelled is not sent any more. Cancel-safe.
+    pub async fn cancellers(&self) -> Vec<Canceller> {
+        loop {
+            let goes_on = self.client.cancel_may_go_on.notified();
+            tokio::pin!(goes_on);
+            goes_on.as_mut().enable();
+            {
+                let holdings = self.client.holdings();
+                match self.early {
+                    Some(looks) if looks == holdings.looks => {}
+                    // what the session has found begins as cancelled
+                    Some(_) => return Vec::new(),
+                    None if holdings.running != Running::Request || holdings.servers.is_empty() => {
+                        return Vec::new();
+                    }
+                    None if holdings.is_sent => {
+                        let servers = holdings.servers.iter();
+                        return servers
+                            .filter_map(|(_, server)| server.canceller.clone())
+                            .collect();
+                    }
+                    None => {}
+                }
+            }
+            goes_on.await;
+        }
     }
 
-    /// Whether the request that is to be cancelled still runs. It cannot be followed by another while this handle lives.
-    pub fn is_wanted(&self) -> bool {
-        self.client.holdings().running == Running::Request
+    /// Waits until what it cancels is over, or cannot be cancelled any more. Cancel-safe.
+    pub async fn request_ended(&self) {
+        loop {
+            let goes_on = self.client.cancel_may_go_on.notified();
+            tokio::pin!(goes_on);
+            goes_on.as_mut().enable();
+            if self.early.is_some() || self.client.holdings().running != Running::Request {
+                return;
+            }
+            goes_on.await;
+        }
     }
 
     /// Notes that a cancel request may still arrive.
@@ -443,6 +574,12 @@ impl CancelHandle {
 impl Drop for CancelHandle {
     fn drop(&mut self) {
         let mut holdings = self.client.holdings();
+        if let Some(looks) = self.early {
+            if looks == holdings.looks {
+                holdings.early_cancels -= 1;
+            }
+            return;
+        }
         holdings.cancels -= 1;
         let last = holdings.cancels == 0;
         drop(holdings);

@@ -103,13 +103,20 @@ impl Relay<'_> {
     ) -> Result<(), RelayError> {
         let mut client = client;
         let is_held = self.hold;
+        let unsent = &mut self.unsent;
         let server = &mut leg.transport;
+        let written = server.bytes_written();
         let mut unwritable = false;
         let read = poll_fn(|context| {
             if !unwritable && !server.outbox.is_empty() {
                 // a server that went away may have said why: what it sent is read before the failure counts
                 if let Poll::Ready(Err(_)) = server.poll_flush(context) {
                     unwritable = true;
+                }
+                if server.bytes_written() > written
+                    && let Some(client) = unsent.take()
+                {
+                    client.note_sent();
                 }
             }
             if let Some(client) = client.as_deref_mut().filter(|client| client.is_broken()) {
