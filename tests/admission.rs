@@ -5,21 +5,13 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use pgherd_tests::asking::{one, unsharded};
 use pgherd_tests::certificates::Certificates;
-use pgherd_tests::configuration::Configuration;
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
 use tokio_postgres::{Client, Error};
 
 /// How long a reload may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// One shard, without sharding.
-fn plain(change: impl FnOnce(&mut Configuration)) -> TestCluster {
-    TestCluster::new().shards(1).configure(|configuration| {
-        configuration.sharding.clear();
-        change(configuration);
-    })
-}
 
 /// Runs statements on the only server, as its superuser.
 async fn on_server(cluster: &Cluster, statements: &str) {
@@ -28,20 +20,6 @@ async fn on_server(cluster: &Cluster, statements: &str) {
         .sql(statements)
         .await
         .unwrap_or_else(|error| panic!("{error}"));
-}
-
-async fn one(client: &Client, query: &str) -> String {
-    let messages = client
-        .simple_query(query)
-        .await
-        .unwrap_or_else(|error| panic!("{query}: {error:?}"));
-    messages
-        .iter()
-        .find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        })
-        .unwrap()
 }
 
 async fn refused(cluster: &Cluster, user: &str, password: &str, database: &str) -> Error {
@@ -53,25 +31,9 @@ fn message(error: &Error) -> String {
     error.as_db_error().unwrap().message().to_owned()
 }
 
-/// Rewrites the configuration, and waits until the proxy says that it is in force.
-async fn reload(cluster: &mut Cluster, change: impl FnOnce(&mut Configuration)) {
-    let before = cluster.product_log().len();
-    cluster.rewrite(change);
-    cluster.product().signal(Signal::SIGHUP);
-    wait_for_log(cluster, before, "the configuration was reloaded").await;
-}
-
-async fn wait_for_log(cluster: &Cluster, from: usize, text: &str) {
-    let begun = Instant::now();
-    while !cluster.product_log()[from..].contains(text) {
-        assert!(begun.elapsed() < PATIENCE, "{}", cluster.product_log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_of_the_servers_log_in_with_the_password_kept_there_and_become_themselves() {
-    let cluster = plain(|configuration| configuration.database = "auth: {}".into())
+    let cluster = unsharded(|configuration| configuration.database = "auth: {}".into())
         .start()
         .await;
     on_server(
@@ -108,7 +70,7 @@ async fn roles_of_the_servers_log_in_with_the_password_kept_there_and_become_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_password_is_known_once_the_old_one_has_failed() {
-    let cluster = plain(|configuration| configuration.database = "auth: { cache: 1h }".into())
+    let cluster = unsharded(|configuration| configuration.database = "auth: { cache: 1h }".into())
         .start()
         .await;
     on_server(
@@ -137,7 +99,7 @@ async fn a_changed_password_is_known_once_the_old_one_has_failed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_md5_password_that_was_changed_works_at_the_first_try() {
-    let cluster = plain(|configuration| configuration.database = "auth: { cache: 1h }".into())
+    let cluster = unsharded(|configuration| configuration.database = "auth: { cache: 1h }".into())
         .servers(|herd| herd.host_line("host all joe 127.0.0.1/32 md5"))
         .start()
         .await;
@@ -160,7 +122,7 @@ async fn an_md5_password_that_was_changed_works_at_the_first_try() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_of_ones_own_needs_no_superuser() {
-    let mut cluster = plain(|_| {}).start().await;
+    let mut cluster = unsharded(|_| {}).start().await;
     on_server(
         &cluster,
         "CREATE ROLE joe LOGIN PASSWORD 'joe';
@@ -182,10 +144,11 @@ async fn a_query_of_ones_own_needs_no_superuser() {
             "auth: {{ query: \"{query}\", user: asker, password: asker, database: shop, cache: 0s }}"
         )
     };
-    reload(&mut cluster, |configuration| {
-        configuration.database = auth("SELECT * FROM public.password_of($1)");
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.database = auth("SELECT * FROM public.password_of($1)");
+        })
+        .await;
     let client = cluster.connect("joe").await;
     assert_eq!(one(&client, "SELECT session_user").await, "joe");
     // a query that answers about somebody else, or about too many, lets nobody in
@@ -195,10 +158,11 @@ async fn a_query_of_ones_own_needs_no_superuser() {
         "SELECT passwd FROM public.password_of($1)",
         "SELECT nonsense FROM nowhere WHERE x = $1",
     ] {
-        reload(&mut cluster, |configuration| {
-            configuration.database = auth(query);
-        })
-        .await;
+        cluster
+            .reload(|configuration| {
+                configuration.database = auth(query);
+            })
+            .await;
         let error = refused(&cluster, "asker", "asker", "shop").await;
         assert_eq!(sqlstate(&error), "57P03", "{query}");
         cluster.connect("app").await;
@@ -285,7 +249,7 @@ async fn where_there_are_only_reads_nothing_is_written_and_replicas_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_door_to_writes_cannot_be_opened_from_within() {
-    let mut cluster = plain(|configuration| {
+    let mut cluster = unsharded(|configuration| {
         configuration.databases = "shop_ro: { like: shop, reads: only }".into();
     })
     .start()
@@ -363,16 +327,17 @@ async fn the_door_to_writes_cannot_be_opened_from_within() {
     // a function that is declared to read is one
     let error = client.simple_query("SELECT two()").await.unwrap_err();
     assert_eq!(sqlstate(&error), "25006");
-    reload(&mut cluster, |configuration| {
-        configuration.database = "reads: { functions: [two] }".into();
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.database = "reads: { functions: [two] }".into();
+        })
+        .await;
     assert_eq!(one(&client, "SELECT two()").await, "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
-    let mut cluster = plain(|configuration| {
+    let mut cluster = unsharded(|configuration| {
         configuration.databases = "\"*\":
   users: [{ name: app, password: app }]
   control_login: { user: pgherd, password: pgherd }
@@ -440,7 +405,7 @@ async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
     }
     drop((client, again));
     // and what nobody uses for long is closed
-    wait_for_log(&cluster, 0, "nobody uses the database").await;
+    cluster.wait_for_log(0, "nobody uses the database").await;
     let client = cluster.try_connect(&url("one")).await.unwrap();
     assert_eq!(one(&client, "SELECT count(*) FROM t").await, "1");
     let (status, _) = cluster.http("/readyz").await;
@@ -449,7 +414,7 @@ async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_say_who_may_connect_and_a_reload_changes_them() {
-    let mut cluster = plain(|configuration| {
+    let mut cluster = unsharded(|configuration| {
         configuration.listen = "hba:
   - hostssl all all all scram-sha-256
   - host pgherd admin all md5
@@ -495,17 +460,18 @@ async fn rules_say_who_may_connect_and_a_reload_changes_them() {
         "# TYPE DATABASE USER ADDRESS METHOD\nhost all all 127.0.0.1 255.255.255.255 md5\n",
     )
     .unwrap();
-    reload(&mut cluster, |configuration| {
-        configuration.listen = "hba_file: hba.conf".into();
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.listen = "hba_file: hba.conf".into();
+        })
+        .await;
     cluster.connect("other").await;
     assert!(cluster.try_connect(&url).await.is_err());
     // a wrong file changes nothing, and the check names the line
     let before = cluster.product_log().len();
     std::fs::write(&file, "host all app all md5\n\nhost all +staff all md5\n").unwrap();
     cluster.product().signal(Signal::SIGHUP);
-    wait_for_log(&cluster, before, "line 3").await;
+    cluster.wait_for_log(before, "line 3").await;
     cluster.connect("other").await;
     let check = std::process::Command::new(pgherd_tests::product::binary())
         .args(["check", "--config"])
@@ -519,14 +485,14 @@ async fn rules_say_who_may_connect_and_a_reload_changes_them() {
         "{said}"
     );
     std::fs::write(&file, "host all app all md5\n").unwrap();
-    reload(&mut cluster, |_| {}).await;
+    cluster.reload(|_| {}).await;
     let error = refused(&cluster, "other", "other", "shop").await;
     assert_eq!(sqlstate(&error), "28000");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_settings_are_in_force_and_ignored_parameters_are_not() {
-    let cluster = plain(|configuration| {
+    let cluster = unsharded(|configuration| {
         configuration.users = "- name: app
   password: app
   settings: { statement_timeout: 77s, search_path: \"a, b\", application_name: configured }"
@@ -577,7 +543,7 @@ async fn new_clients_see_a_new_certificate_after_a_reload_and_a_broken_one_chang
         std::fs::write(files.path().join(name), authority).unwrap();
     }
     let directory = files.path().display().to_string();
-    let mut cluster = plain(|configuration| {
+    let mut cluster = unsharded(|configuration| {
         configuration.listen = format!(
             "tls: {{ mode: prefer, certificate: {directory}/server.crt, key: {directory}/server.key }}"
         );
@@ -600,7 +566,7 @@ async fn new_clients_see_a_new_certificate_after_a_reload_and_a_broken_one_chang
     let client = cluster.connect("app").await;
 
     write(&new);
-    reload(&mut cluster, |_| {}).await;
+    cluster.reload(|_| {}).await;
     assert!(trusts(&cluster, "new.crt").await);
     assert!(!trusts(&cluster, "old.crt").await);
     assert_eq!(one(&client, "SELECT 1").await, "1");
@@ -608,7 +574,7 @@ async fn new_clients_see_a_new_certificate_after_a_reload_and_a_broken_one_chang
     let before = cluster.product_log().len();
     std::fs::write(files.path().join("server.key"), "no key").unwrap();
     cluster.product().signal(Signal::SIGHUP);
-    wait_for_log(&cluster, before, "was not reloaded").await;
+    cluster.wait_for_log(before, "was not reloaded").await;
     let log = cluster.product_log();
     assert!(log[before..].contains("ERROR"), "{log}");
     assert!(trusts(&cluster, "new.crt").await);
@@ -616,7 +582,7 @@ async fn new_clients_see_a_new_certificate_after_a_reload_and_a_broken_one_chang
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_come_change_and_go_with_a_reload_and_their_clients_stay() {
-    let mut cluster = plain(|_| {}).start().await;
+    let mut cluster = unsharded(|_| {}).start().await;
     let port = cluster.shard(0).primary().port();
     on_server(&cluster, "CREATE DATABASE other OWNER app").await;
     let read_only = cluster.url_to("app", "app", "shop_ro");
@@ -633,49 +599,51 @@ async fn entries_come_change_and_go_with_a_reload_and_their_clients_stay() {
   shards: [{{ name: s0, servers: [{{ name: s0a, address: 127.0.0.1:{port} }}] }}]"
         )
     };
-    reload(&mut cluster, |configuration| {
-        configuration.databases = entries("{ name: app, password: app }");
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.databases = entries("{ name: app, password: app }");
+        })
+        .await;
     let reader = cluster.try_connect(&read_only).await.unwrap();
     let error = reader.batch_execute("CREATE TABLE t ()").await.unwrap_err();
     assert_eq!(sqlstate(&error), "25006");
     let client = cluster.try_connect(&other).await.unwrap();
     assert_eq!(one(&client, "SELECT current_database()").await, "other");
     // other users, of entries that stay
-    reload(&mut cluster, |configuration| {
-        configuration.databases = entries("{ name: app, password: changed }");
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.databases = entries("{ name: app, password: changed }");
+        })
+        .await;
     for database in ["shop_ro", "other"] {
         let error = refused(&cluster, "app", "app", database).await;
         assert_eq!(sqlstate(&error), "28P01", "{database}");
     }
     // the entry may write from now on
-    reload(&mut cluster, |configuration| {
-        configuration.databases = "shop_ro: { like: shop, reads: { from: primary } }".into();
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.databases = "shop_ro: { like: shop, reads: { from: primary } }".into();
+        })
+        .await;
     let error = refused(&cluster, "app", "app", "other").await;
     assert_eq!(sqlstate(&error), "3D000");
     reader.batch_execute("CREATE TABLE t ()").await.unwrap();
     assert_eq!(one(&client, "SELECT current_database()").await, "other");
     // and all go
-    reload(&mut cluster, |configuration| {
-        configuration.databases.clear()
-    })
-    .await;
+    cluster
+        .reload(|configuration| configuration.databases.clear())
+        .await;
     assert!(cluster.try_connect(&read_only).await.is_err());
     assert_eq!(one(&reader, "SELECT count(*) FROM t").await, "0");
     drop((reader, client));
-    wait_for_log(&cluster, 0, "the last session ended").await;
+    cluster.wait_for_log(0, "the last session ended").await;
     let client = cluster.connect("app").await;
     assert_eq!(one(&client, "SELECT count(*) FROM t").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_of_the_servers_come_to_databases_that_are_named_nowhere() {
-    let mut cluster = plain(|_| {}).start().await;
+    let mut cluster = unsharded(|_| {}).start().await;
     let port = cluster.shard(0).primary().port();
     on_server(
         &cluster,
@@ -683,15 +651,16 @@ async fn roles_of_the_servers_come_to_databases_that_are_named_nowhere() {
     )
     .await;
     on_server(&cluster, "CREATE DATABASE joe OWNER joe").await;
-    reload(&mut cluster, |configuration| {
-        configuration.databases = format!(
-            "\"*\":
+    cluster
+        .reload(|configuration| {
+            configuration.databases = format!(
+                "\"*\":
   auth: {{}}
   control_login: {{ user: pgherd, password: pgherd }}
   shards: [{{ name: s0, servers: [{{ name: s0a, address: 127.0.0.1:{port} }}] }}]"
-        );
-    })
-    .await;
+            );
+        })
+        .await;
     let url = cluster.url_to("joe", "joe", "joe");
     let client = cluster.try_connect(&url).await.unwrap();
     assert_eq!(
@@ -699,12 +668,13 @@ async fn roles_of_the_servers_come_to_databases_that_are_named_nowhere() {
         "joejoe"
     );
     // a change of the template reaches databases that are there
-    reload(&mut cluster, |configuration| {
-        configuration.databases = configuration
-            .databases
-            .replace("auth: {}", "auth: {}\n  max_clients: 1");
-    })
-    .await;
+    cluster
+        .reload(|configuration| {
+            configuration.databases = configuration
+                .databases
+                .replace("auth: {}", "auth: {}\n  max_clients: 1");
+        })
+        .await;
     let error = refused(&cluster, "joe", "joe", "joe").await;
     assert_eq!(sqlstate(&error), "53300");
 }
@@ -726,7 +696,7 @@ async fn rules_may_demand_a_certificate_or_over_tls_the_password_itself() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
     let directory = files.path().display().to_string();
-    let cluster = plain(|configuration| {
+    let cluster = unsharded(|configuration| {
         configuration.listen = format!(
             "tls: {{ mode: prefer, certificate: {directory}/server.crt, key: {directory}/server.key, root_certificate: {directory}/ca.crt }}
 hba:

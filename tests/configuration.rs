@@ -35,6 +35,8 @@ pub struct Configuration {
     pub listen: String,
     /// Further keys of `databases.shop`, such as `reads: { from: primary }`.
     pub database: String,
+    /// Further keys of each server of the shop, such as `max_connections: 20`.
+    pub server: String,
     /// Further databases, such as `shop_ro: { like: shop, reads: only }`.
     pub databases: String,
     /// Further keys of the file.
@@ -54,6 +56,7 @@ impl Configuration {
             users: USERS.into(),
             listen: String::new(),
             database: String::new(),
+            server: String::new(),
             databases: String::new(),
             top: String::new(),
             detours: BTreeMap::new(),
@@ -83,14 +86,16 @@ impl Configuration {
             writeln!(text, "      - name: {}\n        servers:", shard.name())
                 .expect("a string takes all");
             for server in shard.servers() {
+                let more = if self.server.is_empty() { "" } else { ", " };
                 writeln!(
                     text,
-                    "          - {{ name: {}, address: \"127.0.0.1:{}\" }}",
+                    "          - {{ name: {}, address: \"127.0.0.1:{}\"{more}{} }}",
                     server.name(),
                     self.detours
                         .get(server.name().as_str())
                         .copied()
-                        .unwrap_or(server.port())
+                        .unwrap_or(server.port()),
+                    self.server
                 )
                 .expect("a string takes all");
             }

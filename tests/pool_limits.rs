@@ -3,28 +3,28 @@
 
 use std::time::{Duration, Instant};
 
+use pgherd_tests::asking::{refusal, unsharded};
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One shard without sharding, a second entry to it, and users `app` and `pgherd`.
 fn two_entries(database: &str, top: &str) -> TestCluster {
-    let (database, top) = (database.to_owned(), top.to_owned());
-    TestCluster::new()
-        .shards(1)
-        .configure(move |configuration| {
-            configuration.sharding.clear();
-            configuration.database = database;
-            configuration.databases = "other: { like: shop }".into();
-            configuration.users = "
+    unsharded(|configuration| {
+        configuration.database = database.to_owned();
+        configuration.databases = "other: { like: shop }".into();
+        configuration.users = "
 - { name: app, password: app }
 - { name: pgherd, password: pgherd }"
-                .into();
-            configuration.top = top;
-        })
+            .into();
+        configuration.top = top.to_owned();
+    })
 }
+
+/// What pgherd keeps room for itself on the server of these.
+const OWN: usize = 8;
 
 async fn connect(cluster: &Cluster, user: &str, database: &str) -> Client {
     let url = cluster.url_to(user, user, database);
@@ -37,20 +37,9 @@ async fn on_server(cluster: &Cluster) -> usize {
     cluster.on_each_primary(query).await[0].parse().unwrap()
 }
 
-async fn sum_of_pools(cluster: &Cluster, column: &str) -> i64 {
-    let console = cluster.console().await;
-    let rows = console.simple_query("SHOW POOLS").await.unwrap();
-    rows.iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(column)?.parse::<i64>().ok(),
-            _ => None,
-        })
-        .sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_of_another_pool_makes_room() {
-    let cluster = two_entries("", "max_server_connections: 1").start().await;
+    let cluster = two_entries("", "max_server_connections: 9").start().await;
     for (user, database) in [
         ("app", "shop"),
         ("pgherd", "shop"),
@@ -60,7 +49,7 @@ async fn an_idle_connection_of_another_pool_makes_room() {
     ] {
         let client = connect(&cluster, user, database).await;
         client.simple_query("SELECT 1").await.unwrap();
-        assert_eq!(sum_of_pools(&cluster, "idle").await, 1);
+        assert_eq!(cluster.sum_of_pools("idle").await, 1);
     }
 }
 
@@ -68,7 +57,7 @@ async fn an_idle_connection_of_another_pool_makes_room() {
 async fn a_busy_pool_gives_its_connection_to_who_has_waited_longer_elsewhere() {
     let cluster = two_entries(
         "pool: { checkout_timeout: 20s }",
-        "max_server_connections: 2",
+        "max_server_connections: 10",
     )
     .start()
     .await;
@@ -109,8 +98,8 @@ async fn limits_of_a_database_and_of_the_process_say_who_has_the_connections() {
         ),
         (
             "pool: { checkout_timeout: 300ms }",
-            "max_server_connections: 1",
-            "max_server_connections",
+            "max_server_connections: 9",
+            "all 9 connections of pgherd (max_server_connections) are taken: 1 of user \"app\" of database \"shop\" on s0a, 8 of pgherd itself",
         ),
     ] {
         let cluster = two_entries(database, top).start().await;
@@ -148,7 +137,7 @@ async fn a_reserve_is_opened_for_who_has_waited_and_goes_when_nobody_does() {
     second.batch_execute("COMMIT").await.unwrap();
     holder.batch_execute("COMMIT").await.unwrap();
     let begun = Instant::now();
-    while sum_of_pools(&cluster, "idle").await + sum_of_pools(&cluster, "active").await > 1 {
+    while cluster.sum_of_pools("idle").await + cluster.sum_of_pools("active").await > 1 {
         assert!(begun.elapsed() < PATIENCE);
         sleep(Duration::from_millis(20)).await;
     }
@@ -187,11 +176,69 @@ async fn pools_are_filled_before_anybody_asks_and_again_after_a_server_returned(
     // two users, two entries
     for _ in 0..2 {
         let begun = Instant::now();
-        while sum_of_pools(&cluster, "idle").await < 24 {
+        while cluster.sum_of_pools("idle").await < 24 {
             assert!(begun.elapsed() < PATIENCE);
             sleep(Duration::from_millis(50)).await;
         }
         let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgherd'";
         cluster.shard(0).primary().sql(ended).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_servers_limit_holds_over_entries_and_users_and_a_reload_changes_it() {
+    let mut cluster = two_entries("pool: { checkout_timeout: 2s }", "")
+        .configure(|configuration| configuration.server = format!("max_connections: {}", OWN + 2))
+        .start()
+        .await;
+    // each login looks at the server
+    let waiting = connect(&cluster, "pgherd", "shop").await;
+    let late = connect(&cluster, "app", "other").await;
+    let holders = [
+        connect(&cluster, "app", "shop").await,
+        connect(&cluster, "pgherd", "other").await,
+    ];
+    for holder in &holders {
+        holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    }
+    let error = refusal(&waiting, "SELECT 1").await;
+    assert_eq!(error.code().code(), "53300");
+    let detail = error.detail().unwrap();
+    for part in [
+        "all 10 connections to server \"s0a\" (max_connections) are taken",
+        "1 of user \"app\" of database \"shop\"",
+        "8 of pgherd itself",
+    ] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    let limit = r#"pgherd_server_connection_limit{of="server",name="s0a"}"#;
+    let counted = r#"pgherd_server_connections_counted{of="server",name="s0a"}"#;
+    assert_eq!(cluster.metric(limit).await, Some(10.0));
+    assert_eq!(cluster.metric(counted).await, Some(10.0));
+    // what is really there is within it
+    let all = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgherd%'";
+    let all: usize = cluster.on_each_primary(all).await[0].parse().unwrap();
+    assert!((2..=10).contains(&all), "{all}");
+
+    cluster
+        .reload(|configuration| configuration.server = format!("max_connections: {}", OWN + 3))
+        .await;
+    waiting.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    assert_eq!(cluster.metric(limit).await, Some(11.0));
+    cluster
+        .reload(|configuration| {
+            configuration.server.clear();
+            configuration.top = format!("max_server_connections: {}", OWN + 1);
+        })
+        .await;
+    assert_eq!(cluster.metric(limit).await, Some(0.0));
+    // those beyond a smaller limit stay until they come back
+    assert_eq!(refusal(&late, "SELECT 1").await.code().code(), "53300");
+    for holder in holders.iter().chain([&waiting]) {
+        holder.batch_execute("COMMIT").await.unwrap();
+    }
+    timeout(PATIENCE, late.simple_query("SELECT 1"))
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -3,62 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use pgherd_tests::{Cluster, TestCluster, sqlstate};
+use pgherd_tests::asking::{PID, one, unsharded};
+use pgherd_tests::{TestCluster, sqlstate};
 use tokio::time::sleep;
-use tokio_postgres::{Client, SimpleQueryMessage};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One shard without sharding, and `pool` as it is written.
 fn plain(pool: &str) -> TestCluster {
-    let pool = pool.to_owned();
-    TestCluster::new()
-        .shards(1)
-        .configure(move |configuration| {
-            configuration.sharding.clear();
-            configuration.database = pool;
-        })
-}
-
-async fn one(client: &Client, query: &str) -> String {
-    let messages = client
-        .simple_query(query)
-        .await
-        .unwrap_or_else(|error| panic!("{query}: {error:?}"));
-    messages
-        .iter()
-        .find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-            _ => None,
-        })
-        .unwrap()
-}
-
-const PID: &str = "SELECT pg_backend_pid()";
-
-/// A column of the pool of `app` on the primary.
-async fn pool(cluster: &Cluster, column: &str) -> String {
-    let console = cluster.console().await;
-    for message in console.simple_query("SHOW POOLS").await.unwrap() {
-        if let SimpleQueryMessage::Row(row) = message
-            && row.get("user") == Some("app")
-        {
-            return row.get(column).unwrap_or("").to_owned();
-        }
-    }
-    panic!("there is no pool of app");
-}
-
-async fn wait_for_pool(cluster: &Cluster, column: &str, wanted: &str) {
-    let begun = Instant::now();
-    loop {
-        let is = pool(cluster, column).await;
-        if is == wanted {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{column} is {is}, not {wanted}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    unsharded(|configuration| configuration.database = pool.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +19,7 @@ async fn a_client_in_mode_session_keeps_its_connection_and_the_next_gets_it_rese
     let cluster = plain("pool: { mode: session, size: 1, checkout_timeout: 1s }")
         .start()
         .await;
-    wait_for_pool(&cluster, "idle", "1").await;
+    cluster.wait_for_pool("idle", "1").await;
     let first = cluster.connect("app").await;
     let pid = one(&first, PID).await;
     first
@@ -90,7 +43,7 @@ async fn a_client_in_mode_session_keeps_its_connection_and_the_next_gets_it_rese
         .await
         .unwrap();
     drop(first);
-    wait_for_pool(&cluster, "idle", "1").await;
+    cluster.wait_for_pool("idle", "1").await;
     assert_eq!(one(&second, PID).await, pid, "it was not closed");
     assert_eq!(one(&second, "SHOW work_mem").await, "4MB");
     for left in [
@@ -212,19 +165,11 @@ async fn users_have_modes_and_sizes_of_their_own() {
     let app = cluster.connect("app").await;
     let error = app.batch_execute("BEGIN").await.unwrap_err();
     assert_eq!(sqlstate(&error), "0A000");
-    assert_eq!(pool(&cluster, "size").await, "2");
-    assert_eq!(pool(&cluster, "mode").await, "statement");
+    assert_eq!(cluster.pool("size").await, "2");
+    assert_eq!(cluster.pool("mode").await, "statement");
     let kept = cluster.connect("pgherd").await;
     kept.batch_execute("BEGIN; COMMIT").await.unwrap();
-    let console = cluster.console().await;
-    let rows = console.simple_query("SHOW PINS").await.unwrap();
-    let reasons: Vec<_> = rows
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get("reason"),
-            _ => None,
-        })
-        .collect();
+    let reasons = cluster.show("PINS", "reason").await;
     assert_eq!(reasons, ["mode session"]);
 }
 
@@ -242,7 +187,7 @@ async fn connect_query_is_in_force_on_each_connection_whoever_had_it_before() {
         assert_eq!(one(&asking, "SHOW statement_timeout").await, "77s");
         let pid = one(&asking, PID).await;
         drop(asking);
-        wait_for_pool(&cluster, "idle", "1").await;
+        cluster.wait_for_pool("idle", "1").await;
         let other = cluster.connect("app").await;
         assert_eq!(one(&other, PID).await, pid, "{mode}");
         assert_eq!(one(&other, "SHOW work_mem").await, "123kB", "{mode}");

@@ -18,6 +18,29 @@ pub fn measure(herd: &Herd) {
         database.metrics().set_clients(clients);
         measure_servers(&database);
         measure_connections(&database);
+        measure_limits(herd, &database);
+    }
+}
+
+fn measure_limits(herd: &Herd, database: &Database) {
+    let (metrics, pools) = (herd.metrics(), database.pools());
+    let (budget, settings) = (pools.budget(), pools.settings());
+    metrics.set_connection_limit("process", "", budget.limit(), budget.total());
+    metrics.set_connection_limit(
+        "database",
+        database.name(),
+        settings.max_connections,
+        pools.connections(),
+    );
+    for node in database
+        .topology()
+        .shards
+        .iter()
+        .flat_map(|shard| &shard.nodes)
+    {
+        let limit = settings.server_limits.get(&node.name).copied();
+        let counted = budget.total_to(&node.address);
+        metrics.set_connection_limit("server", &node.name, limit, counted);
     }
 }
 

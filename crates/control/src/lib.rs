@@ -45,6 +45,7 @@ pub use catalog::CatalogReloader;
 pub use control::Control;
 pub use error::ControlError;
 pub use keys::{KeyTrouble, check_keys};
+pub use login::{MOST_CONNECTIONS, MOST_LOOKUP_CONNECTIONS};
 pub use lookup::RoleLookup;
 pub use rows::{MisplacedRows, check_rows};
 pub use settings::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings};

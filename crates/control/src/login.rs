@@ -35,6 +35,13 @@ const SEARCH_PATH: &str = "SET search_path = pg_catalog";
 /// Connections for occasional work on one server: the catalog, the commit log, recovery.
 const POOL_SIZE: usize = 3;
 
+/// The most connections that a control plane has to one server: one that watches, one that samples, a fresh login, and those for
+/// occasional work.
+pub const MOST_CONNECTIONS: usize = POOL_SIZE + 3;
+
+/// The most connections that a [`crate::RoleLookup`] has to one server.
+pub const MOST_LOOKUP_CONNECTIONS: usize = POOL_SIZE;
+
 /// One server, as the control plane reaches it.
 #[derive(Debug)]
 pub(crate) struct Server {

@@ -44,6 +44,8 @@ struct State {
     total: usize,
     databases: HashMap<u64, usize>,
     servers: HashMap<Address, usize>,
+    /// Room that is kept for connections of nobody's pool, by server.
+    reserved: HashMap<Address, usize>,
     /// Oldest first.
     claims: Vec<Claim>,
     pools: HashMap<u64, Weak<NodePool>>,
@@ -77,6 +79,26 @@ pub(crate) enum Limit {
     Database,
     /// Of a server.
     Server,
+}
+
+/// Room for connections that no pool has: they must be had when all others are taken. Dropped, it is the pools' again.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Weak<Inner>,
+    server: Address,
+    count: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let Some(budget) = self.budget.upgrade() else {
+            return;
+        };
+        if let Some(count) = budget.state().reserved.get_mut(&self.server) {
+            *count -= self.count;
+        }
+        budget.changed.notify_one();
+    }
 }
 
 /// The right to one connection. Dropped, it goes to who waits.
@@ -124,12 +146,24 @@ impl State {
         }
     }
 
+    /// What counts towards a limit and is no pool's.
+    fn reserved(&self, limit: Limit, server: &Address) -> usize {
+        match limit {
+            Limit::Process => self.reserved.values().sum(),
+            Limit::Database => 0,
+            Limit::Server => self.reserved.get(server).copied().unwrap_or(0),
+        }
+    }
+
     /// The limits that keep a pool from one more connection.
     fn full(&self, scope: &Scope, process: Option<usize>) -> Vec<Limit> {
         scope
             .limits(process)
             .into_iter()
-            .filter(|(limit, most)| most.is_some_and(|most| self.used(*limit, scope) >= most))
+            .filter(|(limit, most)| {
+                let used = self.used(*limit, scope) + self.reserved(*limit, &scope.server);
+                most.is_some_and(|most| used >= most)
+            })
             .map(|(limit, _)| limit)
             .collect()
     }
@@ -219,10 +253,29 @@ impl Budget {
         self.0.changed.notify_one();
     }
 
-    /// How many connections there are in all, those being opened among them.
+    /// How many connections there are in all, those being opened among them, and those that room is reserved for.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.0.state().total
+        let state = self.0.state();
+        state.total + state.reserved.values().sum::<usize>()
+    }
+
+    /// How many of these lead to a server.
+    #[must_use]
+    pub fn total_to(&self, server: &Address) -> usize {
+        let state = self.0.state();
+        state.servers.get(server).copied().unwrap_or(0) + state.reserved(Limit::Server, server)
+    }
+
+    /// Keeps room for so many connections to a server that are no pool's.
+    #[must_use]
+    pub fn reserve(&self, server: &Address, count: usize) -> Reservation {
+        *self.0.state().reserved.entry(server.clone()).or_default() += count;
+        Reservation {
+            budget: Arc::downgrade(&self.0),
+            server: server.clone(),
+            count,
+        }
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -329,7 +382,10 @@ impl Budget {
             let full: Vec<_> = state
                 .full(scope, process)
                 .into_iter()
-                .map(|limit| (limit, state.used(limit, scope)))
+                .map(|limit| {
+                    let reserved = state.reserved(limit, &scope.server);
+                    (limit, state.used(limit, scope), reserved)
+                })
                 .collect();
             (full, state.pools.values().cloned().collect::<Vec<_>>())
         };
@@ -339,7 +395,7 @@ impl Budget {
         // without the budget's lock: each pool has its own
         let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
         full.into_iter()
-            .map(|(limit, used)| {
+            .map(|(limit, used, reserved)| {
                 let mut holders: Vec<_> = pools
                     .iter()
                     .filter(|pool| scope.shares(limit, &pool.scope()))
@@ -349,7 +405,8 @@ impl Budget {
                 holders.sort_by(|(a, more), (b, less)| less.cmp(more).then(a.cmp(b)));
                 Full {
                     limit,
-                    used,
+                    used: used + reserved,
+                    reserved,
                     holders,
                 }
             })
@@ -362,6 +419,8 @@ impl Budget {
 pub(crate) struct Full {
     pub(crate) limit: Limit,
     pub(crate) used: usize,
+    /// Of these: not any pool's.
+    pub(crate) reserved: usize,
     /// Pools and their connections, the largest first.
     pub(crate) holders: Vec<(String, usize)>,
 }

@@ -18,7 +18,7 @@ mod settings;
 mod stream;
 mod transport;
 
-pub use budget::Budget;
+pub use budget::{Budget, Reservation};
 pub use error::{Holders, PoolError};
 pub use pools::{AllPinned, Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use server::{

@@ -119,6 +119,20 @@ impl Metrics {
         Arc::clone(made)
     }
 
+    /// Sets how many server connections there may be `of` something (process, database, server), and how many count towards that.
+    pub fn set_connection_limit(
+        &self,
+        of: &'static str,
+        name: &str,
+        limit: Option<usize>,
+        counted: usize,
+    ) {
+        let labels = [("of", of), ("name", name)];
+        let limit = to_float(limit.unwrap_or(0));
+        self.gauge(names::LIMIT, &labels).set(limit);
+        self.gauge(names::COUNTED, &labels).set(to_float(counted));
+    }
+
     /// Counts a client connection that ended before it was logged in.
     pub fn login_failed(&self, reason: &'static str) {
         self.counter(names::LOGIN_FAILURES, &[("reason", reason)])

@@ -46,6 +46,10 @@ pub const LISTENERS_ENDED: &str = "pgherd_listeners_ended_total";
 pub const PINS: &str = "pgherd_pins_total";
 /// Server connections that stay with a client beyond its transactions, by `database`, `shard` and `server`.
 pub const PINNED: &str = "pgherd_pinned_server_connections";
+/// The most server connections there may be, 0 without a limit, by `of` (process, database, server) and `name`.
+pub const LIMIT: &str = "pgherd_server_connection_limit";
+/// How many count towards that, by `of` and `name`.
+pub const COUNTED: &str = "pgherd_server_connections_counted";
 
 /// All counters.
 pub const COUNTERS: &[Description] = &[
@@ -77,6 +81,14 @@ pub const GAUGES: &[Description] = &[
     describe(
         PINNED,
         "Server connections that stay with a client beyond its transactions.",
+    ),
+    describe(
+        LIMIT,
+        "The most server connections there may be; 0 without a limit.",
+    ),
+    describe(
+        COUNTED,
+        "Server connections that count towards the limit, with those that room is kept for.",
     ),
 ];
 

@@ -18,7 +18,7 @@ pub struct File {
     pub listen: Option<At<Listen>>,
     /// How many threads serve clients; 0 means one for each core. Default: 0. A change needs a restart.
     pub workers: Option<At<Number>>,
-    /// How many connections to servers there may be in clients' pools, over all databases; pgherd's own few are not counted. Where they are all taken, the one that has been idle for longest is closed for who waits, else one that comes back. At least one for each shard of a database. Default: no limit.
+    /// How many connections to servers there may be, over all databases, those of pgherd itself among them: room is kept for seven to each server of a database (six of the control plane and one that listens), one for each further entry by `like`, two for each database made by `*`, and three more with `auth`. Where they are all taken, the one that has been idle for longest is closed for who waits, else one that comes back. At least one for each shard of a database beside those of pgherd. Default: no limit.
     pub max_server_connections: Option<At<Number>>,
     /// The operator's console. Without it there is none.
     pub admin: Option<At<Admin>>,
@@ -338,7 +338,7 @@ pub struct Pool {
     pub reserve_after: Option<At<Span>>,
     /// How many connections of a user to one server clients may keep beyond their transactions, for temporary tables, advisory locks of the session, cursors WITH HOLD and what else cannot be carried over. A statement that would need one more fails with 53300 before it runs. No limit in mode session. Default: half of `size`, rounded up.
     pub max_pinned: Option<At<Number>>,
-    /// How many connections the database may have over all its users and servers, at least one for each shard; of `*`, each database made by it. Default: no limit.
+    /// How many connections its clients may have over all users and servers, at least one for each shard; of `*`, each database made by it. Default: no limit.
     pub max_connections: Option<At<Number>>,
     /// How long a query waits for a connection before it fails with 53300, or with 40001 where its transaction holds one of another shard already. Default: 5s.
     pub checkout_timeout: Option<At<Span>>,
@@ -506,7 +506,7 @@ pub struct Server {
     pub name: At<Text>,
     /// `host`, `host:port`, or the directory of a Unix socket: `/run/postgresql:5432`. Default port: 5432.
     pub address: At<Text>,
-    /// How many connections clients' pools may have to it, over all databases and users. A change takes effect at once. Default: no limit.
+    /// How many connections there may be to it, over all databases and users, with room for those of pgherd itself as in `max_server_connections`. A change takes effect at once. Default: no limit.
     pub max_connections: Option<At<Number>>,
     /// The zone it runs in. Default: none.
     pub zone: Option<At<Text>>,

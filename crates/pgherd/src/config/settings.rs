@@ -259,6 +259,30 @@ pub struct Database {
     pub sharding: Sharding,
 }
 
+impl Database {
+    /// Its servers, shard by shard.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.shards.iter().flat_map(|shard| &shard.servers)
+    }
+
+    /// The most connections to each of its servers that are in no pool: those of its control plane, those that ask for roles, and the
+    /// one that listens for all its clients.
+    #[must_use]
+    pub fn own_connections(&self) -> usize {
+        let control = if self.like.is_some() {
+            0
+        } else {
+            pgherd_control::MOST_CONNECTIONS
+        };
+        let lookup = if self.auth.is_some() {
+            pgherd_control::MOST_LOOKUP_CONNECTIONS
+        } else {
+            0
+        };
+        control + lookup + 1
+    }
+}
+
 /// The pools of server connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {

@@ -198,6 +198,8 @@ impl Assembled {
             },
             metrics: self.herd.metrics().database(&database.name),
         }));
+        let servers = database.servers().map(|server| &server.address);
+        made.pools().reserve(servers, database.own_connections());
         made.set_lookup(lookup.map(|lookup| requests::user_lookup(lookup, database)));
         made.set_read_only(database.reads.only);
         made.set_timeouts(database.timeouts);

@@ -18,6 +18,9 @@ use super::requests::catalog_requests;
 /// How many plans the cache of one holds.
 const PLANS: usize = 1_000;
 
+/// The most connections to a server that are in none of its pools: one that follows the catalog, and one that listens.
+const OWN_CONNECTIONS: usize = 2;
+
 /// How often it is looked for those that nobody uses.
 const SWEEP_PACE: Duration = Duration::from_secs(1);
 
@@ -84,6 +87,9 @@ fn make(
     });
     made.set_read_only(template.is_read_only());
     made.set_timeouts(template.timeouts());
+    let servers = settings.shards.iter().flat_map(|shard| &shard.servers);
+    made.pools()
+        .reserve(servers.map(|server| &server.address), OWN_CONNECTIONS);
     made
 }
 

@@ -172,6 +172,8 @@ fn put_in_force(prepared: Prepared<'_>, assembled: &Assembled) {
     if before.reads.only != wanted.reads.only {
         serving.set_read_only(wanted.reads.only);
     }
+    let servers = wanted.servers().map(|server| &server.address);
+    serving.pools().reserve(servers, wanted.own_connections());
     serving.pools().reload(pool);
     if let (Some(limits), Some(on_demand)) = (wanted.on_demand, assembled.herd.on_demand()) {
         on_demand.set_limits(limits);

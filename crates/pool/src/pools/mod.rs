@@ -25,11 +25,11 @@ mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use pgherd_topology::{Epoch, NodeId, NodeState, ShardId, ShardState};
+use pgherd_topology::{Address, Epoch, NodeId, NodeState, ShardId, ShardState};
 
 pub use self::checkout::Checkout;
 use self::lending::lend;
@@ -38,7 +38,7 @@ pub(crate) use self::member::Member;
 pub(crate) use self::node_pool::NodePool;
 pub use self::statistics::{PoolSnapshot, ServerSnapshot};
 pub use self::upkeep::AllPinned;
-use crate::budget::{Budget, Limit};
+use crate::budget::{Budget, Limit, Reservation};
 use crate::error::PoolError;
 use crate::server::{Server, UserLogin};
 use crate::settings::PoolSettings;
@@ -58,6 +58,8 @@ struct Inner {
     pools: RwLock<PoolMap>,
     /// Set under the lock of `pools`: none made later goes unended.
     closed: AtomicBool,
+    /// Room for connections to their servers that are not theirs.
+    reservations: Mutex<Vec<Reservation>>,
 }
 
 /// Two steps, so that looking one up needs no name of its own.
@@ -127,6 +129,7 @@ impl Pools {
             shared,
             pools: RwLock::default(),
             closed: AtomicBool::new(false),
+            reservations: Mutex::default(),
         });
         tokio::spawn(maintenance::maintain(Arc::downgrade(&inner)));
         Self(inner)
@@ -185,6 +188,18 @@ impl Pools {
         tokio::time::timeout_at(deadline.into(), budget.join())
             .await
             .ok()
+    }
+
+    /// Keeps room in the budget, as long as these pools live, for connections that are theirs not, but of whoever serves the database beside
+    /// them: so many to each of these servers, and no more what was said before.
+    pub fn reserve<'a>(&self, servers: impl IntoIterator<Item = &'a Address>, count: usize) {
+        let budget = self.budget();
+        let servers = servers.into_iter();
+        let reserved = servers.map(|server| budget.reserve(server, count));
+        let mut reservations = reserved.collect();
+        let known = &self.0.reservations;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *known, &mut reservations);
     }
 
     /// What the connections are counted in, with those of other databases.
@@ -387,11 +402,12 @@ impl Inner {
                         format!("to server \"{}\" (max_connections)", pool.server.name)
                     }
                 };
-                let holders: Vec<String> = full
-                    .holders
-                    .iter()
-                    .take(MOST_NAMED)
+                let own =
+                    (full.reserved > 0).then(|| format!("{} of pgherd itself", full.reserved));
+                let holders = full.holders.iter().take(MOST_NAMED);
+                let holders: Vec<String> = holders
                     .map(|(title, count)| format!("{count} of {title}"))
+                    .chain(own)
                     .collect();
                 let more = match full.holders.len().saturating_sub(MOST_NAMED) {
                     0 => String::new(),

@@ -46,10 +46,14 @@ pub fn convert(file: &raw::File, reader: &mut Reader<'_>) -> Option<Config> {
     let state_file = state_file(file.state.as_ref(), reader);
     let log = log(file.telemetry.as_ref(), reader);
     let databases = databases(file, admin.as_ref(), reader);
-    if let (Some(Some(limit)), Some(databases)) = (max_server_connections, &databases) {
-        let written = file.max_server_connections.as_ref();
-        let shards = databases.iter().map(|database| database.shards.len()).max();
-        pool::check_limit(written, Some(limit), shards.unwrap_or(1), reader);
+    if let (Some(limit), Some(databases)) = (max_server_connections, &databases) {
+        pool::check_process_limit(
+            file.max_server_connections.as_ref(),
+            limit,
+            databases,
+            reader,
+        );
+        pool::check_server_limits(file, databases, reader);
     }
     if reader.failed() {
         return None;

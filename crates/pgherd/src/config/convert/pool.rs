@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::located::{At, Number, Place};
 use super::super::raw;
 use super::super::reader::Reader;
-use super::super::settings::{CleartextPassword, Pool, PoolMode, User, UserPool};
+use super::super::settings::{CleartextPassword, Database, Pool, PoolMode, User, UserPool};
 use super::{client_limit, transpose};
 
 /// Most connections of one user to one server.
@@ -125,6 +125,60 @@ pub fn check_users(
                 format!("`min` is {min} and `size` only {size}"),
                 "make `min` the smaller one",
             );
+        }
+    }
+}
+
+/// The same within the limit for all, beside the connections of pgherd's own.
+pub fn check_process_limit(
+    written: Option<&At<Number>>,
+    limit: Option<usize>,
+    databases: &[Database],
+    reader: &mut Reader<'_>,
+) {
+    let shards = databases.iter().map(|database| database.shards.len()).max();
+    let shards = shards.unwrap_or(1);
+    let own: usize = databases
+        .iter()
+        .map(|database| database.own_connections() * database.servers().count())
+        .sum();
+    if let (Some(written), Some(limit)) = (written, limit)
+        && limit < own + shards
+    {
+        reader.error(
+            written.place,
+            format!(
+                "{limit} connections, of which pgherd may need {own} itself: no statement could reach all of {shards} shards"
+            ),
+            format!("allow {} at least", own + shards),
+        );
+    }
+}
+
+/// That a server's limit leaves clients a connection beside those of pgherd's own.
+pub fn check_server_limits(file: &raw::File, databases: &[Database], reader: &mut Reader<'_>) {
+    for ((_, raw), database) in file.databases.value.0.iter().zip(databases) {
+        let shards = raw.value.shards.iter().flat_map(|shards| &shards.value);
+        let written = shards.flat_map(|shard| &shard.value.servers.value);
+        for (written, server) in written.zip(database.servers()) {
+            let (Some(written), Some(limit)) =
+                (&written.value.max_connections, server.max_connections)
+            else {
+                continue;
+            };
+            let reaches = |other: &&Database| {
+                let mut servers = other.servers();
+                servers.any(|other| other.address == server.address)
+            };
+            let sharing = databases.iter().filter(reaches);
+            let own: usize = sharing.map(Database::own_connections).sum();
+            if limit <= own {
+                reader.error(
+                    written.place,
+                    format!("{limit} connections, of which pgherd may need {own} itself: none is left for clients"),
+                    format!("allow {} at least", own + 1),
+                );
+            }
         }
     }
 }
