@@ -187,10 +187,13 @@ async fn pools_are_filled_before_anybody_asks_and_again_after_a_server_returned(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_servers_limit_holds_over_entries_and_users_and_a_reload_changes_it() {
-    let mut cluster = two_entries("pool: { checkout_timeout: 300ms }", "")
+    let mut cluster = two_entries("pool: { checkout_timeout: 2s }", "")
         .configure(|configuration| configuration.server = format!("max_connections: {}", OWN + 2))
         .start()
         .await;
+    // each login looks at the server
+    let waiting = connect(&cluster, "pgherd", "shop").await;
+    let late = connect(&cluster, "app", "other").await;
     let holders = [
         connect(&cluster, "app", "shop").await,
         connect(&cluster, "pgherd", "other").await,
@@ -198,7 +201,6 @@ async fn a_servers_limit_holds_over_entries_and_users_and_a_reload_changes_it() 
     for holder in &holders {
         holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
     }
-    let waiting = connect(&cluster, "pgherd", "shop").await;
     let error = refusal(&waiting, "SELECT 1").await;
     assert_eq!(error.code().code(), "53300");
     let detail = error.detail().unwrap();
@@ -231,7 +233,6 @@ async fn a_servers_limit_holds_over_entries_and_users_and_a_reload_changes_it() 
         .await;
     assert_eq!(cluster.metric(limit).await, Some(0.0));
     // those beyond a smaller limit stay until they come back
-    let late = connect(&cluster, "app", "other").await;
     assert_eq!(refusal(&late, "SELECT 1").await.code().code(), "53300");
     for holder in holders.iter().chain([&waiting]) {
         holder.batch_execute("COMMIT").await.unwrap();
