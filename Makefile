@@ -91,7 +91,7 @@ drivers: drivers-built
 
 # those that take less than two minutes together, and need nothing but Rust and Python
 drivers-quick: drivers-python drivers-rust
-	$(BESIDE) tests/drivers/run.py psql tokio-postgres sqlx psycopg asyncpg
+	$(BESIDE) tests/drivers/run.py psql tokio-postgres sqlx psycopg
 
 # the drivers that do not come as packages, in target/drivers, and the programs that are compiled
 drivers-built: drivers-python drivers-rust
