@@ -107,7 +107,7 @@ drivers: drivers-built
 
 # those that take less than two minutes together, and need nothing but Rust and Python
 drivers-quick: drivers-python drivers-rust
-	$(BESIDE) tests/drivers/run.py psql tokio-postgres sqlx psycopg asyncpg
+	$(BESIDE) tests/drivers/run.py psql tokio-postgres sqlx psycopg
 
 # those within `make test`, which also runs where no packages of Python's can be fetched
 drivers-tested:
