@@ -270,7 +270,7 @@ impl Residue {
     pub const LISTEN: Self = Self(1 << 4);
     /// A cursor WITH HOLD.
     pub const HOLD_CURSOR: Self = Self(1 << 5);
-    /// What currval and lastval answer.
+    /// What currval and lastval answer: a number may have been drawn from a sequence.
     pub const SEQUENCE: Self = Self(1 << 6);
     /// Anything: code that was not read (DO, CALL, user functions).
     pub const OPAQUE: Self = Self(1 << 7);
@@ -278,6 +278,8 @@ impl Residue {
     pub const UNREAD: Self = Self(1 << 8);
     /// A library (LOAD), which only the connection's end takes away.
     pub const LIBRARY: Self = Self(1 << 9);
+    /// Nothing, but it asks for what [`Self::SEQUENCE`] has left: currval and lastval.
+    pub const ASKS_SEQUENCE: Self = Self(1 << 10);
 
     /// Is every member of `other` in here?
     #[must_use]

@@ -112,9 +112,9 @@ impl Session {
     }
 
     fn note_residue(&mut self, statement: &StatementPlan, node: NodeId) {
-        // what is listened to is followed by `note_listening`, what is set by `note_set`
+        // what is listened to is followed by `note_listening`, what is set by `note_set`, what is drawn by `keep_sequences_apart`
         let followed = match &statement.action {
-            Action::Set(_) | Action::SetTransaction(..) => Residue::SETTING,
+            Action::Set(_) | Action::SetConfig(_) | Action::SetTransaction(..) => Residue::SETTING,
             Action::Prepare(_) | Action::Execute(_) => Residue::PREPARED,
             _ => Residue::LISTEN,
         };
@@ -126,7 +126,7 @@ impl Session {
             leg.connection.tainted_by = Some(client);
         }
         leg.hears |= residue.contains(Residue::OPAQUE) || residue.contains(Residue::UNREAD);
-        let keeps = residue.without(Residue::OPAQUE);
+        let keeps = residue.without(Residue::OPAQUE | Residue::SEQUENCE | Residue::ASKS_SEQUENCE);
         if let Some(reason) = keeps.names().last() {
             self.pin(node, reason, keeps != Residue::SETTING);
         }
@@ -140,7 +140,7 @@ impl Session {
     }
 
     /// SET, RESET, or RESET ALL completed on a server.
-    fn note_set(&mut self, setting: &SettingAction, text: &str, node: NodeId) {
+    pub(crate) fn note_set(&mut self, setting: &SettingAction, text: &str, node: NodeId) {
         let Some(name) = setting.name.as_deref() else {
             self.note_reset_all(node);
             return;
@@ -264,9 +264,9 @@ impl Session {
     }
 }
 
-/// Whether a statement takes settings back to the login's.
-pub fn resets(statement: &StatementPlan) -> bool {
-    matches!(&statement.action, Action::Set(setting) if setting.value == SettingValue::Default)
+/// Whether the row of a statement tells what it has set.
+pub(crate) fn calls_set_config(statement: &StatementPlan) -> bool {
+    matches!(statement.action, Action::SetConfig(_))
 }
 
 /// Settings that end with the transaction, however they are set.
@@ -277,7 +277,7 @@ const OF_THE_TRANSACTION: [&str; 3] = [
 ];
 
 /// SET as later servers are told it.
-fn set_text(name: &str, value: NewValue<'_>, is_local: bool) -> String {
+pub(crate) fn set_text(name: &str, value: NewValue<'_>, is_local: bool) -> String {
     let mut list = None;
     value.put(name, &mut list);
     let scope = if is_local {
@@ -336,6 +336,7 @@ fn writes(statement: &StatementPlan) -> bool {
         && !matches!(
             statement.action,
             Action::Set(_)
+                | Action::SetConfig(_)
                 | Action::SetTransaction(..)
                 | Action::ShowOverride(_)
                 | Action::Discard

@@ -282,7 +282,6 @@ impl Session {
         let keeps = self.keeps_legs(&mut connection);
         let catalog = self.catalog();
         let client = self.registration.id().0;
-        let last_client = std::mem::replace(&mut connection.last_client, client);
         let hears = connection.tainted_by == Some(client);
         let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
@@ -309,7 +308,6 @@ impl Session {
             catalog_version: catalog.version(),
             settings: None,
             told: 0,
-            strange_sequences: last_client != client,
             inherited: false,
             used: SmallVec::new(),
             describes: false,
