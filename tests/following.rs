@@ -8,7 +8,7 @@ use pgherd_tests::beside::{Beside, Talk};
 use pgherd_tests::wire::{
     RawClient, bind, close, describe, execute, flush, parse, query, sync, unnamed,
 };
-use pgherd_tests::{TestCluster, sqlstate};
+use pgherd_tests::{Cluster, TestCluster, sqlstate};
 
 /// Talks with their names.
 type Talks = Vec<(&'static str, Talk)>;
@@ -105,6 +105,58 @@ fn settings() -> Talks {
                 .ready([show("work_mem")])
                 .ready([query("SELECT pg_catalog.set_config('search_path', 'pg_catalog, \"A b\"', false)")])
                 .ready([show("search_path")]),
+        ),
+        (
+            "set_config beside other columns, with what a Bind gives, as a driver sends it around its own queries",
+            Talk::new()
+                .ready([query("SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new")])
+                .ready([show("jit")])
+                .ready([
+                    parse("", "SELECT set_config('jit', $1, false)", &[]),
+                    bind("", "", &["on"]),
+                    execute("", 1),
+                    sync(),
+                ])
+                .ready([show("jit")])
+                .ready([
+                    parse("c", "SELECT set_config($1, $2, $3)", &[]),
+                    bind("", "c", &["work_mem", "6MB", "f"]),
+                    execute("", 0),
+                    bind("", "c", &["my.own", "x", "true"]),
+                    execute("", 0),
+                    sync(),
+                ])
+                .ready([show("work_mem")])
+                .ready([query("SELECT coalesce(current_setting('my.own', true), '')")])
+                .ready([close('S', "c"), sync()]),
+        ),
+        (
+            "several calls of set_config, of which the last one counts",
+            Talk::new()
+                .ready([query("SELECT set_config('work_mem', '6MB'::text, 'f'), set_config('my.own', 'a' || 'b', false), set_config('work_mem', '7MB', NULL)")])
+                .ready([show("work_mem")])
+                .ready([show("my.own")])
+                .ready([query("SELECT set_config('work_mem', NULL, false)")])
+                .ready([show("work_mem")])
+                .ready([query("SELECT set_config(NULL, 'x', false)")])
+                .ready([query("SELECT set_config('work_mem', 'much', false)")])
+                .ready([show("work_mem")]),
+        ),
+        (
+            "set_config in transactions",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .ready([query("SELECT set_config('work_mem', '6MB', false), set_config('timezone', 'Asia/Tokyo', true)")])
+                .ready([show("timezone")])
+                .ready([query("COMMIT")])
+                .ready([show("timezone")])
+                .ready([show("work_mem")])
+                .ready([query("BEGIN")])
+                .ready([query("SELECT set_config('work_mem', '8MB', false)")])
+                .ready([query("ROLLBACK")])
+                .ready([show("work_mem")])
+                .ready([query("SELECT set_config('work_mem', '9MB', false); SELECT 1/0")])
+                .ready([show("work_mem")]),
         ),
         (
             "defaults of transactions",
@@ -322,7 +374,21 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
     let (name, values) = SETTINGS[random.below(SETTINGS.len())];
     let value = values[random.below(values.len())];
     let statement = format!("s{}", random.below(4));
-    match random.below(22) {
+    const CALLED: [(&str, [&str; 3]); 6] = [
+        ("work_mem", ["'3MB'", "'4096'", "NULL"]),
+        ("timezone", ["'Europe/Berlin'", "'UTC'::text", "'-7'"]),
+        ("datestyle", ["'DMY'", "'SQL'", "'ISO, ' || 'MDY'"]),
+        (
+            "search_path",
+            ["'public, pg_catalog'", "'public'", "'\"$user\", public'"],
+        ),
+        ("my.own", ["'a'", "'it''s'", "upper('b')"]),
+        ("role", ["'other'", "'none'", "NULL"]),
+    ];
+    let (called, given) = CALLED[random.below(CALLED.len())];
+    let given = given[random.below(given.len())];
+    let is_local = ["false", "true", "'f'"][random.below(3)];
+    match random.below(28) {
         0..=4 => query(&format!("SET {name} = {value}")),
         5 => unnamed_and_sync(&format!("SET {name} TO {value}")),
         6 => query(&format!("SET LOCAL {name} = {value}")),
@@ -349,6 +415,21 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
         18 => query(&format!("EXECUTE {statement} ('y')")),
         19 => query(&format!("DEALLOCATE {statement}")),
         20 => query("SET ROLE other"),
+        21 => query(&format!(
+            "SELECT set_config('{called}', {given}, {is_local})"
+        )),
+        22 => query(&format!(
+            "SELECT current_setting('{called}', true), set_config('{called}', {given}, {is_local}) AS new"
+        )),
+        23 => joined([
+            parse("", "SELECT set_config($1, $2, $3), 1", &[]),
+            bind("", "", &["work_mem", "5MB", is_local.trim_matches('\'')]),
+            execute("", 0),
+            sync(),
+        ]),
+        24 => query(NEXTVAL),
+        25 if state.drew => query("SELECT currval('numbers'), lastval()"),
+        25 => query("SELECT setval('numbers', nextval('numbers') + 2)"),
         _ => query(
             "SELECT current_user, current_setting('work_mem'), current_setting('timezone'), current_setting('datestyle'), \
              current_setting('search_path'), coalesce(current_setting('my.own', true), ''), current_setting('extra_float_digits'), \
@@ -368,9 +449,14 @@ fn unnamed_and_sync(sql: &str) -> BytesMut {
     joined([unnamed(sql), sync()])
 }
 
+/// Draws a number.
+const NEXTVAL: &str = "SELECT nextval('numbers')";
+
 #[derive(Debug, Default)]
 struct ClientState {
     in_block: bool,
+    /// Whether it has drawn a number in its block: what `currval` says outside of one depends on the connection.
+    drew: bool,
 }
 
 /// xorshift64*
@@ -408,7 +494,9 @@ async fn many_clients_on_few_connections_hear_each_what_a_postgres_of_its_own_sa
     let seed = std::env::var("SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
     let beside = Beside::unsharded().await;
     beside
-        .sql_on_both("CREATE ROLE other; GRANT other TO app")
+        .sql_on_both(
+            "CREATE ROLE other; GRANT other TO app; CREATE SEQUENCE numbers; GRANT ALL ON SEQUENCE numbers TO PUBLIC",
+        )
         .await;
     let mut random = Random(seed);
     let mut clients = Vec::new();
@@ -432,7 +520,10 @@ async fn many_clients_on_few_connections_hear_each_what_a_postgres_of_its_own_sa
             "step {step} of seed {seed}:\n{}",
             history[recent..].join("\n")
         );
-        state.in_block = expected.last().is_some_and(|ready| ready != "Z I");
+        let ready = expected.last().map_or("", String::as_str);
+        state.in_block = ready != "Z I";
+        state.drew &= state.in_block;
+        state.drew |= ready == "Z T" && said == query(NEXTVAL);
     }
 }
 
@@ -558,5 +649,111 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
             "{row}"
         );
         assert_eq!(values[4], "0", "{row}");
+    }
+}
+
+/// So many clients on so few connections, none of which stays with a client.
+async fn keep_nothing(cluster: &Cluster) {
+    const CLIENTS: usize = 8;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(RawClient::log_in(&cluster.endpoint(), "app", "shop").await);
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        let value = ["on", "off"][index % 2];
+        let saved = "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new";
+        let restored = joined([
+            parse("", "SELECT set_config('jit', $1, false)", &[]),
+            bind("", "", &[value]),
+            execute("", 0),
+            sync(),
+        ]);
+        for said in [query(saved), restored, query(NEXTVAL)] {
+            let answers = answer(client, &said).await;
+            assert!(
+                answers.iter().any(|line| line.starts_with('D')),
+                "client {index}: {answers:?}"
+            );
+        }
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        let shown = answer(client, &show("jit")).await;
+        let value = ["on", "off"][index % 2];
+        assert!(shown[1].ends_with(value), "client {index}: {shown:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_set_config_nor_nextval_keeps_a_connection() {
+    for shards in [1, 3] {
+        let cluster = TestCluster::new()
+            .shards(shards)
+            .shop()
+            .configure(move |configuration| {
+                if shards == 1 {
+                    configuration.sharding = String::new();
+                }
+                configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
+                configuration.database = "pool: { size: 2 }".into();
+            })
+            .start()
+            .await;
+        let home = cluster.shard(0).primary();
+        home.sql("CREATE SEQUENCE numbers; GRANT ALL ON SEQUENCE numbers TO PUBLIC")
+            .await
+            .unwrap();
+        keep_nothing(&cluster).await;
+    }
+}
+
+/// Two clients on one connection: each finds the numbers that it drew in its transaction, and none that the other drew.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_another_client_has_drawn_are_not_told() {
+    const UNDEFINED: &str = "E Some(\"55000\")";
+    let cluster = TestCluster::new()
+        .shards(1)
+        .shop()
+        .configure(|configuration| {
+            configuration.sharding = String::new();
+            configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
+            configuration.database = "pool: { size: 1 }".into();
+        })
+        .start()
+        .await;
+    let mut one = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
+    let mut other = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
+    for sql in [
+        "CREATE SEQUENCE numbers",
+        "CREATE SEQUENCE others",
+        "CREATE TABLE drawn (id serial, note text)",
+    ] {
+        let made = answer(&mut one, &query(sql)).await;
+        assert_eq!(made.last().unwrap(), "Z I", "{made:?}");
+    }
+    let rows = |answers: &[String]| -> Vec<String> {
+        let rows = answers.iter().filter(|line| line.starts_with('D'));
+        rows.cloned().collect()
+    };
+    for _ in 0..3 {
+        let drawn = answer(&mut one, &query("SELECT nextval('numbers')")).await;
+        assert_eq!(rows(&drawn).len(), 1, "{drawn:?}");
+        for asks in ["SELECT lastval()", "SELECT currval('numbers')"] {
+            let told = answer(&mut other, &query(asks)).await;
+            assert!(told.contains(&UNDEFINED.to_owned()), "{asks}: {told:?}");
+        }
+        // what is drawn for a column's default counts too
+        answer(&mut one, &query("BEGIN")).await;
+        let insert = "INSERT INTO drawn (note) VALUES ('x') RETURNING id";
+        let drawn = answer(&mut one, &query(insert)).await;
+        let told = answer(&mut one, &query("SELECT lastval()::int")).await;
+        assert_eq!(rows(&told), rows(&drawn), "{told:?}");
+        answer(&mut one, &query("COMMIT")).await;
+        let text = "SELECT nextval('others'); SELECT currval('others')";
+        let told = rows(&answer(&mut other, &query(text)).await);
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[0], told[1]);
+        let asks = query("SELECT currval('drawn_id_seq')");
+        let told = answer(&mut other, &asks).await;
+        assert!(told.contains(&UNDEFINED.to_owned()), "{told:?}");
     }
 }

@@ -6,6 +6,7 @@
 use pgherd_topology::RelationName;
 
 use crate::plan::Span;
+use crate::set_config::SettingCall;
 
 /// What a statement asks of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub enum Action {
     SetTransaction(TransactionScope, TransactionModes),
     /// SET of anything else, SET ROLE and SET SESSION AUTHORIZATION among them, and RESET.
     Set(SettingAction),
+    /// A query that reads no table and calls `set_config` in its select list, once or several times: SET by another name, as far as
+    /// [`SettingCall::read`] can read it.
+    SetConfig(Box<[SettingCall]>),
     /// SHOW pgherd.name: the session answers it with one text column of that name.
     ShowOverride(OverrideName),
     /// DISCARD ALL

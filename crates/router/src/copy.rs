@@ -6,7 +6,7 @@
 use crate::action::{Action, CopyDirection};
 use crate::lexer::TokenKind;
 use crate::place::Draft;
-use crate::plan::{Access, NamedCheck, Placement, Residue};
+use crate::plan::{Access, NamedCheck, Placement};
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, TableMode};
 use crate::statement::{begins_query, read_query};
@@ -115,17 +115,7 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
             Draft::refused(action, rejection).uncheckable()
         }
     };
-    let residue = if into_table {
-        Residue::DRAWS
-    } else {
-        Residue::NONE
-    };
-    Some(
-        draft
-            .access(access)
-            .residue(residue)
-            .relations(vec![table.name.clone()]),
-    )
+    Some(draft.access(access).relations(vec![table.name.clone()]))
 }
 
 #[derive(Debug, PartialEq, Eq)]

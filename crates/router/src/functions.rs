@@ -36,6 +36,10 @@ pub(crate) struct FunctionFacts {
     pub(crate) runs_text: Option<String>,
     /// The first that changes a setting.
     pub(crate) sets: Option<String>,
+    /// How often one does.
+    pub(crate) setting_calls: usize,
+    /// Whether one may return any number of rows.
+    pub(crate) returns_set: bool,
     /// The first whose result depends on the order of rows.
     pub(crate) order_dependent: Option<String>,
     pub(crate) residue: Residue,
@@ -130,6 +134,13 @@ const SEQUENCE: &[&str] = &[
     "lastval",
     "pg_sequence_last_value",
 ];
+
+/// Those of them that leave something for the session, and those that ask for it.
+const DRAWS: &[&str] = &["nextval", "setval"];
+const ASKS: &[&str] = &["currval", "lastval"];
+
+/// The function that changes a setting.
+pub(crate) const SET_CONFIG: &str = "set_config";
 
 /// Functions that run a query or read tables that they are given as text.
 const RUNS_TEXT: &[&str] = &[
@@ -273,6 +284,7 @@ impl FunctionFacts {
         let (mut user, mut undeclared, mut reads) = (false, false, true);
         for function in catalog.functions(call.schema, name, search_path) {
             known = true;
+            self.returns_set |= function.returns_set;
             let mut of_this = function.volatility;
             if !function.is_builtin() {
                 let full_name = RelationName::new(function.schema.clone(), function.name.clone());
@@ -327,7 +339,9 @@ impl FunctionFacts {
         if MOMENT.contains(&name) {
             note(&mut self.moment, name);
         }
-        if volatility == Volatility::Volatile {
+        // what it changes is a setting, which `sets` tells
+        let is_set_config = !user && name == SET_CONFIG;
+        if volatility == Volatility::Volatile && !is_set_config {
             note(&mut self.volatile, name);
         }
         if volatility != Volatility::Immutable {
@@ -340,7 +354,11 @@ impl FunctionFacts {
         if SEQUENCE.contains(&name) {
             note(&mut self.home_only, name);
             note(&mut self.server_local, name);
-            self.residue |= Residue::SEQUENCE;
+            if DRAWS.contains(&name) {
+                self.residue |= Residue::SEQUENCE;
+            } else if ASKS.contains(&name) {
+                self.residue |= Residue::ASKS_SEQUENCE;
+            }
         } else if name.contains("advisory_") {
             note(&mut self.home_only, name);
             note(&mut self.server_local, name);
@@ -359,8 +377,9 @@ impl FunctionFacts {
             note(&mut self.runs_text, name);
             note(&mut self.volatile, name);
             self.residue |= Residue::OPAQUE;
-        } else if name == "set_config" {
+        } else if name == SET_CONFIG {
             note(&mut self.sets, name);
+            self.setting_calls += 1;
             if !call.is_local {
                 self.residue |= Residue::SETTING;
             }
@@ -498,6 +517,8 @@ mod tests {
             ),
             ("pg_advisory_unlock_all", Residue::RELEASE),
             ("nextval", Residue::SEQUENCE),
+            ("lastval", Residue::ASKS_SEQUENCE),
+            ("pg_sequence_last_value", Residue::NONE),
             ("abs", Residue::NONE),
             ("made_a_moment_ago", Residue::OPAQUE),
         ] {

@@ -55,6 +55,7 @@ mod query;
 mod rejection;
 mod resolve;
 mod scope;
+mod set_config;
 mod setting;
 mod statement;
 mod survey;
@@ -86,5 +87,6 @@ pub use resolve::{
     Destination, KeyExplanation, Overrides, ParameterFormat, ParameterSource, ParameterValue,
     Resolved, ValueEncoding, Values,
 };
+pub use set_config::{Given, SettingCall};
 pub use setting::{LISTS_OF_NAMES, list_members};
 pub use temporary::SCHEMA as TEMPORARY_SCHEMA;

@@ -3,11 +3,10 @@
 //! Owns the decision, from proven to refused; every plan says its reason here. Main function:
 //! [`place`].
 
-use pgherd_topology::{RelationName, ShardId};
+use pgherd_topology::{ColumnDefault, RelationKind, RelationName, ShardId};
 use smallvec::SmallVec;
 
 use crate::action::Action;
-use crate::insert::is_drawn;
 use crate::plan::{
     Access, KeyOrigin, KeySet, KeySource, KeyedPlacement, NamedCheck, Placement, Residue,
 };
@@ -535,14 +534,27 @@ fn residue(survey: &Survey<'_, '_>) -> Residue {
     if survey.census.functions.user_changing {
         residue |= Residue::OPAQUE;
     }
-    let may_draw = |table: &TableUse<'_>| {
-        table.mode != TableMode::Read
-            && table.relation.is_none_or(|relation| {
-                relation.has_triggers || relation.columns.iter().any(is_drawn)
-            })
-    };
-    if survey.unresolved.is_some() || survey.tables.iter().any(may_draw) {
-        residue |= Residue::DRAWS;
+    if survey.tables.iter().any(may_draw) {
+        residue |= Residue::SEQUENCE;
     }
     residue
+}
+
+/// Whether a write to a table may draw from a sequence, for a column that is left to its default.
+fn may_draw(table: &TableUse<'_>) -> bool {
+    let writes_defaults = matches!(table.mode, TableMode::Insert | TableMode::Update);
+    writes_defaults
+        && table.relation.is_none_or(|relation| {
+            relation.kind == RelationKind::View
+                || relation.has_triggers
+                || relation.has_rules
+                || relation.columns.iter().any(|column| {
+                    matches!(
+                        column.default,
+                        ColumnDefault::Varying
+                            | ColumnDefault::IdentityAlways
+                            | ColumnDefault::IdentityByDefault
+                    )
+                })
+        })
 }

@@ -270,7 +270,7 @@ impl Residue {
     pub const LISTEN: Self = Self(1 << 4);
     /// A cursor WITH HOLD.
     pub const HOLD_CURSOR: Self = Self(1 << 5);
-    /// What currval and lastval answer.
+    /// What currval and lastval answer: a number may have been drawn from a sequence.
     pub const SEQUENCE: Self = Self(1 << 6);
     /// Anything: code that was not read (DO, CALL, user functions).
     pub const OPAQUE: Self = Self(1 << 7);
@@ -278,11 +278,10 @@ impl Residue {
     pub const UNREAD: Self = Self(1 << 8);
     /// A library (LOAD), which only the connection's end takes away.
     pub const LIBRARY: Self = Self(1 << 9);
-
+    /// Nothing, but it asks for what [`Self::SEQUENCE`] has left: currval and lastval.
+    pub const ASKS_SEQUENCE: Self = Self(1 << 10);
     /// Nothing, and maybe less: the statement may take away temporary relations, cursors or advisory locks. It has no name.
-    pub const RELEASE: Self = Self(1 << 10);
-    /// What currval and lastval answer, by the default of a column or a trigger. It has no name.
-    pub const DRAWS: Self = Self(1 << 11);
+    pub const RELEASE: Self = Self(1 << 11);
 
     /// Is every member of `other` in here?
     #[must_use]

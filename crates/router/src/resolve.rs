@@ -6,9 +6,11 @@
 
 use pgherd_topology::{BucketId, Location, ShardId, Sharding};
 
+use crate::action::Action;
 use crate::literal::Literals;
 use crate::plan::{KeyedPlacement, NamedCheck, Placement, StatementPlan};
 use crate::rejection::{Rejection, label};
+use crate::set_config;
 
 /// The values of one execution.
 #[derive(Clone, Copy)]
@@ -128,6 +130,9 @@ impl StatementPlan {
     ) -> Result<Resolved, Rejection> {
         if self.checks_clock_words {
             check_clock_words(values)?;
+        }
+        if let Action::SetConfig(calls) = &self.action {
+            set_config::check(calls, values, sharding)?;
         }
         Ok(match &self.placement {
             Placement::Nowhere => Resolved::to(Destination::Nowhere),

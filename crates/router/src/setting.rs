@@ -50,57 +50,6 @@ pub(crate) fn read(
     set(at)
 }
 
-/// Reads `SELECT set_config('name', 'value', false)`, alone: SET by another name, which drivers and ORMs send as they connect.
-/// `None` where it is anything more; the planner of queries then says why that cannot be.
-pub(crate) fn call(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<Draft> {
-    if !at.takes("select") {
-        return None;
-    }
-    let function = at.qualified_name()?;
-    let path = subject.names.search_path;
-    let builtin = match function.schema.as_deref() {
-        Some(schema) => schema == "pg_catalog",
-        // before any schema of the path, unless the path says otherwise
-        None => path.iter().all(|schema| &**schema != "pg_catalog"),
-    };
-    if !builtin || function.name != "set_config" {
-        return None;
-    }
-    let arguments = at.parenthesised()?;
-    if at.takes("as") {
-        at.name()?;
-    }
-    let [name, value, is_local] = arguments.split_at_commas().try_into().ok()?;
-    let scope = match (is_local.peeks("true"), is_local.peeks("false")) {
-        (true, _) => SettingScope::Local,
-        (_, true) => SettingScope::Session,
-        (false, false) => return None,
-    };
-    if !at.at_end() || is_local.end != is_local.at + 1 {
-        return None;
-    }
-    let name = string(name)?.to_ascii_lowercase();
-    if name.starts_with("pgherd.") {
-        return None;
-    }
-    let value = string(value)?;
-    let texts = if LISTS_OF_NAMES.contains(&name.as_str()) {
-        list_members(&value)
-    } else {
-        [value.into()].into()
-    };
-    Some(change(name, scope, SettingValue::Texts(texts)))
-}
-
-/// A string literal and nothing else.
-fn string(at: Cursor<'_, '_>) -> Option<String> {
-    match at.kind()? {
-        TokenKind::Literal(LiteralKind::Integer | LiteralKind::Numeric) => None,
-        TokenKind::Literal(_) => value(at).map(String::from),
-        _ => None,
-    }
-}
-
 /// The settings that are lists of names: as one text, the names are quoted within it.
 pub const LISTS_OF_NAMES: [&str; 4] = [
     "search_path",

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use sqlparser::ast::Statement;
+
 use crate::action::Action;
 use crate::lexer::TokenKind;
 use crate::literal::Literals;
@@ -17,7 +19,9 @@ use crate::rejection::{Rejection, label};
 use crate::scope::Names;
 use crate::survey::{Subject, Survey, Unread};
 use crate::tokens::{Cursor, StatementText};
-use crate::{copy, cursor, ddl, explain, maintenance, setting, transaction, unparsed, utility};
+use crate::{
+    copy, cursor, ddl, explain, maintenance, set_config, setting, transaction, unparsed, utility,
+};
 
 /// Statements of more tokens are not read: the tree would take a hundred times their size.
 const MAX_TOKENS: usize = 400_000;
@@ -68,11 +72,8 @@ pub(crate) fn plan(
 /// Only what is refused whatever the database is like: a `SET pgherd.*` that makes no sense.
 pub(crate) fn read(subject: Subject<'_, '_>) -> Result<Draft, Rejection> {
     let start = subject.text.cursor();
-    if let Some(draft) = setting::call(start, subject) {
-        return Ok(draft);
-    }
     if begins_query(start) {
-        return Ok(read_query(subject, start.at, start.end));
+        return Ok(surveyed(subject, start.at, start.end, set_config::place));
     }
     if let Some(draft) = setting::read(start, subject)? {
         return Ok(draft);
@@ -102,14 +103,23 @@ pub(crate) fn begins_query(mut at: Cursor<'_, '_>) -> bool {
     ])
 }
 
-/// Plans the query in the tokens `from..to`.
+/// Plans the query in the tokens `from..to` of another statement.
 pub(crate) fn read_query(subject: Subject<'_, '_>, from: usize, to: usize) -> Draft {
+    surveyed(subject, from, to, |survey, _| place(survey))
+}
+
+fn surveyed(
+    subject: Subject<'_, '_>,
+    from: usize,
+    to: usize,
+    place: fn(&mut Survey<'_, '_>, &Statement) -> Draft,
+) -> Draft {
     with_parsed(subject.text, from, to, |parsed| {
         let surveyed = parsed
             .map_err(Unread)
-            .and_then(|parsed| Survey::of(subject, parsed));
+            .and_then(|parsed| Ok((Survey::of(subject, parsed)?, parsed)));
         match surveyed {
-            Ok(survey) => place(&survey),
+            Ok((mut survey, parsed)) => place(&mut survey, &parsed.statement),
             Err(unread) => unparsed::draft(subject, unread),
         }
     })

@@ -35,7 +35,7 @@ pub(crate) fn draft(subject: Subject<'_, '_>, unread: Unread) -> Draft {
     let is_query = start.peeks_any(&[
         "select", "insert", "update", "delete", "merge", "with", "values", "table",
     ]);
-    let residue = if is_query && facts.user.is_none() && facts.unknown.is_none() {
+    let mut residue = if is_query && facts.user.is_none() && facts.unknown.is_none() {
         facts.residue
     } else if is_query {
         facts.residue | Residue::OPAQUE
@@ -45,7 +45,10 @@ pub(crate) fn draft(subject: Subject<'_, '_>, unread: Unread) -> Draft {
     let adds_rows = ["insert", "merge", "copy", "into"]
         .iter()
         .any(|word| start.mentions(word));
-    let draft = refused(unread.0).residue(residue | Residue::DRAWS);
+    if adds_rows {
+        residue |= Residue::SEQUENCE;
+    }
+    let draft = refused(unread.0).residue(residue);
     match (is_query, adds_rows, start.peeks("update")) {
         (true, false, false) => Draft {
             check: NamedCheck::Free,

@@ -6,11 +6,11 @@
 //! a Sync, does not end the skipping (Postgres documentation, chapter 55.2.3). Never does: choosing or waiting for the connection
 //! (`taking.rs`). Main function: [`Session::bring`].
 
-use pgherd_pool::ServerConnection;
+use pgherd_pool::{Drawn, ServerConnection};
 use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{FrontendMessage, Target};
+use pgherd_router::BackslashReading;
 use pgherd_router::lexer::{Lexer, TokenKind};
-use pgherd_router::{BackslashReading, Residue, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::failure::Failure;
@@ -54,8 +54,9 @@ impl Session {
             }
             // a connection that does not get there is closed
             connection.carried.clone_from(wanted);
-            if connection.tainted_by != Some(client) {
+            if connection.tainted_by.is_some_and(|owner| owner != client) {
                 connection.tainted_by = None;
+                connection.drawn = Drawn::default();
             }
         }
         if let Some(block) = &self.block {
@@ -71,32 +72,6 @@ impl Session {
             leg.settings = block.settings_after(leg.told).cloned();
         }
         script.is_brought();
-        Ok(())
-    }
-
-    /// Has a server forget which sequences another client has used there, where one of these statements may ask, or
-    /// use some of its own that a later one asks for.
-    ///
-    /// # Errors
-    /// 54000, never in practice.
-    pub(crate) fn forget_sequences<'s>(
-        &mut self,
-        node: NodeId,
-        script: &mut Script,
-        mut statements: impl Iterator<Item = &'s StatementPlan>,
-    ) -> Result<(), Failure> {
-        let asks = Residue::SEQUENCE | Residue::DRAWS | Residue::OPAQUE;
-        if !statements.any(|statement| self.residue(statement).has_any(asks)) {
-            return Ok(());
-        }
-        let leg = self.legs.at(node);
-        self.drew_on = Some((node, leg.connection.pid()));
-        if leg.strange_sequences {
-            leg.strange_sequences = false;
-            queue_aside(&mut leg.connection, script, "DISCARD SEQUENCES")?;
-            // a server that cannot do that skips what follows
-            script.is_brought();
-        }
         Ok(())
     }
 }

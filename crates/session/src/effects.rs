@@ -112,7 +112,7 @@ impl Session {
     }
 
     /// SET, RESET, or RESET ALL completed on a server.
-    fn note_set(&mut self, setting: &SettingAction, text: &str, node: NodeId) {
+    pub(crate) fn note_set(&mut self, setting: &SettingAction, text: &str, node: NodeId) {
         let Some(name) = setting.name.as_deref() else {
             self.note_reset_all(node);
             return;
@@ -235,9 +235,9 @@ impl Session {
     }
 }
 
-/// Whether a statement takes settings back to the login's.
-pub fn resets(statement: &StatementPlan) -> bool {
-    matches!(&statement.action, Action::Set(setting) if setting.value == SettingValue::Default)
+/// Whether the row of a statement tells what it has set.
+pub(crate) fn calls_set_config(statement: &StatementPlan) -> bool {
+    matches!(statement.action, Action::SetConfig(_))
 }
 
 /// Settings that end with the transaction, however they are set.
@@ -248,7 +248,7 @@ const OF_THE_TRANSACTION: [&str; 3] = [
 ];
 
 /// SET as later servers are told it.
-fn set_text(name: &str, value: NewValue<'_>, is_local: bool) -> String {
+pub(crate) fn set_text(name: &str, value: NewValue<'_>, is_local: bool) -> String {
     let mut list = None;
     value.put(name, &mut list);
     let scope = if is_local {
@@ -307,6 +307,7 @@ fn writes(statement: &StatementPlan) -> bool {
         && !matches!(
             statement.action,
             Action::Set(_)
+                | Action::SetConfig(_)
                 | Action::SetTransaction(..)
                 | Action::ShowOverride(_)
                 | Action::Discard

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use pgherd_router::{Access, ParameterSource, Planned, Values};
+use pgherd_router::{Access, ParameterSource, Planned};
 use pgherd_topology::{NodeId, Role, ShardId};
 
 use crate::failure::{Failure, not_supported};
@@ -13,6 +13,7 @@ use crate::own::Trouble;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
+use crate::set_config::Executed;
 use crate::simple::definition;
 
 impl Session {
@@ -51,12 +52,7 @@ impl Session {
         lines.push(format!("Role: {}", self.role_line(&route, &shards)));
         let sharding = self.sharding();
         let keys = {
-            let values = Values {
-                sql: sql.as_bytes(),
-                literals: &planned.literals,
-                parameters: parameters.map(|parameters| parameters as &dyn ParameterSource),
-                encoding: self.encoding(),
-            };
+            let values = self.values(&planned, sql, parameters);
             statement.explain_keys(&values, &sharding)?
         };
         for key in keys {
@@ -133,6 +129,10 @@ impl Session {
         };
         self.check_writer(shard, route.access, &planned.plan.statements)?;
         let node = self.leg_for(shard, route.access, route).await?;
+        let mut script = std::mem::take(&mut self.script);
+        let statements = planned.plan.statements.iter();
+        self.keep_sequences_apart(node, &mut script, statements)?;
+        self.script = script;
         let begun = Instant::now();
         let answer = match self.execute(node, sql).await {
             Ok(answer) => answer,
@@ -146,6 +146,13 @@ impl Session {
         let took = begun.elapsed();
         if let Some(statement) = planned.plan.statements.first() {
             self.note_effects(statement, sql, node);
+            let executed = Executed {
+                statement,
+                planned,
+                sql,
+                parameters: None,
+            };
+            self.note_set_config(&executed, None, node);
         }
         self.tokens.observe(shard, node, Instant::now());
         let sharding = self.sharding();

@@ -12,7 +12,7 @@ use pgherd_topology::NodeId;
 
 use crate::attempt::Ran;
 use crate::block::{is_control, opens_for_writing};
-use crate::effects::resets;
+use crate::effects::calls_set_config;
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
 use crate::message::{ANYWHERE, Run, Step, local_only, passes, single_plan};
@@ -210,12 +210,20 @@ impl Session {
             }
         }
         self.reserve_channels(executed(steps)).await?;
-        self.resets_startup = executed(steps).any(resets);
+        self.resets_startup = steps.iter().any(|(step, _)| match step {
+            Step::Execute { bound } => {
+                bound.with_execution(|executed| self.resets(executed)) == Some(true)
+            }
+            _ => false,
+        });
         let local = self.answers_in_run(run).await?;
         // nothing bound, and no transaction that a Sync ends: the server need not be kept until the client's
         let ends_here = cut && !run.opens && self.open_run.is_none();
         self.on_leg(&route, |session, node, script| {
-            session.forget_sequences(node, script, executed(steps))?;
+            session.keep_sequences_apart(node, script, executed(steps))?;
+            if executed(steps).any(calls_set_config) {
+                script.keep_rows();
+            }
             for (step, _) in steps {
                 if let Step::Execute { bound } = step {
                     session.announce(node, &bound.statement.sql);
@@ -351,6 +359,7 @@ impl Session {
             })
             .collect();
         let queue = |session: &mut Self, node: NodeId, script: &mut Script| {
+            session.keep_sequences_apart(node, script, executed(&run.steps))?;
             session.queue_run(node, script, &run.steps, &local)
         };
         let (mut bytes, outcome) = if run.route.place == Place::All {
@@ -377,12 +386,17 @@ impl Session {
     /// Notes what the Executes that completed have done.
     pub(crate) fn note_run(&mut self, run: &Run, outcome: &Outcome, node: NodeId) {
         let executed = run.steps.iter().filter_map(|(step, _)| match step {
-            Step::Execute { bound } if !local_only(&bound.statement) => Some(bound),
+            Step::Execute { bound } if !local_only(&bound.statement) => Some(Some(bound)),
+            Step::OnCursor(Reply::Execute) => Some(None),
             _ => None,
         });
-        for bound in executed.take(outcome.completed) {
+        for (index, bound) in executed.enumerate().take(outcome.completed) {
+            let Some(bound) = bound else { continue };
             if let Some(plan) = single_plan(&bound.statement) {
                 self.note_effects(plan, &bound.statement.sql, node);
+            }
+            if let Some(row) = outcome.row_of(index) {
+                bound.with_execution(|executed| self.note_set_config(executed, Some(row), node));
             }
         }
         let described = run.steps.iter().filter_map(|(step, _)| match step {

@@ -69,8 +69,6 @@ pub struct Leg {
     pub(crate) settings: Option<SettingsList>,
     /// How much it knows of what its block tells late joiners.
     pub(crate) told: usize,
-    /// Whether what `currval` and `lastval` speak of there may be another client's, or was so once.
-    pub(crate) strange_sequences: bool,
     /// Whether what it was brought from was another client's.
     pub(crate) inherited: bool,
     /// The shared statements that the request at hand uses.

@@ -26,6 +26,7 @@ use crate::prepare::residue_of;
 use crate::route::{Place, Route};
 use crate::script::{Prepared, Reply};
 use crate::session::Session;
+use crate::set_config::Executed;
 use crate::settings::SettingsList;
 use crate::statements::{MadeBy, Portal, Statement};
 
@@ -101,6 +102,21 @@ impl ParameterSource for Bound<'_> {
             Format::Binary => ParameterFormat::Binary,
         };
         Some(ParameterValue { format, bytes })
+    }
+}
+
+impl Portal {
+    /// Hands over the statement with the values that it was bound to. `None` where it is an empty one.
+    pub(crate) fn with_execution<T>(&self, then: impl FnOnce(&Executed<'_>) -> T) -> Option<T> {
+        let FrontendMessage::Bind(bind) = FrontendMessage::parse(&self.bind).ok()? else {
+            return None;
+        };
+        Some(then(&Executed {
+            statement: single_plan(&self.statement)?,
+            planned: &self.statement.planned,
+            sql: &self.statement.sql,
+            parameters: Some(&Bound(bind)),
+        }))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use pgherd_pool::{PoolMode, ServerConnection};
 use pgherd_protocol::{PgError, SqlState};
-use pgherd_router::{Access, Action, SettingValue, StatementPlan};
+use pgherd_router::{Access, Action, SettingAction, SettingValue, StatementPlan};
 
 use crate::failure::{Failure, not_supported};
 use crate::session::Session;
@@ -59,14 +59,10 @@ impl Session {
         &self,
         statements: impl IntoIterator<Item = &'a StatementPlan> + Clone,
     ) -> Result<(), Failure> {
-        if self.legs.mode() != PoolMode::Session
-            && statements.clone().into_iter().any(sets_authorization)
-        {
-            return Err(not_supported(
-                "SET SESSION AUTHORIZATION is possible in mode session only",
-                "The server connection serves other clients too, and whoever is authorized there decides what they may do.",
-                "Use SET ROLE, or set the pool's mode to session.",
-            ));
+        for statement in statements.clone() {
+            if let Action::Set(setting) = &statement.action {
+                check_authorization(self.legs.mode(), setting)?;
+            }
         }
         if self.legs.mode() != PoolMode::Statement {
             return Ok(());
@@ -99,13 +95,19 @@ impl Session {
     }
 }
 
-/// RESET is harmless: it leads back to the login.
-fn sets_authorization(statement: &StatementPlan) -> bool {
-    match &statement.action {
-        Action::Set(setting) => {
-            setting.name.as_deref() == Some("session_authorization")
-                && setting.value != SettingValue::Default
-        }
-        _ => false,
+/// Refuses another session's authorization outside of mode session. RESET is harmless: it leads back to the login.
+///
+/// # Errors
+/// 0A000.
+pub(crate) fn check_authorization(mode: PoolMode, setting: &SettingAction) -> Result<(), Failure> {
+    let authorizes = setting.name.as_deref() == Some("session_authorization")
+        && setting.value != SettingValue::Default;
+    if mode == PoolMode::Session || !authorizes {
+        return Ok(());
     }
+    Err(not_supported(
+        "SET SESSION AUTHORIZATION is possible in mode session only",
+        "The server connection serves other clients too, and whoever is authorized there decides what they may do.",
+        "Use SET ROLE, or set the pool's mode to session.",
+    ))
 }

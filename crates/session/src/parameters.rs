@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pgherd_pool::{Checkout, PoolError, Target, UserLogin};
+use pgherd_pool::{Checkout, Drawn, PoolError, Target, UserLogin};
 use pgherd_protocol::{
     BackendMessage, FrontendMessage, PgError, Severity, SqlState, escape, split_frame,
 };
@@ -228,6 +228,7 @@ async fn ask(
         undone?;
         connection.carried = None;
         connection.tainted_by = None;
+        connection.drawn = Drawn::default();
     }
     match settings_statement(settings, SettingScope::Transaction) {
         None => Ok(connection.parameters().clone()),

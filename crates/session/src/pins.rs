@@ -87,13 +87,13 @@ impl Pins {
 
 /// What a statement leaves that neither follows the client nor is cleaned up after.
 fn kept_residue(statement: &StatementPlan, residue: Residue) -> Residue {
-    // what is listened to is followed by `note_listening`
+    // what is listened to is followed by `note_listening`, what is set by `note_set`, what is drawn by `keep_sequences_apart`
     let followed = match &statement.action {
-        Action::Set(_) | Action::SetTransaction(..) => Residue::SETTING,
+        Action::Set(_) | Action::SetConfig(_) | Action::SetTransaction(..) => Residue::SETTING,
         Action::Prepare(_) | Action::Execute(_) => Residue::PREPARED,
         _ => Residue::LISTEN,
     };
-    let cleaned = Residue::OPAQUE | Residue::RELEASE | Residue::DRAWS;
+    let cleaned = Residue::OPAQUE | Residue::RELEASE | Residue::SEQUENCE | Residue::ASKS_SEQUENCE;
     residue.without(followed).without(cleaned)
 }
 
@@ -110,8 +110,7 @@ impl Session {
         if self.ends_with_block(statement, kept) {
             return None;
         }
-        // without its connection a client hears that currval has no value yet
-        kept.without(Residue::SEQUENCE).names().last()
+        kept.names().last()
     }
 
     /// A temporary table that is dropped with the block at hand, which has its connection as long as that.
@@ -185,8 +184,6 @@ impl Session {
         }
         match self.legs.at(node).connection.pin() {
             Ok(()) => self.note_pin(node, reason),
-            // a later currval says that it has no value yet
-            Err(_) if reason == "sequence" => {}
             Err(full) => {
                 let error = self.all_pinned(node, reason, &full);
                 self.unkept.get_or_insert(Box::new(error));

@@ -9,6 +9,7 @@ use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::{BackslashReading, Lexer, TokenKind};
 use pgherd_router::{
     Action, CopyDirection, Planned, Residue, SettingAction, SettingValue, StatementPlan,
+    ValueEncoding, Values,
 };
 
 use crate::failure::Failure;
@@ -29,6 +30,24 @@ const READING: &[&str] = &["select", "with", "values", "table", "show", "explain
 /// 25006.
 pub(crate) fn check(planned: &Planned, sql: &str) -> Result<(), Failure> {
     for (index, statement) in planned.plan.statements.iter().enumerate() {
+        if let Action::SetConfig(calls) = &statement.action {
+            let values = Values {
+                sql: sql.as_bytes(),
+                literals: &planned.literals,
+                parameters: None,
+                encoding: ValueEncoding::SameAsServer,
+            };
+            for call in calls {
+                match call.read(&values, Some(b"")) {
+                    Some(setting) => check_setting(&setting)?,
+                    // only its value may be unknown
+                    None if call
+                        .name(&values)
+                        .is_some_and(|name| !SWITCHES.contains(&name.as_str())) => {}
+                    None => return Err(unread("SELECT")),
+                }
+            }
+        }
         check_statement(statement, span_text(planned, index, sql))?;
     }
     Ok(())
@@ -81,6 +100,7 @@ fn check_statement(statement: &StatementPlan, text: &str) -> Result<(), Failure>
             Err(unread(&command(text)))
         }
         Action::Run
+        | Action::SetConfig(_)
         | Action::Declare { .. }
         | Action::Commit { .. }
         | Action::Rollback { .. }

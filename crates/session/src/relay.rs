@@ -31,7 +31,7 @@ pub const READ_AHEAD: usize = 64 * 1024;
 pub struct Outcome {
     /// The status in the last ReadyForQuery; `None` where none came (a run ended by Flush).
     pub status: Option<TransactionStatus>,
-    /// How many of the client's statements completed, in order.
+    /// How many of the client's statements completed, or stopped at the number of rows that was asked for, in order.
     pub completed: usize,
     /// The first error, the client's or of a message of pgherd's own.
     pub error: Option<PgError>,
@@ -51,8 +51,26 @@ pub struct Outcome {
     pub notified: bool,
     /// How many rows came.
     pub rows: u64,
+    /// Where the script keeps rows: the last row of each of the client's statements, counted as [`Outcome::completed`] counts.
+    pub kept_rows: Vec<(usize, Frame)>,
     /// The parameter types of the statements that were described, in order, where this leg's ids are translated.
     pub described: Vec<Vec<u32>>,
+}
+
+impl Outcome {
+    fn keep_row(&mut self, row: &Frame) {
+        let of = self.completed;
+        self.kept_rows.retain(|(before, _)| *before != of);
+        self.kept_rows.push((of, row.clone()));
+    }
+
+    /// The last row of one of the client's statements.
+    pub fn row_of(&self, statement: usize) -> Option<&Frame> {
+        self.kept_rows
+            .iter()
+            .find(|(of, _)| *of == statement)
+            .map(|(_, row)| row)
+    }
 }
 
 /// Why a leg could not be followed to the end.
@@ -281,7 +299,7 @@ impl<'a> Relay<'a> {
         let inbox = &mut leg.transport.inbox;
         let mut run = self.partial.min(inbox.len());
         self.partial -= run;
-        if self.partial == 0 && !translated {
+        if self.partial == 0 && !translated && !self.script.keeps_rows() {
             while let Ok(Some(header)) = peek_header(&inbox[run..], MAX_SERVER_MESSAGE) {
                 if header.tag != tag::backend::DATA_ROW && header.tag != tag::backend::COPY_DATA {
                     break;
@@ -399,14 +417,19 @@ impl<'a> Relay<'a> {
                 }
             }
             tag::backend::DATA_ROW => {
+                self.outcome.rows += 1;
+                if client {
+                    self.outcome.forwarded = true;
+                    self.hold = false;
+                    if self.script.keeps_rows() {
+                        self.outcome.keep_row(&frame);
+                    }
+                }
                 if let Some(translation) = self.translation.as_deref() {
-                    self.outcome.rows += 1;
                     if client {
                         translation
                             .data_row(&frame, out)
                             .map_err(|_| RelayError::Protocol { tag: 'D' })?;
-                        self.outcome.forwarded = true;
-                        self.hold = false;
                     }
                     return Ok(None);
                 }
@@ -419,7 +442,12 @@ impl<'a> Relay<'a> {
             | tag::backend::PORTAL_SUSPENDED
             | tag::backend::PARSE_COMPLETE
             | tag::backend::BIND_COMPLETE
-            | tag::backend::CLOSE_COMPLETE => self.complete(leg, &frame)?,
+            | tag::backend::CLOSE_COMPLETE => {
+                if client && frame.tag() == tag::backend::PORTAL_SUSPENDED {
+                    self.outcome.completed += 1;
+                }
+                self.complete(leg, &frame)?;
+            }
             other => {
                 return Err(RelayError::Protocol {
                     tag: char::from(other),

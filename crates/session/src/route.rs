@@ -19,6 +19,7 @@ use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
 use crate::read_only;
 use crate::session::Session;
+use crate::set_config::Executed;
 use crate::statements::PlanStamp;
 use crate::temporary::Temporary;
 
@@ -350,15 +351,25 @@ impl Session {
     ) -> Result<Resolved, Failure> {
         let sharding = self.sharding();
         let overrides = self.plan_overrides(planned, &sharding)?;
-        let values = Values {
+        let values = self.values(planned, sql, parameters);
+        statement
+            .resolve(&values, &sharding, overrides)
+            .map_err(Failure::from)
+    }
+
+    /// The values of an execution.
+    pub(crate) fn values<'v>(
+        &self,
+        planned: &'v Planned,
+        sql: &'v str,
+        parameters: Option<&'v (dyn ParameterSource + Sync)>,
+    ) -> Values<'v> {
+        Values {
             sql: sql.as_bytes(),
             literals: &planned.literals,
             parameters: parameters.map(|parameters| parameters as &dyn ParameterSource),
             encoding: self.encoding(),
-        };
-        statement
-            .resolve(&values, &sharding, overrides)
-            .map_err(Failure::from)
+        }
     }
 
     fn plan_overrides(
@@ -401,6 +412,12 @@ impl Session {
         parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<Route, Failure> {
         let resolved = self.resolve(statement, planned, sql, parameters)?;
+        self.check_set_config(&Executed {
+            statement,
+            planned,
+            sql,
+            parameters,
+        })?;
         let place = match resolved.destination {
             Destination::Shard(_) if self.is_signal(statement) => Place::Any,
             Destination::Nowhere => Place::Nowhere,

@@ -69,6 +69,8 @@ pub struct Script {
     bringing: usize,
     /// How many of the client's messages were answered.
     answered: usize,
+    /// Whether rows are kept, beside being handed to the client.
+    keeps_rows: bool,
 }
 
 impl Script {
@@ -102,6 +104,17 @@ impl Script {
         self.awaited.clear();
         self.bringing = 0;
         self.answered = 0;
+        self.keeps_rows = false;
+    }
+
+    /// The rows of this request say something about the session.
+    pub fn keep_rows(&mut self) {
+        self.keeps_rows = true;
+    }
+
+    /// Whether they do.
+    pub fn keeps_rows(&self) -> bool {
+        self.keeps_rows
     }
 
     /// Gives back the memory of an empty queue.

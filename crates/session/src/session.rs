@@ -82,8 +82,6 @@ pub struct Session {
     pub(crate) skipping: bool,
     /// What the last request left could not be kept, and the client has not heard of it yet.
     pub(crate) unkept: Option<Box<PgError>>,
-    /// The connection on which the client has used sequences last.
-    pub(crate) drew_on: Option<(NodeId, i32)>,
     /// DDL was committed: the catalog is read again before the next request.
     pub(crate) catalog_changed: bool,
     /// Rotates between equal servers and shards.
@@ -156,7 +154,6 @@ impl Session {
             implicit_start: None,
             skipping: false,
             unkept: None,
-            drew_on: None,
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,

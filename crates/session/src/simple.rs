@@ -12,12 +12,13 @@ use pgherd_router::{Access, Action, Planned, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::block::{ends_failed_block, is_control, opens_for_writing};
-use crate::effects::resets;
+use crate::effects::calls_set_config;
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
 use crate::session::Session;
+use crate::set_config::Executed;
 
 /// The functions of libpq's `lo_...` by their object ids, which are the same on every server (`pg_proc.dat`): lo_create, lo_open, lo_close,
 /// loread, lowrite, lo_lseek, lo_creat, lo_tell, lo_unlink, lo_truncate, lo_lseek64, lo_tell64, lo_truncate64.
@@ -160,7 +161,10 @@ impl Session {
         }
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
             session.announce(node, sql);
-            session.forget_sequences(node, script, planned.plan.statements.iter())?;
+            session.keep_sequences_apart(node, script, planned.plan.statements.iter())?;
+            if planned.plan.statements.iter().any(calls_set_config) {
+                script.keep_rows();
+            }
             if let Some(spliced) = &spliced {
                 session.queue_for_spliced(node, script, spliced)?;
                 // a server that cannot do that skips the query too
@@ -208,7 +212,15 @@ impl Session {
                     self.check_writer(shard, route.access, statements)?;
                 }
                 self.reserve_channels(statements.iter()).await?;
-                self.resets_startup = statements.iter().any(resets);
+                let executed = |statement| Executed {
+                    statement,
+                    planned,
+                    sql,
+                    parameters: None,
+                };
+                self.resets_startup = statements
+                    .iter()
+                    .any(|statement| self.resets(&executed(statement)));
                 let outcome = self.on_leg(route, queue).await?;
                 for (index, statement) in statements
                     .iter()
@@ -216,6 +228,9 @@ impl Session {
                     .take(outcome.outcome.completed)
                 {
                     self.note_effects(statement, span_text(planned, index, sql), outcome.node);
+                    if let Some(row) = outcome.outcome.row_of(index) {
+                        self.note_set_config(&executed(statement), Some(row), outcome.node);
+                    }
                 }
                 self.after_request(&outcome);
                 Ok(())

@@ -320,12 +320,7 @@ impl Session {
         let keeps = self.keeps_legs(&mut connection);
         let catalog = self.catalog();
         let client = self.registration.id().0;
-        let last_client = std::mem::replace(&mut connection.last_client, client);
         let hears = connection.tainted_by == Some(client);
-        let drew_elsewhere = self
-            .drew_on
-            .is_some_and(|there| there != (node, connection.pid()));
-        let strange_sequences = last_client != client || drew_elsewhere;
         let translation = Translation::for_shard(&catalog, shard);
         let held = self.registration.hold(HeldServer {
             shard,
@@ -351,7 +346,6 @@ impl Session {
             catalog_version: catalog.version(),
             settings: None,
             told: 0,
-            strange_sequences,
             inherited: false,
             used: SmallVec::new(),
             describes: false,

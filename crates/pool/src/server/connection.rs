@@ -31,6 +31,38 @@ const CLEANING: [&str; 8] = [
     "SELECT pg_catalog.pg_advisory_unlock_all()",
 ];
 
+/// Which clients may have drawn numbers from sequences on a connection, since it last forgot them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Drawn {
+    /// None has.
+    #[default]
+    ByNobody,
+    /// This one alone.
+    By(u64),
+    /// Several.
+    BySeveral,
+}
+
+impl Drawn {
+    /// A client may draw, too.
+    pub fn add(&mut self, client: u64) {
+        *self = match *self {
+            Self::ByNobody => Self::By(client),
+            Self::By(before) if before == client => Self::By(client),
+            Self::By(_) | Self::BySeveral => Self::BySeveral,
+        }
+    }
+
+    /// Whether another client than this one may have drawn.
+    pub fn by_others(self, client: u64) -> bool {
+        match self {
+            Self::ByNobody => false,
+            Self::By(before) => before != client,
+            Self::BySeveral => true,
+        }
+    }
+}
+
 /// A connection to a Postgres server, logged in.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -43,8 +75,8 @@ pub struct ServerConnection {
     pub carried: Option<Arc<CarriedSettings>>,
     /// The client for which code ran here that was not read: whatever it left is for nobody else.
     pub tainted_by: Option<u64>,
-    /// The client that it served last; 0 is none. What `currval` and `lastval` say here is for that one.
-    pub last_client: u64,
+    /// Of whose numbers `currval` and `lastval` speak here.
+    pub drawn: Drawn,
     parameters: Parameters,
     status: TransactionStatus,
     /// ReadyForQuery messages still to come.
@@ -84,7 +116,7 @@ impl ServerConnection {
             prepared: PreparedStatements::default(),
             carried: None,
             tainted_by: None,
-            last_client: 0,
+            drawn: Drawn::default(),
             parameters,
             status: TransactionStatus::Idle,
             owed: 0,

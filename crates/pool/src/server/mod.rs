@@ -18,7 +18,7 @@ use pgherd_topology::{Address, NodeId, ShardId};
 pub use self::cancel::Canceller;
 pub use self::carried::{CarriedSettings, SetScope};
 pub(crate) use self::connection::Origin;
-pub use self::connection::{Parameters, ServerConnection};
+pub use self::connection::{Drawn, Parameters, ServerConnection};
 pub(crate) use self::login::{Beginning, Opened, open};
 pub(crate) use self::own::RunError;
 pub use self::prepared::{PreparedStatements, StatementId};

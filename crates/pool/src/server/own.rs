@@ -9,7 +9,7 @@ use pgherd_protocol::{
     BackendMessage, FrontendMessage, PgError, SqlState, TransactionStatus, split_frame,
 };
 
-use super::ServerConnection;
+use super::{Drawn, ServerConnection};
 use crate::transport::Exchanged;
 
 /// Longest message of a server in answer, in bytes.
@@ -98,6 +98,7 @@ impl ServerConnection {
         self.prepared.clear();
         self.carried = None;
         self.tainted_by = None;
+        self.drawn = Drawn::default();
         self.run_connect_query().await
     }
 
