@@ -10,6 +10,7 @@
 //! - `taking`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
 //! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `shape`: what the client was told of a statement's parameters and columns, and that it gets nothing else.
 //! - `mode`: what the pool's mode asks beyond that.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //! - `listening`: LISTEN and NOTIFY, over connections that all clients of a database share.
@@ -65,6 +66,7 @@ mod route;
 mod script;
 mod session;
 mod settings;
+mod shape;
 mod simple;
 mod statements;
 mod taking;

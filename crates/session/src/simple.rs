@@ -4,6 +4,7 @@
 //! Main function: [`Session::simple`].
 
 use bytes::BytesMut;
+use pgherd_pool::Shape;
 use pgherd_protocol::{
     BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus, split_frame,
 };
@@ -160,7 +161,8 @@ impl Session {
             session.announce(node, sql);
             session.forget_sequences(node, script, planned.plan.statements.iter())?;
             if let Some(spliced) = &spliced {
-                session.queue_for_spliced(node, script, spliced)?;
+                // the answer tells the columns
+                session.queue_for_spliced(node, script, spliced, Shape::default())?;
                 // a server that cannot do that skips the query too
                 script.is_brought();
                 session.legs.at(node).queue_query(&spliced.text)?;
