@@ -337,7 +337,11 @@ impl Session {
             session.queue_run(node, script, &run.steps, &local)
         };
         let (mut bytes, outcome) = if run.route.place == Place::All {
-            self.check_writer_everywhere()?;
+            for (step, _) in &run.steps {
+                if let Step::Execute { bound } = step {
+                    self.check_writer_everywhere(&bound.statement.sql)?;
+                }
+            }
             self.everywhere(&definitions, queue).await?
         } else {
             self.each_in_turn(queue).await?
