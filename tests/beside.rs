@@ -93,6 +93,18 @@ impl Beside {
         .await
     }
 
+    /// As [`Beside::unsharded`], with two connections for all clients.
+    ///
+    /// # Panics
+    /// If anything does not start.
+    pub async fn two_connections() -> Self {
+        Self::with(TestCluster::new().shards(1).configure(|configuration| {
+            configuration.sharding = String::new();
+            configuration.database = "pool: { size: 2 }".into();
+        }))
+        .await
+    }
+
     /// Three shards with the shop's tables.
     ///
     /// # Panics
@@ -236,7 +248,8 @@ async fn read(client: &mut RawClient, until: Until, expected: Option<usize>) -> 
 }
 
 /// A message in one line: all that a client can tell, without what differs from server to server.
-fn summary(message: &Message) -> String {
+#[must_use]
+pub fn summary(message: &Message) -> String {
     let tag = char::from(message.tag);
     match message.tag {
         // the words for what cannot be read are each one's own

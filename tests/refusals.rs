@@ -1,6 +1,8 @@
 //! What pgherd cannot prove to answer as one Postgres would, it refuses with 0A000 and a hint, before anything ran.
 #![allow(clippy::unwrap_used)]
 
+use pgherd_tests::beside::{Beside, Talk};
+use pgherd_tests::wire::{RawClient, parse, query, sync, unnamed};
 use pgherd_tests::{TestCluster, sqlstate};
 
 /// `{a}` and `{b}` are ids on different shards.
@@ -43,6 +45,8 @@ const REFUSED: &[&str] = &[
     "TABLE users",
     "SELECT u FROM users u",
     "SELECT how_many()",
+    "CREATE TEMP TABLE scratch (a int); INSERT INTO scratch VALUES (1); SELECT * FROM scratch",
+    "CREATE TABLE public.made (a int); INSERT INTO public.made VALUES (1)",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,4 +138,80 @@ unlisted: refuse"
         .await
         .unwrap_err();
     assert_eq!(sqlstate(&error), "0A000");
+}
+
+/// What is wrong on any Postgres is told in its words, with its SQLSTATE and the position in the client's text.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_anywhere_is_said_as_postgres_says_it() {
+    const WRONG: &[&str] = &[
+        "SELECT * FROM nothing_here",
+        "SELECT id FROM users WHERE nothing_here = 1",
+        "SELECT nothing_here FROM users",
+        "SELECT u.nothing_here FROM users u WHERE id = 1",
+        "SELECT nothing_here(1)",
+        "SELECT lower(id) FROM users",
+        "SELEC 1",
+        "SELECT * FROM users WHERE",
+        "SELECT 'ä', * FROM users WHERE id = = 1",
+        "INSERT INTO users (id, nothing_here) VALUES (1, 2)",
+        "INSERT INTO nothing_here VALUES (1)",
+        "UPDATE users SET nothing_here = 1",
+        "DELETE FROM users WHERE nothing_here",
+        "SELECT 'x'::int FROM users",
+        "SELECT id::nothing_here FROM users",
+        "SELECT count(*) FROM users ORDER BY nothing_here",
+        "SELECT id, count(*) FROM users",
+        "CREATE TABLE made (a int,, b int)",
+        "SELECT * FROM nothing_here.users",
+        "SELECT 1 FROM users u, orders u",
+    ];
+    let beside = Beside::sharded().await;
+    let mut plain = RawClient::log_in(&beside.plain_endpoint(), "app", "shop").await;
+    let mut ours = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    let mut different = String::new();
+    for prefix in ["", "BEGIN"] {
+        for sql in WRONG {
+            let unnamed = [parse("", sql, &[]), sync()].concat();
+            for said in [query(sql).to_vec(), unnamed] {
+                let mut heard = Vec::new();
+                for client in [&mut plain, &mut ours] {
+                    if !prefix.is_empty() {
+                        client.query(prefix).await;
+                    }
+                    client.send(&said).await;
+                    let answers = client.until_ready().await;
+                    let error = answers.iter().find(|message| message.tag == b'E').unwrap();
+                    heard.push(b"CMP".map(|field| error.field(field)));
+                    client.query("ROLLBACK").await;
+                }
+                if heard[0] != heard[1] {
+                    different += &format!(
+                        "{prefix} {sql}\n  Postgres {:?}\n  pgherd   {:?}\n",
+                        heard[0], heard[1]
+                    );
+                }
+            }
+        }
+    }
+    assert!(different.is_empty(), "{different}");
+}
+
+/// Messages ahead of one that is wrong are carried out first, also within a block.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_something_wrong_is_answered() {
+    let beside = Beside::sharded().await;
+    for begin in ["SELECT 1", "BEGIN"] {
+        let talk = Talk::new()
+            .ready([query(begin)])
+            .ready([
+                unnamed("SELECT 7"),
+                unnamed("SELECT nothing_here FROM users"),
+                unnamed("SELECT 8"),
+                sync(),
+            ])
+            .ready([query("ROLLBACK")])
+            .ready([query("SELECT 9")]);
+        let difference = beside.difference(begin, &talk, false).await;
+        assert!(difference.is_none(), "{}", difference.unwrap_or_default());
+    }
 }

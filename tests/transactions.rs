@@ -393,3 +393,45 @@ async fn a_block_has_one_moment_also_where_a_default_tells_it() {
     assert_eq!(sqlstate(&refused), "0A000");
     client.batch_execute("ROLLBACK").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_block_is_told_so_by_whichever_shard_it_would_write_on() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    let (one, other) = ids_apart(&cluster, &client).await;
+    let refused = async |sql: &str| {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        let message = error.as_db_error().unwrap().message().to_owned();
+        (sqlstate(&error).to_owned(), message)
+    };
+    let updates = [one, other].map(|id| {
+        let update = format!("UPDATE users SET name = 'x' WHERE id = {id}");
+        (update, "UPDATE")
+    });
+    let create = ("CREATE TABLE made_here (a int)".to_owned(), "CREATE TABLE");
+    for (sql, command) in updates.into_iter().chain([create]) {
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .unwrap();
+        client
+            .batch_execute("SHOW transaction_isolation")
+            .await
+            .unwrap();
+        let message = format!("cannot execute {command} in a read-only transaction");
+        assert_eq!(refused(&sql).await, ("25006".to_owned(), message));
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    // one that has become READ WRITE still writes on one shard only
+    client.batch_execute("BEGIN READ ONLY").await.unwrap();
+    for sql in [
+        "SET transaction_read_only = off".to_owned(),
+        format!("INSERT INTO users (id) VALUES ({one})"),
+    ] {
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let (code, _) = refused(&format!("INSERT INTO users (id) VALUES ({other})")).await;
+    assert_eq!(code, "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(users(&cluster).await, 0);
+}

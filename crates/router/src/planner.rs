@@ -122,7 +122,9 @@ impl Planner {
                 literals: &found.literals,
                 guards: &guards,
             };
-            statements.push(statement::plan(source, context, named)?);
+            let plan = statement::plan(source, context, named)
+                .map_err(|rejection| about_what_is_made(rejection, &statements))?;
+            statements.push(plan);
         }
         let normalised = &key[context_length..key.len() - 1];
         let plan = Arc::new(QueryPlan {
@@ -211,6 +213,35 @@ fn unread_encoding() -> Rejection {
     )
     .detail("In SJIS, BIG5, GBK, UHC, GB18030 and JOHAB a character's second byte may be that of a quote.")
     .hint("SET client_encoding TO 'UTF8', or write the statement in ASCII and send the rest as parameters.")
+}
+
+/// A relation that is not known may be what the same text makes before: where its rows go must be known before anything runs.
+fn about_what_is_made(rejection: Rejection, before: &[StatementPlan]) -> Rejection {
+    let made = before
+        .iter()
+        .filter(|statement| {
+            matches!(statement.action, Action::Ddl(_))
+                || statement.residue.contains(Residue::TEMPORARY)
+        })
+        .flat_map(|statement| statement.relations.iter())
+        .find(|made| {
+            ["\"", "."].iter().any(|before| {
+                let name = format!("{before}{}\"", made.name);
+                rejection.message.contains(&name)
+            })
+        });
+    match made {
+        Some(made) if rejection.label == label::UNKNOWN_RELATION => Rejection::unsupported(
+            label::UNKNOWN_RELATION,
+            "a query string cannot use a table that it makes itself",
+        )
+        .detail(format!(
+            "Table \"{}\" does not exist yet, and where rows go is decided before anything runs.",
+            made.name
+        ))
+        .hint("Send the statement that makes it by itself; in a transaction block if all are to hold or none."),
+        _ => rejection,
+    }
 }
 
 /// A text that Postgres' scanner refuses too, before it runs any statement of it: the home shard

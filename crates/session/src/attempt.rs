@@ -17,12 +17,13 @@ use crate::relay::{Outcome, Pause, Relay, RelayError};
 use crate::route::{Place, Route};
 use crate::script::Script;
 use crate::session::Session;
+use crate::shape::{Promised, STALE_PLAN};
 
 /// How often a request that only reads is tried, on another server each time, before the client hears of it.
 const READ_TRIES: u32 = 3;
 
-/// What Postgres says of a statement that was prepared before a definition changed what it returns.
-const STALE_PLAN: &str = "cached plan must not change result type";
+/// What came of a request on a leg; with the loss of one, whether anything was handed to the client before.
+pub(crate) type Relayed = Result<Outcome, (RelayError, bool)>;
 
 /// A request that ran on one leg.
 pub(crate) struct Ran {
@@ -41,9 +42,24 @@ impl Session {
         route: &Route,
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
+        let ran = self.try_on_leg(route, &[], queue).await?;
+        self.heard(ran)
+    }
+
+    /// As [`Session::on_leg`], but what became of pgherd's own messages is left to [`Session::heard`]. The server is asked first for
+    /// what is promised of statements.
+    ///
+    /// # Errors
+    /// As [`Session::on_leg`].
+    pub(crate) async fn try_on_leg(
+        &mut self,
+        route: &Route,
+        promised: &[Promised],
+        queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
+    ) -> Result<Ran, Failure> {
         match self.open_run.take() {
-            Some(open) => self.continue_on(open.node, route, queue).await,
-            None => self.on_one_leg(route, queue).await,
+            Some(open) => self.continue_on(open.node, route, promised, queue).await,
+            None => self.on_one_leg(route, promised, queue).await,
         }
     }
 
@@ -52,9 +68,10 @@ impl Session {
     ///
     /// # Errors
     /// No server, no connection, or a lost one (08007 where a write may have taken effect).
-    pub(crate) async fn on_one_leg(
+    async fn on_one_leg(
         &mut self,
         route: &Route,
+        promised: &[Promised],
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
         let shard = match route.place {
@@ -75,7 +92,10 @@ impl Session {
             // settings and prepared statements can be made again elsewhere
             let alone = self.block.is_none() && !leg.sticky;
             let may_retry = alone && route.access == Access::Read && tries < READ_TRIES;
-            let result = self.relay_on(node, may_retry, &queue).await?;
+            let result = match self.ask_first(node, promised, false).await? {
+                Some(ended) => ended,
+                None => self.relay_on(node, may_retry, &queue).await?,
+            };
             match result {
                 Ok(outcome)
                     if may_retry && !outcome.forwarded && self.is_for_primary(node, &outcome) =>
@@ -99,7 +119,13 @@ impl Session {
                 {
                     self.client.outbox.truncate(taken);
                 }
-                Ok(outcome) => return self.ran(outcome, node, shard),
+                Ok(outcome) => {
+                    return Ok(Ran {
+                        outcome,
+                        node,
+                        shard,
+                    });
+                }
                 Err((error, forwarded)) => {
                     if may_retry && !forwarded && matches!(error, RelayError::Server { .. }) {
                         self.client.outbox.truncate(taken);
@@ -138,18 +164,20 @@ impl Session {
     ///
     /// # Errors
     /// 0A000 where the rest belongs elsewhere; the earlier part is rolled back by the caller.
-    pub(crate) async fn continue_on(
+    async fn continue_on(
         &mut self,
         node: NodeId,
         route: &Route,
+        promised: &[Promised],
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
         let shard = self.legs.at(node).shard;
+        let open = OpenRun { node, skips: false };
         let may_go_on = self
             .begin_sending()
             .and_then(|()| self.check_moment(shard, route));
         if let Err(failure) = may_go_on {
-            self.open_run = Some(OpenRun { node });
+            self.open_run = Some(open);
             return Err(failure);
         }
         let leg = self.legs.at(node);
@@ -160,7 +188,7 @@ impl Session {
         };
         let is_replica = leg.role == Role::Replica;
         if !fits || (route.access == Access::Write && is_replica && !self.wants_replica()) {
-            self.open_run = Some(OpenRun { node });
+            self.open_run = Some(open);
             return Err(not_supported(
                 "all statements of a pipeline must run on one server",
                 "An earlier part was sent to another server before this one came; it is rolled back.",
@@ -168,48 +196,56 @@ impl Session {
             ));
         }
         if let Err(failure) = self.reserve_pin(node, route) {
-            self.open_run = Some(OpenRun { node });
+            self.open_run = Some(open);
             return Err(failure);
         }
         self.script.clear();
-        match self.relay_on(node, false, &queue).await? {
-            Ok(outcome) => self.ran(outcome, node, shard),
-            Err((error, _)) => Err(self.lost_in_request(node, error, route.access)),
-        }
-    }
-
-    pub(crate) fn ran(
-        &mut self,
-        outcome: Outcome,
-        node: NodeId,
-        shard: ShardId,
-    ) -> Result<Ran, Failure> {
-        match &outcome.error {
-            Some(error) if outcome.error_is_ours => {
-                // what pgherd sent ahead of the request was refused: nothing of the request counts
-                let error = error.clone();
-                if outcome.not_brought {
-                    self.legs.close(node);
-                }
-                self.fail_block();
-                Err(error.into())
-            }
-            _ => Ok(Ran {
+        let result = match self.ask_first(node, promised, true).await? {
+            Some(ended) => ended,
+            None => self.relay_on(node, false, &queue).await?,
+        };
+        match result {
+            Ok(outcome) => Ok(Ran {
                 outcome,
                 node,
                 shard,
             }),
+            Err((error, _)) => Err(self.lost_in_request(node, error, route.access)),
+        }
+    }
+
+    /// # Errors
+    /// That of a message of pgherd's own: the client has not heard it.
+    pub(crate) fn heard(&mut self, ran: Ran) -> Result<Ran, Failure> {
+        match &ran.outcome.error {
+            Some(error) if ran.outcome.error_is_ours => {
+                let error = error.clone();
+                if ran.outcome.not_brought {
+                    self.legs.close(ran.node);
+                } else if ran.outcome.status.is_none() {
+                    // the pipeline is to be rolled back there
+                    self.open_run = Some(OpenRun {
+                        node: ran.node,
+                        skips: !ran.outcome.differs,
+                    });
+                }
+                self.fail_block();
+                Err(error.into())
+            }
+            _ => Ok(ran),
         }
     }
 
     /// Queues a request on a leg and relays it to its end.
-    #[allow(clippy::type_complexity)]
-    async fn relay_on(
+    ///
+    /// # Errors
+    /// Those of `queue`: the leg is closed.
+    pub(crate) async fn relay_on(
         &mut self,
         node: NodeId,
         hold: bool,
         queue: &impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
-    ) -> Result<Result<Outcome, (RelayError, bool)>, Failure> {
+    ) -> Result<Relayed, Failure> {
         let mut script = std::mem::take(&mut self.script);
         if let Err(failure) = queue(self, node, &mut script) {
             // half a request must not reach the server
@@ -262,9 +298,13 @@ impl Session {
 
     /// Whether a request came to nothing because of a shared statement that is not on the server as it should be: gone, by code that was not
     /// read, or made before a definition changed what it returns. Those that the request used are made anew, and the request may be tried
-    /// again if its client hears of the columns.
+    /// again if its client hears of the columns, or the server was asked whether they are as the client was told.
     fn can_be_prepared_anew(&mut self, node: NodeId, outcome: &Outcome) -> bool {
-        let Some(error) = outcome.error.as_ref().filter(|_| outcome.completed == 0) else {
+        let Some(error) = outcome
+            .error
+            .as_ref()
+            .filter(|_| outcome.completed == 0 && !outcome.differs)
+        else {
             return false;
         };
         let leg = self.legs.at(node);
@@ -283,7 +323,7 @@ impl Session {
             leg.connection.prepared.forget_stale(id);
         }
         // who does not ask for the columns goes by what was said of them once
-        is_gone || leg.describes
+        is_gone || leg.describes || outcome.error_is_ours
     }
 
     /// Whether a replica said that only the primary can do this, now.

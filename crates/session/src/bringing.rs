@@ -6,7 +6,7 @@
 //! a Sync, does not end the skipping (Postgres documentation, chapter 55.2.3). Never does: choosing or waiting for the connection
 //! (`taking.rs`). Main function: [`Session::bring`].
 
-use pgherd_pool::{Drawn, ServerConnection};
+use pgherd_pool::{Drawn, ServerConnection, Shape};
 use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{FrontendMessage, Target};
 use pgherd_router::BackslashReading;
@@ -117,7 +117,10 @@ pub fn queue_statement(
         },
         out,
     )?;
-    script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
+    script.expect(
+        Reply::Parse(Prepared::Own, Shape::default()),
+        Audience::Pgherd,
+    );
     script.expect(Reply::Bind, Audience::Pgherd);
     script.expect(Reply::Execute, Audience::Pgherd);
     Ok(())
@@ -150,7 +153,10 @@ pub fn queue_aside(
         },
         out,
     )?;
-    script.expect(Reply::Parse(Prepared::Aside), Audience::Pgherd);
+    script.expect(
+        Reply::Parse(Prepared::Aside, Shape::default()),
+        Audience::Pgherd,
+    );
     script.expect(Reply::Bind, Audience::Pgherd);
     script.expect(Reply::Execute, Audience::Pgherd);
     script.expect(Reply::Close, Audience::Pgherd);

@@ -5,16 +5,18 @@
 
 use pgherd_pool::{CarriedSettings, SetScope};
 use pgherd_router::{
-    Access, Action, CursorTarget, IsolationLevel, SettingAction, SettingScope, SettingValue,
-    StatementPlan, TransactionModes, TransactionScope, ValueEncoding,
+    Access, Action, CursorTarget, IsolationLevel, Residue, SettingAction, SettingScope,
+    SettingValue, StatementPlan, TransactionModes, TransactionScope, ValueEncoding,
 };
 use pgherd_topology::{NodeId, ShardId};
 
 use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
 use crate::listening::Change;
+use crate::read_only::is_turned_on;
 use crate::session::Session;
 use crate::settings::{NewValue, change};
+use crate::transaction::Block;
 
 impl Session {
     /// What a statement that completed on a server changes in what the session knows.
@@ -69,8 +71,8 @@ impl Session {
 
     fn note_writer(&mut self, statement: &StatementPlan, node: NodeId) {
         let shard = self.legs.at(node).shard;
-        if writes(statement)
-            && let Some(block) = &mut self.block
+        if let Some(block) = &mut self.block
+            && may_write(block, statement)
         {
             block.writer.get_or_insert(shard);
         }
@@ -95,7 +97,9 @@ impl Session {
         if block.two_phase
             || writer == shard
             || access == Access::Read
-            || !statements.iter().any(writes)
+            || !statements
+                .iter()
+                .any(|statement| may_write(block, statement))
         {
             return Ok(());
         }
@@ -118,6 +122,11 @@ impl Session {
             return;
         };
         if OF_THE_TRANSACTION.contains(&name) {
+            if name == "transaction_read_only"
+                && let Some(block) = &mut self.block
+            {
+                block.read_only = is_turned_on(&setting.value);
+            }
             self.tell_others(text, Some(node));
             return;
         }
@@ -300,7 +309,13 @@ fn date_style(texts: &[Box<str>], before: Option<&str>) -> Box<[Box<str>]> {
     style.into_iter().chain(order).map(Into::into).collect()
 }
 
-/// Whether a statement makes its shard the block's writer.
+/// Whether a statement makes its shard the block's writer. In a READ ONLY block each server refuses to write, whatever it is asked, unless
+/// code that is not read has taken that away there.
+fn may_write(block: &Block, statement: &StatementPlan) -> bool {
+    writes(statement) && (!block.read_only || statement.residue.contains(Residue::OPAQUE))
+}
+
+/// Whether a statement writes, as far as is known.
 fn writes(statement: &StatementPlan) -> bool {
     statement.access == Access::Write
         && !is_control(&statement.action)

@@ -112,7 +112,12 @@ impl Session {
         let outcome = self.collect_for_client(node, &mut script, &mut bytes).await;
         script.clear();
         self.script = script;
-        Ok((Answered { shard, bytes }, outcome?))
+        let outcome = outcome?;
+        match outcome.error {
+            // the client has not heard it
+            Some(error) if outcome.error_is_ours => Err(error.into()),
+            _ => Ok((Answered { shard, bytes }, outcome)),
+        }
     }
 
     /// Runs a request on every shard in turn, each as a transaction of its own. The first error ends it.

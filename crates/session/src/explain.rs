@@ -174,7 +174,7 @@ impl Session {
         lines: &mut Vec<String>,
     ) -> Result<(), Failure> {
         let statements = &planned.plan.statements;
-        self.check_writer_everywhere()?;
+        self.check_writer_everywhere(sql)?;
         let definitions: Vec<_> = statements.iter().filter_map(definition).cloned().collect();
         let begun: Mutex<Vec<(String, String, Instant)>> = Mutex::default();
         let queue = |session: &mut Self, node: NodeId, script: &mut Script| {

@@ -5,6 +5,7 @@
 //! Main function: [`Session::extended`]. See Postgres documentation, chapters 55.2.3 and 55.2.4.
 
 use bytes::{Bytes, BytesMut};
+use pgherd_pool::Shape;
 use pgherd_protocol::frontend::encode_parse;
 use pgherd_protocol::{Frame, FrontendMessage, SqlState};
 use pgherd_router::{Access, StatementPlan};
@@ -28,6 +29,8 @@ use crate::simple::definition;
 pub struct OpenRun {
     /// The server.
     pub node: NodeId,
+    /// Whether an error makes it skip everything up to a Sync.
+    pub skips: bool,
 }
 
 impl Session {
@@ -179,6 +182,8 @@ impl Session {
                 return Err(failure);
             }
         };
+        self.forget_skipped(&run.steps, &ran.outcome);
+        let ran = self.heard(ran)?;
         self.note_run(run, &ran.outcome, ran.node);
         self.after_request(&ran);
         let copied = ran.outcome.copied_in;
@@ -219,7 +224,8 @@ impl Session {
         let local = self.answers_in_run(run).await?;
         // nothing bound, and no transaction that a Sync ends: the server need not be kept until the client's
         let ends_here = cut && !run.opens && self.open_run.is_none();
-        self.on_leg(&route, |session, node, script| {
+        let promised = self.asked_first(steps);
+        self.try_on_leg(&route, &promised, |session, node, script| {
             session.keep_sequences_apart(node, script, executed(steps))?;
             if executed(steps).any(calls_set_config) {
                 script.keep_rows();
@@ -246,7 +252,10 @@ impl Session {
     async fn note_end_of_run(&mut self, ran: &Ran, cut: bool) -> Result<(), Failure> {
         let waits = ran.outcome.status.is_none();
         if waits {
-            self.open_run = Some(OpenRun { node: ran.node });
+            self.open_run = Some(OpenRun {
+                node: ran.node,
+                skips: ran.outcome.error.is_some(),
+            });
         }
         if ran.outcome.error.is_some() {
             self.skipping = cut;
@@ -363,13 +372,19 @@ impl Session {
             session.queue_run(node, script, &run.steps, &local)
         };
         let (mut bytes, outcome) = if run.route.place == Place::All {
-            self.check_writer_everywhere()?;
+            for (step, _) in &run.steps {
+                if let Step::Execute { bound } = step {
+                    self.check_writer_everywhere(&bound.statement.sql)?;
+                }
+            }
             self.everywhere(&definitions, queue).await?
         } else {
             self.each_in_turn(queue).await?
         };
         crate::relay::strip_ready(&mut bytes);
         self.client.outbox.extend_from_slice(&bytes);
+        self.forget_skipped(&run.steps, &outcome);
+        note_told(&run.steps, &outcome);
         if outcome.error.is_none() {
             for (step, _) in &run.steps {
                 if let Step::Execute { bound } = step
@@ -399,22 +414,13 @@ impl Session {
                 bound.with_execution(|executed| self.note_set_config(executed, Some(row), node));
             }
         }
-        let described = run.steps.iter().filter_map(|(step, _)| match step {
-            Step::DescribeStatement(statement) if !local_only(statement) => Some(statement),
-            _ => None,
-        });
-        for (statement, types) in described.zip(&outcome.described) {
-            // described before: the types are the same
-            let _ = statement.described.set(types.clone().into());
-        }
+        note_told(&run.steps, outcome);
+    }
+
+    /// A Parse that an error made the server skip has prepared nothing.
+    fn forget_skipped(&mut self, steps: &[(Step, Frame)], outcome: &Outcome) {
         if outcome.error.is_some() {
-            // a Parse that an error made the server skip has prepared nothing
-            for (step, _) in run.steps.iter().skip(outcome.answered) {
-                if let Step::Parse(statement) = step {
-                    self.statements
-                        .forget(&statement.name, statement.generation);
-                }
-            }
+            self.forget_unparsed(&steps[outcome.answered.min(steps.len())..]);
         }
     }
 
@@ -433,16 +439,24 @@ impl Session {
     /// # Errors
     /// A lost server.
     pub(crate) async fn abort_open_run(&mut self) -> Result<(), Failure> {
-        let Some(leg) = self.open_run.and_then(|open| self.legs.get(open.node)) else {
+        let Some(OpenRun { node, skips }) = self.open_run else {
+            return Ok(());
+        };
+        let Some(leg) = self.legs.get(node) else {
             self.open_run = None;
             return Ok(());
         };
         let mut script = Script::default();
-        let out = &mut leg.connection.transport.outbox;
-        // a Parse that cannot succeed aborts the implicit transaction, whatever the server has done in it
-        encode_parse(out, b"", b"pgherd rolls this pipeline back", [])?;
-        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
-        leg.connection.prepared.forget_unnamed();
+        if !skips {
+            let out = &mut leg.connection.transport.outbox;
+            // a Parse that cannot succeed aborts the implicit transaction, whatever the server has done in it
+            encode_parse(out, b"", b"pgherd rolls this pipeline back", [])?;
+            script.expect(
+                Reply::Parse(Prepared::Own, Shape::default()),
+                Audience::Pgherd,
+            );
+            leg.connection.prepared.forget_unnamed();
+        }
         self.end_open_run(script, Audience::Pgherd).await
     }
 
@@ -459,7 +473,7 @@ impl Session {
         mut script: Script,
         audience: Audience,
     ) -> Result<(), Failure> {
-        let Some(OpenRun { node }) = self.open_run.take() else {
+        let Some(OpenRun { node, .. }) = self.open_run.take() else {
             return Ok(());
         };
         let Some(leg) = self.legs.get(node) else {
@@ -486,6 +500,23 @@ fn executed(steps: &[(Step, Frame)]) -> impl Iterator<Item = &StatementPlan> + C
         Step::Execute { bound } => single_plan(&bound.statement),
         _ => None,
     })
+}
+
+/// Notes what a client was told of the statements and portals that it had described.
+fn note_told(steps: &[(Step, Frame)], outcome: &Outcome) {
+    let described = steps.iter().filter_map(|(step, _)| match step {
+        Step::DescribeStatement(statement) if !local_only(statement) => Some(Some(statement)),
+        Step::DescribePortal(bound) if !local_only(&bound.statement) => {
+            Some(Some(&bound.statement))
+        }
+        Step::OnCursor(Reply::Describe { .. }) => Some(None),
+        _ => None,
+    });
+    for (statement, described) in described.zip(&outcome.described) {
+        if let Some(statement) = statement {
+            statement.told.note(described);
+        }
+    }
 }
 
 /// Whether a failure is one that Postgres too finds only when it comes to the message. A refusal of pgherd's is found before anything is

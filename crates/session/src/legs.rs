@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use pgherd_pool::{Checkout, PoolMode, StatementId};
+use pgherd_protocol::frontend::encode_parse;
 use pgherd_protocol::{Frame, FrontendMessage, MessageError, PgError, SqlState};
 use pgherd_telemetry::RouteMetrics;
 use pgherd_topology::{NodeId, Role, ShardId};
@@ -150,20 +151,26 @@ impl Leg {
 }
 
 impl Leg {
-    /// Queues a client's Parse.
+    /// Queues a client's Parse; `types` are the home ids of its parameters where they are to be declared otherwise than there.
     ///
     /// # Errors
-    /// 54000 where it does not fit a message with this shard's ids.
-    pub fn queue_parse(&mut self, frame: &Frame) -> Result<(), Failure> {
+    /// 54000 where it does not fit a message with these ids.
+    pub fn queue_parse(&mut self, frame: &Frame, types: Option<&[u32]>) -> Result<(), Failure> {
         let out = &mut self.connection.transport.outbox;
-        match (&self.translation, FrontendMessage::parse(frame)) {
-            (Some(translation), Ok(FrontendMessage::Parse(parse))) => {
-                translation.parse(&parse, out).map_err(too_long)
-            }
-            _ => {
-                out.extend_from_slice(frame.bytes());
-                Ok(())
-            }
+        if types.is_none() && self.translation.is_none() {
+            out.extend_from_slice(frame.bytes());
+            return Ok(());
+        }
+        let Ok(FrontendMessage::Parse(parse)) = FrontendMessage::parse(frame) else {
+            return Err(PgError::error(SqlState::PROTOCOL_VIOLATION, "not a Parse").into());
+        };
+        let types: SmallVec<[u32; 8]> = match types {
+            Some(types) => types.into(),
+            None => parse.parameter_types().collect(),
+        };
+        match &self.translation {
+            Some(translation) => translation.parse(&parse, &types, out).map_err(too_long),
+            None => Ok(encode_parse(out, parse.name, parse.sql, types)?),
         }
     }
 

@@ -9,7 +9,8 @@
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
 //! - `taking`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes over them; `effects`:
 //!   what that changes.
-//! - `read_only`: what is refused where nothing may be written. `transaction`, `block`, `definitions`, `temporary`, `beginning`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `read_only`: what is refused where nothing may be written. `refusal`: what else is refused, and what Postgres itself would refuse. `transaction`, `block`, `definitions`, `temporary`, `beginning`, `settings`, `statements`, `tokens`: what the client believes to be so.
+//! - `shape`: what the client was told of a statement's parameters and columns, and that it gets nothing else.
 //! - `mode`: what the pool's mode asks beyond that.
 //! - `everywhere`, `two_phase`: statements for every shard, all or none.
 //! - `replication`: clients that replicate, each with a server connection of its own.
@@ -62,6 +63,7 @@ mod pins;
 mod prepare;
 mod queue;
 mod read_only;
+mod refusal;
 mod relay;
 mod replication;
 mod request;
@@ -71,6 +73,7 @@ mod sequences;
 mod session;
 mod set_config;
 mod settings;
+mod shape;
 mod simple;
 mod statements;
 mod taking;

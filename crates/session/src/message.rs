@@ -173,7 +173,7 @@ impl Session {
                 name,
             } if self.is_cursor(name) => {
                 self.join_cursor(name, run)?;
-                Step::OnCursor(Reply::Describe(Target::Portal))
+                Step::OnCursor(Reply::describe(Prepared::Own))
             }
             FrontendMessage::Execute { portal, .. } if self.is_cursor(portal) => {
                 self.join_cursor(portal, run)?;
@@ -325,7 +325,7 @@ impl Session {
             residue: residue_of(&planned),
             planned,
             planned_under: self.plan_stamp(),
-            described: Arc::default(),
+            told: Arc::default(),
         });
         self.statements.insert(Arc::clone(&statement));
         Ok(statement)
@@ -392,7 +392,7 @@ impl Session {
             residue,
             planned,
             planned_under: self.plan_stamp(),
-            described: Arc::clone(&statement.described),
+            told: Arc::clone(&statement.told),
         });
         self.statements.insert(Arc::clone(&renewed));
         Ok(renewed)

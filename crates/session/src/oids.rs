@@ -65,7 +65,7 @@ impl Translation {
         self.columns.clear();
         let mut fields = Vec::with_capacity(row.len());
         for field in row.fields() {
-            let type_oid = self.to_home(field.type_oid).unwrap_or(oid::UNKNOWN);
+            let type_oid = self.home_type(field.type_oid);
             let table_oid = self.to_home(field.table_oid).unwrap_or(0);
             let holds = field.format == Format::Binary && self.holds_ids(type_oid, 0);
             self.columns.push(holds.then_some(type_oid));
@@ -87,7 +87,7 @@ impl Translation {
     pub fn parameters(&self, types: Oids<'_>) -> Vec<u32> {
         types
             .iter()
-            .map(|shard_oid| self.to_home(shard_oid).unwrap_or(oid::UNKNOWN))
+            .map(|shard_oid| self.home_type(shard_oid))
             .collect()
     }
 
@@ -114,15 +114,20 @@ impl Translation {
         )
     }
 
-    /// Appends a Parse with the shard's own ids.
+    /// Appends a Parse with the shard's own ids. `types` are the parameters' home ids.
     ///
     /// # Errors
     /// [`MessageError`] for what does not fit a message.
-    pub fn parse(&self, parse: &Parse<'_>, out: &mut BytesMut) -> Result<(), MessageError> {
+    pub fn parse(
+        &self,
+        parse: &Parse<'_>,
+        types: &[u32],
+        out: &mut BytesMut,
+    ) -> Result<(), MessageError> {
         // an id that the shard does not know is left to it to refuse
-        let types = parse
-            .parameter_types()
-            .map(|home| self.map().to_shard(home).unwrap_or(home));
+        let types = types
+            .iter()
+            .map(|&home| self.map().to_shard(home).unwrap_or(home));
         encode_parse(out, parse.name, parse.sql, types)
     }
 
@@ -158,6 +163,11 @@ impl Translation {
 
     fn map(&self) -> &OidMap {
         self.catalog.oid_map(self.shard)
+    }
+
+    /// The home id of a type, 705 (unknown) where it has none.
+    pub fn home_type(&self, shard_oid: u32) -> u32 {
+        self.to_home(shard_oid).unwrap_or(oid::UNKNOWN)
     }
 
     fn to_home(&self, shard_oid: u32) -> Option<u32> {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use bytes::BytesMut;
+use pgherd_pool::Shape;
 use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{BackendMessage, FrontendMessage, PgError, SqlState, Target, split_frame};
 use pgherd_topology::NodeId;
@@ -122,8 +123,11 @@ impl Session {
         };
         encode(&describe, out)?;
         encode(&FrontendMessage::Sync, out)?;
-        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
-        script.expect(Reply::Describe(Target::Statement), Audience::Client);
+        script.expect(
+            Reply::Parse(Prepared::Own, Shape::default()),
+            Audience::Pgherd,
+        );
+        script.expect(Reply::describe(Prepared::Own), Audience::Client);
         script.expect(Reply::Sync, Audience::Pgherd);
         let mut sink = BytesMut::new();
         let outcome = self.collect(node, &mut script, &mut sink).await;
@@ -173,7 +177,10 @@ impl Session {
             out,
         )?;
         encode(&FrontendMessage::Sync, out)?;
-        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
+        script.expect(
+            Reply::Parse(Prepared::Own, Shape::default()),
+            Audience::Pgherd,
+        );
         script.expect(Reply::Bind, Audience::Pgherd);
         script.expect(Reply::Execute, Audience::Client);
         script.expect(Reply::Sync, Audience::Client);

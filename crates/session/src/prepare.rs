@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pgherd_pool::Shape;
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::{Lexer, TokenKind};
 use pgherd_router::{Action, BackslashReading, Planned, Residue, StatementPlan};
@@ -127,7 +128,7 @@ impl Session {
         ))
     }
 
-    /// Queues what a text relies on ahead of it, and takes away what it makes.
+    /// Queues what a text relies on ahead of it, and takes away what it makes. `told` is what the client goes by for its result.
     ///
     /// # Errors
     /// 54000 where something does not fit a message.
@@ -136,12 +137,13 @@ impl Session {
         node: NodeId,
         script: &mut Script,
         spliced: &Spliced,
+        told: Shape,
     ) -> Result<(), Failure> {
         for made in &spliced.makes {
             self.make_way(node, script, made)?;
         }
         for used in &spliced.uses {
-            self.ensure_prepared(node, script, used)?;
+            self.ensure_prepared(node, script, used, told)?;
         }
         Ok(())
     }
@@ -158,7 +160,7 @@ impl Session {
         };
         let connection = &mut self.legs.at(node).connection;
         // still known: where this is skipped, it is there
-        if connection.prepared.uses(id) {
+        if connection.prepared.uses(id).is_some() {
             queue_close(connection, script, &made.server_name)?;
         }
         Ok(())
@@ -195,7 +197,7 @@ impl Session {
             parameter_types: SmallVec::new(),
             planned,
             planned_under: self.plan_stamp(),
-            described: Arc::default(),
+            told: Arc::default(),
         })
     }
 
@@ -225,7 +227,8 @@ impl Session {
             return;
         };
         if let Some(id) = made.shared() {
-            self.legs.at(node).connection.prepared.insert(id);
+            let prepared = &mut self.legs.at(node).connection.prepared;
+            prepared.insert(id, Shape::default());
         }
         self.statements.insert(Arc::new(made));
     }

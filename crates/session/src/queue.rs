@@ -1,19 +1,21 @@
 //! Putting a run of extended messages on a server connection.
 //!
-//! Owns: what a server must know before a message can pass (a Parse under that name), and the replies to expect. Never does: deciding
-//! where the run goes (`extended.rs`).
+//! Owns: what a server must know before a message can pass (a Parse under that name), what must be known of that, and the replies to
+//! expect. Never does: deciding where the run goes (`extended.rs`).
 
 use bytes::Bytes;
-use pgherd_pool::{CarriedSettings, SetScope};
+use pgherd_pool::{CarriedSettings, SetScope, Shape};
 use pgherd_protocol::{Format, Frame, FrontendMessage, Target};
+use pgherd_router::Action;
 use pgherd_topology::NodeId;
 
 use crate::bringing::queue_aside;
 use crate::failure::Failure;
 use crate::legs::encode;
-use crate::message::Step;
-use crate::script::{Audience, Prepared, Reply, Script};
+use crate::message::{Step, single_plan};
+use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
+use crate::shape::{asked_with_portals, told_at_bind};
 use crate::statements::{MadeBy, Portal, Statement};
 
 const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
@@ -27,6 +29,7 @@ impl Session {
         steps: &[(Step, Frame)],
         local: &[Option<Bytes>],
     ) -> Result<(), Failure> {
+        let asks = asked_with_portals(steps);
         for (index, (step, frame)) in steps.iter().enumerate() {
             if let Some(answer) = local.get(index).and_then(Option::as_ref) {
                 script.answer(answer.clone());
@@ -34,14 +37,18 @@ impl Session {
             }
             match step {
                 Step::Parse(statement) => {
-                    if statement.shared().is_some() && self.is_prepared(node, script, statement) {
+                    if statement.shared().is_some()
+                        && self.known_on(node, script, statement).is_some()
+                    {
                         script.answer(Bytes::from_static(&PARSE_COMPLETE));
                     } else {
                         self.queue_parse(node, script, statement, Audience::Client)?;
                     }
                 }
                 Step::Bind { portal, bound } => {
-                    self.ensure_prepared(node, script, &bound.statement)?;
+                    let told = told_at_bind(&bound.statement, &asks);
+                    self.queue_for_bind(node, script, &bound.statement, told)?;
+                    self.ensure_prepared(node, script, &bound.statement, told)?;
                     let leg = self.legs.at(node);
                     let statement = &bound.statement;
                     leg.queue_bind(frame, &statement.server_name, statement.known_types())?;
@@ -51,8 +58,9 @@ impl Session {
                     }
                 }
                 Step::DescribeStatement(statement) => {
-                    self.legs.at(node).describes = true;
-                    self.ensure_prepared(node, script, statement)?;
+                    let told = statement.told.shape();
+                    self.legs.at(node).describes |= told == Shape::default();
+                    self.ensure_prepared(node, script, statement, Shape::default())?;
                     let describe = FrontendMessage::Describe {
                         target: Target::Statement,
                         name: &statement.server_name,
@@ -61,15 +69,16 @@ impl Session {
                         &describe,
                         &mut self.legs.at(node).connection.transport.outbox,
                     )?;
-                    script.expect(Reply::Describe(Target::Statement), Audience::Client);
+                    let of = statement.prepared;
+                    script.expect(Reply::Describe { of, told }, Audience::Client);
                 }
-                Step::DescribePortal(_) => {
+                Step::DescribePortal(bound) => {
                     self.legs.at(node).describes = true;
                     self.queue_frame(node, frame);
-                    script.expect(Reply::Describe(Target::Portal), Audience::Client);
+                    let described = Reply::describe(bound.statement.prepared);
+                    script.expect(described, Audience::Client);
                 }
                 Step::Execute { bound } => {
-                    self.queue_for_execute(node, script, &bound.statement)?;
                     self.learn_columns(node, script, bound, frame)?;
                     self.queue_frame(node, frame);
                     script.expect(Reply::Execute, Audience::Client);
@@ -117,7 +126,8 @@ impl Session {
                     name: portal,
                 };
                 encode(&describe, &mut leg.connection.transport.outbox)?;
-                script.expect(Reply::Describe(Target::Portal), Audience::Pgherd);
+                let described = Reply::describe(bound.statement.prepared);
+                script.expect(described, Audience::Pgherd);
                 Ok(())
             }
             _ => Ok(()),
@@ -133,48 +143,38 @@ impl Session {
             .extend_from_slice(frame.bytes());
     }
 
-    /// Where what is executed is PREPARE, EXECUTE or DEALLOCATE: what it needs.
-    fn queue_for_execute(
+    /// Where what is bound is PREPARE, EXECUTE or DEALLOCATE: what it needs. EXECUTE returns what the statement that it names returns.
+    fn queue_for_bind(
         &mut self,
         node: NodeId,
         script: &mut Script,
         statement: &Statement,
+        told: Shape,
     ) -> Result<(), Failure> {
         match self.splice(&statement.planned, &statement.sql)? {
             Some(spliced) => {
                 spliced.check()?;
-                self.queue_for_spliced(node, script, &spliced)
+                self.queue_for_spliced(node, script, &spliced, told.without_parameters())
             }
             None => Ok(()),
         }
     }
 
-    /// Whether a server has a statement, or will once it has read what is queued.
-    fn is_prepared(&mut self, node: NodeId, script: &Script, statement: &Statement) -> bool {
-        let leg = self.legs.at(node);
-        let prepared = &mut leg.connection.prepared;
-        match statement.prepared {
-            Prepared::Shared(id) => {
-                if !leg.used.contains(&id) {
-                    leg.used.push(id);
-                }
-                prepared.uses(id) || script.will_know(statement.prepared)
-            }
-            Prepared::Unnamed(text) => {
-                script.will_know(statement.prepared)
-                    || (prepared.unnamed() == Some(text) && !script.replaces_unnamed())
-            }
-            Prepared::Own | Prepared::Aside => false,
-        }
-    }
-
+    /// Queues a Parse. Returns what will be known of the statement then.
     fn queue_parse(
         &mut self,
         node: NodeId,
         script: &mut Script,
         statement: &Statement,
         audience: Audience,
-    ) -> Result<(), Failure> {
+    ) -> Result<Shape, Failure> {
+        if matches!(statement.made_by, MadeBy::Parse(_))
+            && single_plan(statement).is_some_and(|plan| matches!(plan.action, Action::Execute(_)))
+            && let Some(spliced) = self.splice(&statement.planned, &statement.sql)?
+        {
+            // what it returns is what the other one returns
+            self.queue_for_spliced(node, script, &spliced, Shape::default())?;
+        }
         let in_force = self.settings.meaning();
         let scope = match self.block {
             Some(_) => SetScope::Local,
@@ -191,16 +191,17 @@ impl Session {
                 queue_aside(&mut leg.connection, script, &sql)?;
             }
         }
+        let shape = statement.shape_when_made();
         match &statement.made_by {
             MadeBy::Parse(parse) => {
-                leg.queue_parse(parse)?;
-                script.expect(Reply::Parse(statement.prepared), audience);
+                leg.queue_parse(parse, statement.told.parameters())?;
+                script.expect(Reply::Parse(statement.prepared, shape), audience);
             }
             MadeBy::Prepare(sql) => {
                 queue_aside(&mut leg.connection, script, sql)?;
                 // where it fails, what relies on it does, and makes it anew
                 if let Some(id) = statement.shared() {
-                    leg.connection.prepared.insert(id);
+                    leg.connection.prepared.insert(id, shape);
                 }
             }
         }
@@ -209,10 +210,11 @@ impl Session {
                 queue_aside(&mut leg.connection, script, &sql)?;
             }
         }
-        Ok(())
+        Ok(shape)
     }
 
-    /// Queues the making of a statement where the server does not have it.
+    /// Queues the making of a statement where the server does not have it, and its description where that is not known to be what the
+    /// client was told.
     ///
     /// # Errors
     /// 54000 where it does not fit a message.
@@ -221,10 +223,25 @@ impl Session {
         node: NodeId,
         script: &mut Script,
         statement: &Statement,
+        told: Shape,
     ) -> Result<(), Failure> {
-        if self.is_prepared(node, script, statement) {
+        let known = match self.known_on(node, script, statement) {
+            Some(known) => known,
+            None => self.queue_parse(node, script, statement, Audience::Pgherd)?,
+        };
+        if known.is_as(&told) || script.will_compare(statement.prepared, told) {
             return Ok(());
         }
-        self.queue_parse(node, script, statement, Audience::Pgherd)
+        let describe = FrontendMessage::Describe {
+            target: Target::Statement,
+            name: &statement.server_name,
+        };
+        encode(
+            &describe,
+            &mut self.legs.at(node).connection.transport.outbox,
+        )?;
+        let of = statement.prepared;
+        script.expect(Reply::Describe { of, told }, Audience::Pgherd);
+        Ok(())
     }
 }

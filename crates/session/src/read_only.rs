@@ -125,16 +125,20 @@ fn check_setting(setting: &SettingAction) -> Result<(), Failure> {
     if !SWITCHES.contains(&name) {
         return Ok(());
     }
-    let stays = match &setting.value {
-        // what the connection began with; of the other one there is no such value
-        SettingValue::Default => name == SWITCHES[0],
-        SettingValue::Texts(texts) => texts.iter().all(|text| is_on(text)),
-        SettingValue::Opaque => false,
-    };
-    if stays {
+    // what the connection began with; of the other one there is no such value
+    let is_default = setting.value == SettingValue::Default && name == SWITCHES[0];
+    if is_default || is_turned_on(&setting.value) {
         Ok(())
     } else {
         Err(refused(&format!("turning off \"{name}\"")))
+    }
+}
+
+/// Whether a setting is unmistakably on.
+pub(crate) fn is_turned_on(value: &SettingValue) -> bool {
+    match value {
+        SettingValue::Texts(texts) => texts.iter().all(|text| is_on(text)),
+        SettingValue::Default | SettingValue::Opaque => false,
     }
 }
 
@@ -169,29 +173,56 @@ fn unread(what: &str) -> Failure {
     .into()
 }
 
-/// The command's name as an error names it.
+/// 25006 in a block that is READ ONLY.
+pub(crate) fn refused_in_block(text: &str) -> Failure {
+    PgError::error(
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        format!(
+            "cannot execute {} in a read-only transaction",
+            command(text)
+        ),
+    )
+    .into()
+}
+
+/// The command's name as an error names it: the first word, and what kind of thing it defines.
 fn command(text: &str) -> String {
-    match first_word(text) {
-        "" => "this statement".to_owned(),
-        word => word.to_ascii_uppercase(),
+    const KINDS: &[&str] = &[
+        "TABLE", "INDEX", "SCHEMA", "TYPE", "DOMAIN", "VIEW", "SEQUENCE", "FUNCTION",
+    ];
+    let mut words = words(text).map(str::to_ascii_uppercase);
+    let Some(first) = words.next() else {
+        return "this statement".to_owned();
+    };
+    match first.as_str() {
+        "CREATE" | "ALTER" | "DROP" => match words.find(|word| KINDS.contains(&word.as_str())) {
+            Some(kind) => format!("{first} {kind}"),
+            None => first,
+        },
+        "TRUNCATE" => "TRUNCATE TABLE".to_owned(),
+        _ => first,
     }
 }
 
 /// The first word behind comments and opening parentheses; empty where none is found.
 fn first_word(text: &str) -> &str {
-    // no string comes before it, so that the reading of backslashes makes no difference
+    words(text).next().unwrap_or_default()
+}
+
+/// The words before anything else, parentheses and semicolons left out.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    // no string comes before them, so that the reading of backslashes makes no difference
     let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
-    while let Ok(Some(token)) = lexer.next_token() {
-        match token.kind {
-            TokenKind::LeftParen | TokenKind::Semicolon => {}
-            TokenKind::Word => {
-                let range = token.start as usize..token.end as usize;
-                return text.get(range).unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            let token = lexer.next_token().ok()??;
+            match token.kind {
+                TokenKind::LeftParen | TokenKind::Semicolon => {}
+                TokenKind::Word => return text.get(token.start as usize..token.end as usize),
+                _ => return None,
             }
-            _ => break,
         }
-    }
-    ""
+    })
 }
 
 #[cfg(test)]
@@ -203,6 +234,9 @@ mod tests {
         assert_eq!(first_word(" -- x\n /* a /* b */ */ ((SELECT 1))"), "SELECT");
         assert_eq!(first_word("/* open"), "");
         assert_eq!(first_word("\"select\""), "");
+        assert_eq!(command("create unique index a on b (c)"), "CREATE INDEX");
+        assert_eq!(command("truncate a"), "TRUNCATE TABLE");
+        assert_eq!(command("Update a set b = 1"), "UPDATE");
     }
 
     #[test]

@@ -2,24 +2,26 @@
 //!
 //! Owns: reading one leg to the end of what it owes, while it is written (Postgres stops reading a pipeline whose answers
 //! nobody reads) and while the client is written. Rows pass as runs of bytes, whole or in part, without an object each.
-//! `pump` waits for both sides. Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
+//! `pump` waits for both sides, `describing` holds what a server says of statements against what the client was told. Never does: planning, checkout, retrying. Main types: [`Relay`], [`Outcome`].
 
+mod describing;
 mod pump;
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use pgherd_pool::{Available, Parameters, ServerConnection, Transport};
+use pgherd_pool::{Available, Columns, Parameters, ServerConnection, Transport};
 use pgherd_protocol::{
     BackendMessage, Frame, PgError, Severity, SqlState, TransactionStatus, peek_header,
     split_frame, tag,
 };
 
 use crate::copy::CopyProtocol;
-use crate::oids::{Translation, describe_parameters};
+use crate::oids::Translation;
 use crate::registry::{CancelCause, Client};
 use crate::script::{Audience, Awaited, Prepared, Reply, Script};
+use crate::shape::Described;
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
 const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
@@ -53,8 +55,10 @@ pub struct Outcome {
     pub rows: u64,
     /// Where the script keeps rows: the last row of each of the client's statements, counted as [`Outcome::completed`] counts.
     pub kept_rows: Vec<(usize, Frame)>,
-    /// The parameter types of the statements that were described, in order, where this leg's ids are translated.
-    pub described: Vec<Vec<u32>>,
+    /// Whether [`Outcome::error`] is that a statement is not what the client was told of it. The server knows of no error.
+    pub differs: bool,
+    /// What the client was told of statements and portals, in order.
+    pub described: Vec<Described>,
 }
 
 impl Outcome {
@@ -138,6 +142,8 @@ pub struct Relay<'a> {
     telling: Option<Telling<'a>>,
     /// The client has gone, and what ran for it was cancelled.
     abandoned: bool,
+    /// The parameters' types of the statement whose columns come next.
+    parameters: Option<Box<[u32]>>,
 }
 
 /// Whether more bytes are needed.
@@ -168,6 +174,7 @@ impl<'a> Relay<'a> {
             uncounted,
             telling: None,
             abandoned: false,
+            parameters: None,
         }
     }
 
@@ -391,28 +398,21 @@ impl<'a> Relay<'a> {
                 return Ok(Some(Pause::CopyIn(protocol)));
             }
             tag::backend::ROW_DESCRIPTION => {
-                self.row_description(&frame, out, client)?;
-                if matches!(
-                    self.script.front(),
-                    Some(Awaited::Server(Reply::Describe(_), _))
-                ) {
-                    self.script.pop();
+                if self.is_describing() {
+                    let columns = self.columns(&frame)?;
+                    if !self.described(leg, columns) {
+                        return Ok(None);
+                    }
                 }
+                self.row_description(&frame, out, client)?;
                 return Ok(None);
             }
             tag::backend::PARAMETER_DESCRIPTION => {
-                if let Some(translation) = self.translation.as_deref() {
-                    let types = match BackendMessage::parse(&frame) {
-                        Ok(BackendMessage::ParameterDescription(types)) => {
-                            translation.parameters(types)
-                        }
-                        _ => return Err(RelayError::Protocol { tag: 't' }),
-                    };
-                    if client {
-                        describe_parameters(&types, out)
-                            .map_err(|_| RelayError::Protocol { tag: 't' })?;
-                    }
-                    self.outcome.described.push(types);
+                self.parameter_description(&frame, out, client)?;
+                return Ok(None);
+            }
+            tag::backend::NO_DATA if self.is_describing() => {
+                if !self.described(leg, Columns::None) {
                     return Ok(None);
                 }
             }
@@ -438,8 +438,7 @@ impl<'a> Relay<'a> {
             | tag::backend::COPY_DONE
             | tag::backend::COPY_DATA
             | tag::backend::FUNCTION_CALL_RESPONSE => {}
-            tag::backend::NO_DATA
-            | tag::backend::PORTAL_SUSPENDED
+            tag::backend::PORTAL_SUSPENDED
             | tag::backend::PARSE_COMPLETE
             | tag::backend::BIND_COMPLETE
             | tag::backend::CLOSE_COMPLETE => {
@@ -522,10 +521,13 @@ impl<'a> Relay<'a> {
     /// A message that ends the reply which is due.
     fn complete(&mut self, leg: &mut ServerConnection, frame: &Frame) -> Result<(), RelayError> {
         let fits = match (self.script.front(), frame.tag()) {
-            (Some(Awaited::Server(Reply::Parse(prepared), _)), tag::backend::PARSE_COMPLETE) => {
+            (
+                Some(Awaited::Server(Reply::Parse(prepared, shape), _)),
+                tag::backend::PARSE_COMPLETE,
+            ) => {
                 match prepared {
-                    Prepared::Unnamed(text) => leg.prepared.set_unnamed(*text),
-                    Prepared::Shared(id) => leg.prepared.insert(*id),
+                    Prepared::Unnamed(text) => leg.prepared.set_unnamed(*text, *shape),
+                    Prepared::Shared(id) => leg.prepared.insert(*id, *shape),
                     Prepared::Own => leg.prepared.forget_unnamed(),
                     Prepared::Aside => {}
                 }
@@ -535,7 +537,6 @@ impl<'a> Relay<'a> {
                 (reply, tag),
                 (Reply::Bind, tag::backend::BIND_COMPLETE)
                     | (Reply::Close, tag::backend::CLOSE_COMPLETE)
-                    | (Reply::Describe(_), tag::backend::NO_DATA)
                     | (Reply::Execute, tag::backend::PORTAL_SUSPENDED)
                     | (Reply::Sync | Reply::Query, tag::backend::READY_FOR_QUERY)
             ),
@@ -577,6 +578,7 @@ impl<'a> Relay<'a> {
                 out.extend_from_slice(frame.bytes());
             }
         }
+        self.parameters = None;
         if self.outcome.error.is_none() {
             self.outcome.answered = self.script.answered();
             self.outcome.error_is_ours = audience == Audience::Pgherd;

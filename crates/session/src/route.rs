@@ -195,7 +195,7 @@ impl Session {
             self.see_temporary().await?;
             planned = self.plan_now(sql, parameter_types);
         }
-        match planned {
+        let planned = match planned {
             Err(rejection) if rejection.catalog_may_help() => {
                 self.reload_catalog().await;
                 if self.may_have_defined() {
@@ -203,15 +203,19 @@ impl Session {
                 }
                 self.see_temporary().await?;
                 self.look_for_user_schema();
-                self.plan_now(sql, parameter_types).map_err(Failure::from)
+                self.plan_now(sql, parameter_types)
             }
             Err(rejection) if rejection.parameter_types_may_help() => {
                 match self.ask_for_types(sql, parameter_types).await? {
-                    Some(types) => self.plan_now(sql, &types).map_err(Failure::from),
-                    None => Err(rejection.into()),
+                    Some(types) => self.plan_now(sql, &types),
+                    None => Err(rejection),
                 }
             }
-            planned => planned.map_err(Failure::from),
+            planned => planned,
+        };
+        match planned {
+            Ok(planned) => Ok(planned),
+            Err(rejection) => Err(self.refusal(rejection, sql, parameter_types).await),
         }
     }
 

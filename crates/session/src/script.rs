@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use pgherd_pool::StatementId;
-use pgherd_protocol::Target;
+use pgherd_pool::{Shape, StatementId};
+use smallvec::SmallVec;
 
 /// Who hears a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +23,17 @@ pub enum Audience {
 /// What a message sent to a server will be answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// ParseComplete; the connection then has that statement.
-    Parse(Prepared),
+    /// ParseComplete; the connection then has that statement, of which so much is known.
+    Parse(Prepared, Shape),
     /// BindComplete.
     Bind,
-    /// ParameterDescription (for a statement), then RowDescription or NoData.
-    Describe(Target),
+    /// ParameterDescription (for a statement), then RowDescription or NoData, which must be what the client was told.
+    Describe {
+        /// The statement, also where it is its portal that is described.
+        of: Prepared,
+        /// What the client goes by.
+        told: Shape,
+    },
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
     /// CloseComplete.
@@ -37,6 +42,16 @@ pub enum Reply {
     Sync,
     /// Everything up to and with ReadyForQuery: a simple query or a function call.
     Query,
+}
+
+impl Reply {
+    /// The description of a statement of which the client was told nothing yet, or goes by what it is told now.
+    pub fn describe(of: Prepared) -> Self {
+        Self::Describe {
+            of,
+            told: Shape::default(),
+        }
+    }
 }
 
 /// What a Parse makes.
@@ -71,11 +86,33 @@ pub struct Script {
     answered: usize,
     /// Whether rows are kept, beside being handed to the client.
     keeps_rows: bool,
+    /// The shared statements that are made.
+    shared: SmallVec<[(Prepared, Shape); 2]>,
+    /// The last unnamed statement that is made.
+    unnamed: Option<(Prepared, Shape)>,
+    /// Whether the unnamed statement of before is replaced.
+    replaces_unnamed: bool,
+    /// The statements that are held against what the client was told.
+    compared: SmallVec<[(Prepared, Shape); 2]>,
 }
 
 impl Script {
     /// Expects a reply.
     pub fn expect(&mut self, reply: Reply, audience: Audience) {
+        match &reply {
+            Reply::Parse(prepared @ Prepared::Shared(_), shape) => {
+                self.shared.push((*prepared, *shape));
+            }
+            Reply::Parse(prepared @ (Prepared::Unnamed(_) | Prepared::Own), shape) => {
+                self.unnamed = Some((*prepared, *shape));
+                self.replaces_unnamed = true;
+            }
+            Reply::Query => self.replaces_unnamed = true,
+            Reply::Describe { of, told } if *told != Shape::default() => {
+                self.compared.push((*of, *told));
+            }
+            _ => {}
+        }
         self.awaited.push_back(Awaited::Server(reply, audience));
     }
 
@@ -105,6 +142,10 @@ impl Script {
         self.bringing = 0;
         self.answered = 0;
         self.keeps_rows = false;
+        self.shared.clear();
+        self.unnamed = None;
+        self.replaces_unnamed = false;
+        self.compared.clear();
     }
 
     /// The rows of this request say something about the session.
@@ -169,36 +210,40 @@ impl Script {
             .count()
     }
 
-    /// Whether a statement is made by what was sent, and stays: the unnamed one is the last that was made.
-    pub fn will_know(&self, wanted: Prepared) -> bool {
-        let mut made = self
-            .awaited
-            .iter()
-            .rev()
-            .filter_map(|awaited| match awaited {
-                Awaited::Server(Reply::Parse(prepared), _) => Some(*prepared),
-                Awaited::Server(..) | Awaited::Local(_) => None,
-            });
-        match wanted {
-            Prepared::Shared(_) => made.any(|prepared| prepared == wanted),
+    /// What is known of a statement that is made by what was sent, and stays: the unnamed one is the last that was made.
+    pub fn will_know(&self, wanted: Prepared) -> Option<Shape> {
+        let made = match wanted {
+            Prepared::Shared(_) => self.shared.iter().find(|(made, _)| *made == wanted)?,
             Prepared::Unnamed(_) | Prepared::Own | Prepared::Aside => {
-                made.find(|prepared| matches!(prepared, Prepared::Unnamed(_) | Prepared::Own))
-                    == Some(wanted)
+                self.unnamed.as_ref().filter(|(made, _)| *made == wanted)?
+            }
+        };
+        Some(made.1)
+    }
+
+    /// Whether what was sent has a statement described and held against that.
+    pub fn will_compare(&self, statement: Prepared, told: Shape) -> bool {
+        self.compared.contains(&(statement, told))
+    }
+
+    /// What is owed up to the next Sync, its answer included, is not for the client any more.
+    pub fn silence(&mut self) {
+        for awaited in &mut self.awaited {
+            match awaited {
+                Awaited::Server(reply, audience) => {
+                    *audience = Audience::Pgherd;
+                    if *reply == Reply::Sync {
+                        return;
+                    }
+                }
+                Awaited::Local(bytes) => bytes.clear(),
             }
         }
     }
 
     /// Whether what was sent replaces the unnamed statement.
     pub fn replaces_unnamed(&self) -> bool {
-        self.awaited.iter().any(|awaited| {
-            matches!(
-                awaited,
-                Awaited::Server(
-                    Reply::Parse(Prepared::Unnamed(_) | Prepared::Own) | Reply::Query,
-                    _
-                )
-            )
-        })
+        self.replaces_unnamed
     }
 
     /// Drops a Sync that a server in COPY IN ignores (Postgres documentation, chapter 55.2.6), wherever it stands behind
@@ -272,9 +317,29 @@ mod tests {
     #[test]
     fn only_the_last_text_of_the_unnamed_statement_is_there() {
         let mut script = Script::default();
-        script.expect(Reply::Parse(Prepared::Unnamed(1)), Audience::Client);
-        assert!(script.will_know(Prepared::Unnamed(1)));
-        script.expect(Reply::Parse(Prepared::Own), Audience::Pgherd);
-        assert!(!script.will_know(Prepared::Unnamed(1)));
+        let nothing = Shape::default();
+        let made = Reply::Parse(Prepared::Unnamed(1), nothing);
+        script.expect(made, Audience::Client);
+        assert_eq!(script.will_know(Prepared::Unnamed(1)), Some(nothing));
+        script.expect(Reply::Parse(Prepared::Own, nothing), Audience::Pgherd);
+        assert_eq!(script.will_know(Prepared::Unnamed(1)), None);
+    }
+
+    #[test]
+    fn nothing_is_for_the_client_up_to_a_sync() {
+        let mut script = Script::default();
+        script.expect(Reply::Bind, Audience::Client);
+        script.answer(Bytes::from_static(b"x"));
+        script.expect(Reply::Sync, Audience::Client);
+        script.expect(Reply::Query, Audience::Client);
+        script.silence();
+        let mut heard = Vec::new();
+        while let Some(awaited) = script.pop() {
+            heard.push(match awaited {
+                Awaited::Server(_, audience) => audience == Audience::Client,
+                Awaited::Local(bytes) => !bytes.is_empty(),
+            });
+        }
+        assert_eq!(heard, [false, false, false, true]);
     }
 }

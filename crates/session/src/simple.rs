@@ -4,7 +4,7 @@
 //! Main function: [`Session::simple`].
 
 use bytes::BytesMut;
-use pgherd_pool::PoolMode;
+use pgherd_pool::{PoolMode, Shape};
 use pgherd_protocol::{
     BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus, split_frame,
 };
@@ -15,6 +15,7 @@ use crate::block::{ends_failed_block, is_control, opens_for_writing};
 use crate::effects::calls_set_config;
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
+use crate::read_only::refused_in_block;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
 use crate::session::Session;
@@ -166,7 +167,8 @@ impl Session {
                 script.keep_rows();
             }
             if let Some(spliced) = &spliced {
-                session.queue_for_spliced(node, script, spliced)?;
+                // the answer tells the columns
+                session.queue_for_spliced(node, script, spliced, Shape::default())?;
                 // a server that cannot do that skips the query too
                 script.is_brought();
                 session.legs.at(node).queue_query(&spliced.text)?;
@@ -188,7 +190,7 @@ impl Session {
                 "Send a Sync before it.",
             )),
             Place::All => {
-                self.check_writer_everywhere()?;
+                self.check_writer_everywhere(sql)?;
                 let definitions: Vec<_> =
                     statements.iter().filter_map(definition).cloned().collect();
                 let (bytes, outcome) = self.everywhere(&definitions, queue).await?;
@@ -259,13 +261,9 @@ impl Session {
     ///
     /// # Errors
     /// 25006 in a READ ONLY block.
-    pub(crate) fn check_writer_everywhere(&self) -> Result<(), Failure> {
+    pub(crate) fn check_writer_everywhere(&self, sql: &str) -> Result<(), Failure> {
         match &self.block {
-            Some(block) if block.read_only => Err(PgError::error(
-                SqlState::READ_ONLY_SQL_TRANSACTION,
-                "cannot execute this statement in a read-only transaction",
-            )
-            .into()),
+            Some(block) if block.read_only => Err(refused_in_block(sql)),
             _ => Ok(()),
         }
     }

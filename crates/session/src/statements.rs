@@ -5,10 +5,10 @@
 //! [`Statements`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use pgherd_pool::StatementId;
+use pgherd_pool::{Shape, StatementId};
 use pgherd_protocol::{Frame, PgError, SqlState};
 use pgherd_router::{Planned, Residue};
 use pgherd_topology::NodeId;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::script::Prepared;
 use crate::settings::SettingsList;
+use crate::shape::Told;
 
 /// A prepared statement.
 #[derive(Debug)]
@@ -42,8 +43,8 @@ pub struct Statement {
     pub planned: Planned,
     /// What the plan depends on (catalog, settings), to tell when to plan anew.
     pub planned_under: PlanStamp,
-    /// Its parameters' types as the home shard's ids, once a server whose ids differ has told them.
-    pub described: Arc<OnceLock<Box<[u32]>>>,
+    /// What its client was told of it.
+    pub told: Arc<Told>,
 }
 
 impl Statement {
@@ -55,11 +56,18 @@ impl Statement {
         }
     }
 
-    /// The parameters' types as far as they are known: described, else declared.
+    /// What is known of it on a server that was just made to have it.
+    pub fn shape_when_made(&self) -> Shape {
+        match &self.made_by {
+            // they are declared as they were told
+            MadeBy::Parse(_) => Shape::with_parameters(self.told.parameters().unwrap_or_default()),
+            MadeBy::Prepare(_) => Shape::default(),
+        }
+    }
+
+    /// The parameters' types as far as they are known, as the home shard's ids: described, else declared.
     pub fn known_types(&self) -> &[u32] {
-        self.described
-            .get()
-            .map_or(&self.parameter_types, AsRef::as_ref)
+        self.told.parameters().unwrap_or(&self.parameter_types)
     }
 }
 

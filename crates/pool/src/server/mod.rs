@@ -9,6 +9,7 @@ mod connection;
 mod login;
 mod own;
 mod prepared;
+mod shape;
 
 use std::fmt;
 
@@ -22,6 +23,7 @@ pub use self::connection::{Drawn, Parameters, ServerConnection};
 pub(crate) use self::login::{Beginning, Opened, open};
 pub(crate) use self::own::RunError;
 pub use self::prepared::{PreparedStatements, StatementId};
+pub use self::shape::{Columns, Shape};
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::Shape;
+
 /// What a prepared statement is made of, as a digest: the same for all clients and servers, and no client can make another's by choosing
 /// its text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,28 +44,45 @@ impl fmt::Debug for StatementId {
     }
 }
 
+/// A statement that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named {
+    /// When it was used last.
+    used: u64,
+    shape: Shape,
+}
+
 /// The statements prepared on a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PreparedStatements {
     /// Which text the unnamed statement was made of, as its maker counts them.
-    unnamed: Option<u64>,
-    /// The others, with when each was used last.
-    named: HashMap<StatementId, u64>,
+    unnamed: Option<(u64, Shape)>,
+    named: HashMap<StatementId, Named>,
     uses: u64,
     /// Statements that do not serve any more and are still there.
     stale: Vec<StatementId>,
 }
 
 impl PreparedStatements {
-    /// The text that the unnamed statement was made of.
+    /// What is known of the unnamed statement, if it was made of this text.
     #[must_use]
-    pub fn unnamed(&self) -> Option<u64> {
-        self.unnamed
+    pub fn unnamed(&self, text: u64) -> Option<Shape> {
+        let (made_of, shape) = self.unnamed?;
+        (made_of == text).then_some(shape)
     }
 
     /// The unnamed statement was made.
-    pub fn set_unnamed(&mut self, text: u64) {
-        self.unnamed = Some(text);
+    pub fn set_unnamed(&mut self, text: u64, shape: Shape) {
+        self.unnamed = Some((text, shape));
+    }
+
+    /// The server has described the unnamed statement.
+    pub fn describe_unnamed(&mut self, text: u64, shape: Shape) {
+        if let Some((made_of, known)) = &mut self.unnamed
+            && *made_of == text
+        {
+            known.learn(shape);
+        }
     }
 
     /// The unnamed statement is gone: closed, or replaced by a simple query.
@@ -71,22 +90,26 @@ impl PreparedStatements {
         self.unnamed = None;
     }
 
-    /// Whether a statement is there; it counts as used now.
-    pub fn uses(&mut self, id: StatementId) -> bool {
+    /// What is known of a statement that is there; it counts as used now.
+    pub fn uses(&mut self, id: StatementId) -> Option<Shape> {
         self.uses += 1;
-        match self.named.get_mut(&id) {
-            Some(used) => {
-                *used = self.uses;
-                true
-            }
-            None => false,
-        }
+        let named = self.named.get_mut(&id)?;
+        named.used = self.uses;
+        Some(named.shape)
     }
 
     /// A statement was prepared.
-    pub fn insert(&mut self, id: StatementId) {
+    pub fn insert(&mut self, id: StatementId, shape: Shape) {
         self.uses += 1;
-        self.named.insert(id, self.uses);
+        let used = self.uses;
+        self.named.insert(id, Named { used, shape });
+    }
+
+    /// The server has described a statement.
+    pub fn describe(&mut self, id: StatementId, shape: Shape) {
+        if let Some(named) = self.named.get_mut(&id) {
+            named.shape.learn(shape);
+        }
     }
 
     /// A statement is not there.
@@ -110,7 +133,7 @@ impl PreparedStatements {
         if self.named.len() <= limit {
             return None;
         }
-        let (&oldest, _) = self.named.iter().min_by_key(|(_, used)| **used)?;
+        let (&oldest, _) = self.named.iter().min_by_key(|(_, named)| named.used)?;
         self.named.remove(&oldest);
         Some(oldest)
     }
@@ -139,13 +162,13 @@ mod tests {
     fn the_least_recently_used_one_goes_first() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|text| StatementId::of(&[text]));
         let mut prepared = PreparedStatements::default();
-        prepared.insert(a);
-        prepared.insert(b);
+        prepared.insert(a, Shape::default());
+        prepared.insert(b, Shape::default());
         assert_eq!(prepared.next_to_close(2), None);
-        assert!(prepared.uses(a));
-        assert!(!prepared.uses(c));
+        assert!(prepared.uses(a).is_some());
+        assert!(prepared.uses(c).is_none());
         assert_eq!(prepared.next_to_close(1), Some(b));
-        assert!(prepared.uses(a) && !prepared.uses(b));
+        assert!(prepared.uses(a).is_some() && prepared.uses(b).is_none());
         prepared.forget_stale(a);
         assert_eq!(prepared.next_to_close(1), Some(a));
         assert_eq!(prepared.next_to_close(1), None);
@@ -154,8 +177,11 @@ mod tests {
     #[test]
     fn the_unnamed_statement_is_one_of_its_own() {
         let mut prepared = PreparedStatements::default();
-        prepared.set_unnamed(7);
-        assert_eq!(prepared.unnamed(), Some(7));
+        prepared.set_unnamed(7, Shape::default());
+        assert_eq!(prepared.unnamed(8), None);
+        let shape = Shape::with_parameters(&[23]);
+        prepared.describe_unnamed(7, shape);
+        assert_eq!(prepared.unnamed(7), Some(shape));
         prepared.forget_unnamed();
         assert_eq!(prepared, PreparedStatements::default());
     }
