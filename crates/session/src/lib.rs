@@ -56,6 +56,7 @@ mod message;
 mod mode;
 mod oids;
 mod own;
+mod positions;
 mod prepare;
 mod queue;
 mod read_only;

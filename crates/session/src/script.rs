@@ -11,6 +11,8 @@ use bytes::Bytes;
 use pgherd_pool::StatementId;
 use pgherd_protocol::Target;
 
+use crate::positions::Positions;
+
 /// Who hears a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -69,6 +71,8 @@ pub struct Script {
     bringing: usize,
     /// How many of the client's messages were answered.
     answered: usize,
+    /// Where errors are in the client's text, if the server was sent another.
+    positions: Option<Positions>,
 }
 
 impl Script {
@@ -102,6 +106,17 @@ impl Script {
         self.awaited.clear();
         self.bringing = 0;
         self.answered = 0;
+        self.positions = None;
+    }
+
+    /// The server is sent another text than the client's.
+    pub fn tell_positions(&mut self, positions: Positions) {
+        self.positions = Some(positions);
+    }
+
+    /// Where errors are in the client's text, if the server was sent another.
+    pub fn positions(&self) -> Option<&Positions> {
+        self.positions.as_ref()
     }
 
     /// All that is expected so far answers what brings the connection to where the client is.

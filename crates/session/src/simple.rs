@@ -14,6 +14,7 @@ use crate::block::{ends_failed_block, is_control, opens_for_writing};
 use crate::effects::resets;
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
+use crate::positions::Positions;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
 use crate::session::Session;
@@ -161,6 +162,7 @@ impl Session {
             session.forget_sequences(node, script, planned.plan.statements.iter())?;
             if let Some(spliced) = &spliced {
                 session.queue_for_spliced(node, script, spliced)?;
+                script.tell_positions(Positions::new(&spliced.text, sql));
                 // a server that cannot do that skips the query too
                 script.is_brought();
                 session.legs.at(node).queue_query(&spliced.text)?;
