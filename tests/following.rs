@@ -341,13 +341,62 @@ fn statements() -> Talks {
     ]
 }
 
+/// PREPARE TRANSACTION, which ends a block as COMMIT does, and a failed one as ROLLBACK does.
+fn prepared_transactions() -> Talks {
+    let prepared = || query("SELECT count(*) FROM pg_prepared_xacts");
+    vec![
+        (
+            "PREPARE TRANSACTION of a failed block",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .ready([query("SELECT 1/0")])
+                .ready([query("PREPARE TRANSACTION 'failed'")])
+                .ready([prepared()])
+                .ready([query("BEGIN")])
+                .ready([unnamed("SELECT 1/0"), sync()])
+                .ready([unnamed("PREPARE TRANSACTION 'failed'"), sync()])
+                .ready([prepared()]),
+        ),
+        (
+            "PREPARE TRANSACTION without a block",
+            Talk::new()
+                .ready([query("PREPARE TRANSACTION 'none'")])
+                .ready([unnamed("PREPARE TRANSACTION 'none'"), sync()])
+                .ready([prepared()]),
+        ),
+        (
+            "PREPARE TRANSACTION of an empty block",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .ready([query("PREPARE TRANSACTION 'empty'")])
+                .ready([prepared()])
+                .ready([query("BEGIN")])
+                .ready([query("PREPARE TRANSACTION 'empty'")])
+                .ready([query("ROLLBACK PREPARED 'empty'")]),
+        ),
+        (
+            "settings of a block that is prepared hold",
+            Talk::new()
+                .ready([query("SET work_mem = '6MB'")])
+                .ready([query("BEGIN")])
+                .ready([query("SET work_mem = '8MB'")])
+                .ready([query("INSERT INTO settings VALUES ('prepared', 'x')")])
+                .ready([query("PREPARE TRANSACTION 'set'")])
+                .ready([show("work_mem")])
+                .ready([query("COMMIT PREPARED 'set'")])
+                .ready([query("DELETE FROM settings")]),
+        ),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_and_statements_are_as_on_a_postgres_of_ones_own() {
     let beside = Beside::unsharded().await;
     let mut differences = String::new();
     // twice: the second time the connections have all that the first one left
     for _ in 0..2 {
-        for (name, talk) in settings().into_iter().chain(statements()) {
+        let talks = settings().into_iter().chain(statements());
+        for (name, talk) in talks.chain(prepared_transactions()) {
             if let Some(difference) = beside.difference(name, &talk, false).await {
                 differences.push_str(&difference);
             }
@@ -591,6 +640,29 @@ async fn statements_that_code_has_deallocated_are_made_anew() {
     }
 }
 
+/// The name in the server's text is another one, and longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_in_prepare_are_where_the_client_wrote_them() {
+    let beside = Beside::unsharded().await;
+    let mut plain = RawClient::log_in(&beside.plain_endpoint(), "app", "shop").await;
+    let mut ours = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    for sql in [
+        "PREPARE p1 AS SELECT $1a",
+        "SELECT 1; PREPARE \"é\" (int) AS SELECT 'ä', nothing",
+        "PREPARE p2 (int) AS SELECT $1; EXECUTE p2(nothing)",
+        "PREPARE p3 (int) AS SELECT $1; EXECUTE p3(1); EXECUTE p3(2); SELECT nothing",
+    ] {
+        let mut told = Vec::new();
+        for client in [&mut plain, &mut ours] {
+            let answers = client.query(sql).await;
+            let error = answers.iter().find(|message| message.tag == b'E').unwrap();
+            told.push((error.field(b'M'), error.field(b'P')));
+        }
+        assert!(told[0].1.is_some(), "{sql}: {told:?}");
+        assert_eq!(told[0], told[1], "{sql}");
+    }
+}
+
 /// What a client's code leaves on a connection, and what another client sees of it there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
@@ -623,13 +695,18 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
         "GRANT ALL ON SEQUENCE numbers TO app, other",
         "GRANT TEMPORARY ON DATABASE shop TO other",
         LEAVES,
+        "CREATE FUNCTION leaves() RETURNS int LANGUAGE sql AS 'SELECT leave_things(); SELECT 1'",
+        "CREATE TABLE filled AS SELECT 1 AS one",
+        "ALTER TABLE filled OWNER TO app",
     ] {
         cluster.shard(0).primary().sql(sql).await.unwrap();
     }
     let mut leaver = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
     let mut seer = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
-    for _ in 0..3 {
-        let left = answer(&mut leaver, &query("SELECT leave_things()")).await;
+    let definition =
+        "ALTER TABLE filled DROP IF EXISTS a; ALTER TABLE filled ADD a int DEFAULT leaves()";
+    for leaving in ["SELECT leave_things()", definition].repeat(3) {
+        let left = answer(&mut leaver, &query(leaving)).await;
         assert_eq!(left.last().unwrap(), "Z I", "{left:?}");
         // a pool of one connection: it is the same one, or this would wait
         let last = answer(&mut seer, &query("BEGIN; SELECT lastval()")).await;

@@ -31,6 +31,8 @@ pub enum Action {
     Release(Box<str>),
     /// `ROLLBACK TO [SAVEPOINT] name`
     RollbackTo(Box<str>),
+    /// PREPARE TRANSACTION
+    PrepareTransaction,
     /// SET TRANSACTION and SET SESSION CHARACTERISTICS AS TRANSACTION
     SetTransaction(TransactionScope, TransactionModes),
     /// SET of anything else, SET ROLE and SET SESSION AUTHORIZATION among them, and RESET.

@@ -25,7 +25,10 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, _subject: Subject<'_, '_>) -> Option<
         return Some(two_phase("COMMIT PREPARED and ROLLBACK PREPARED"));
     }
     if at.peeks_all(&["prepare", "transaction"]) {
-        return Some(two_phase("PREPARE TRANSACTION"));
+        return Some(Draft {
+            action: Action::PrepareTransaction,
+            ..two_phase("PREPARE TRANSACTION")
+        });
     }
     if at.takes_any(&["commit", "end"]) {
         at.takes_any(&["work", "transaction"]);

@@ -6,7 +6,7 @@
 
 use bytes::BytesMut;
 use pgherd_protocol::{BackendMessage, PgError, SqlState, TransactionStatus};
-use pgherd_router::{Action, StatementPlan, TransactionScope};
+use pgherd_router::{Access, Action, StatementPlan, TransactionScope};
 use pgherd_topology::NodeId;
 
 use crate::failure::{Failure, block_failed};
@@ -23,6 +23,7 @@ pub fn is_control(action: &Action) -> bool {
             | Action::Savepoint(_)
             | Action::Release(_)
             | Action::RollbackTo(_)
+            | Action::PrepareTransaction
             | Action::SetTransaction(TransactionScope::Current, _)
     )
 }
@@ -31,7 +32,10 @@ pub fn is_control(action: &Action) -> bool {
 pub fn ends_failed_block(action: &Action) -> bool {
     matches!(
         action,
-        Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo(_)
+        Action::Commit { .. }
+            | Action::Rollback { .. }
+            | Action::RollbackTo(_)
+            | Action::PrepareTransaction
     )
 }
 
@@ -92,6 +96,17 @@ impl Session {
                 let tag = self.end_block(&mut out, *chain, false).await?;
                 complete(&mut out, tag);
             }
+            Action::PrepareTransaction => {
+                let open = self.block.as_ref().is_some_and(|block| !block.failed);
+                let tag = if open {
+                    self.prepare_block(sql).await?;
+                    "PREPARE TRANSACTION"
+                } else {
+                    // as Postgres has it, there is nothing to prepare
+                    self.end_block(&mut out, false, false).await?
+                };
+                complete(&mut out, tag);
+            }
             Action::Savepoint(_) | Action::Release(_) | Action::RollbackTo(_) => {
                 self.savepoint(action).await?;
                 let tag = match action {
@@ -137,6 +152,10 @@ impl Session {
                 let mut block = Block::new(sql, false, start);
                 block.take_modes(modes);
                 self.block = Some(Box::new(block));
+            }
+            Action::PrepareTransaction => {
+                self.subscriptions.changes.end(true);
+                self.note_end(false, true);
             }
             Action::Commit { chain } => {
                 // without a block it ends what a query string has done before it
@@ -315,6 +334,24 @@ impl Session {
             Some(error) if commit => Err(Failure::Refused(error)),
             _ => Ok(if commits { "COMMIT" } else { "ROLLBACK" }),
         }
+    }
+
+    /// PREPARE TRANSACTION of a block in which no server takes part yet.
+    async fn prepare_block(&mut self, sql: &str) -> Result<(), Failure> {
+        self.script.clear();
+        let home = self.sharding().home();
+        let node = self.leg(home, Access::Write).await?;
+        if let Some(block) = &mut self.block {
+            block.remember(&[node]);
+        }
+        let prepared = self.execute(node, sql).await;
+        if prepared.is_ok() {
+            self.note_control(&Action::PrepareTransaction, sql);
+        } else {
+            // nothing is left of it
+            self.note_end(false, false);
+        }
+        prepared.map(drop).map_err(Failure::from)
     }
 
     async fn savepoint(&mut self, action: &Action) -> Result<(), Failure> {

@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 
+use pgherd_pool::PoolMode;
 use pgherd_protocol::{PgError, SqlState};
-use pgherd_router::Planned;
+use pgherd_router::{Action, Planned, StatementPlan};
 use pgherd_topology::catalog::reading::{
     Assembly, Reader, Reading, as_the_transaction_sees_it, compared, queries,
 };
@@ -79,6 +80,26 @@ impl Session {
                 && matches!(block.definitions, Definitions::Changed { .. })
                 && !self.rules.sharding.is_unsharded()
         })
+    }
+
+    /// Whether the published catalog must be read again before a text is planned by it. Where there is one shard, definitions upon definitions
+    /// wait for no reading, and on a connection that serves nobody else only what is given a name there.
+    pub(crate) fn must_read_before(&self, planned: &Planned) -> bool {
+        let statements = &planned.plan.statements;
+        if !self.catalog_is_due() {
+            return false;
+        }
+        if self.legs.mode() == PoolMode::Session && !self.database.is_read_only() {
+            return statements
+                .iter()
+                .any(|statement| matches!(statement.action, Action::Prepare(_)));
+        }
+        !statements.iter().all(is_free_of_catalog)
+    }
+
+    /// Whether definitions were committed, on a database of one shard, that the published catalog does not hold.
+    pub(crate) fn catalog_is_due(&self) -> bool {
+        self.database.catalog_requests().are_due() && self.rules.sharding.is_unsharded()
     }
 
     /// Reads the system catalogs as the open block sees them, on every server that it may have changed.
@@ -156,6 +177,12 @@ pub fn only_controls(planned: &Planned) -> bool {
         && statements
             .iter()
             .all(|statement| is_control(&statement.action))
+}
+
+/// Whether the plan of a statement for the only shard is the same whatever tables and functions there are.
+fn is_free_of_catalog(statement: &StatementPlan) -> bool {
+    let action = &statement.action;
+    is_control(action) || matches!(action, Action::Ddl(_) | Action::Set(_))
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ mod mode;
 mod oids;
 mod own;
 mod pins;
+mod positions;
 mod prepare;
 mod queue;
 mod read_only;

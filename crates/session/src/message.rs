@@ -272,6 +272,10 @@ impl Session {
         }
         let sql = self.text(parse.sql)?;
         let types: smallvec::SmallVec<[u32; 8]> = parse.parameter_types().collect();
+        if !parse.name.is_empty() && self.catalog_is_due() {
+            // what the server makes of it depends on the definitions
+            self.reload_catalog().await;
+        }
         let planned = self.plan(&sql, &types).await?;
         if planned.plan.statements.len() > 1 {
             return Err(PgError::error(
@@ -368,7 +372,8 @@ impl Session {
             };
             return Err(PgError::error(SqlState::INVALID_SQL_STATEMENT_NAME, message).into());
         };
-        let needs_no_reading = !self.definitions_are_stale() || only_controls(&statement.planned);
+        let needs_no_reading = (!self.definitions_are_stale() || only_controls(&statement.planned))
+            && !self.must_read_before(&statement.planned);
         let stamp = self.plan_stamp();
         if statement.planned_under == stamp && stamp.catalog != u64::MAX && needs_no_reading {
             return Ok(statement);

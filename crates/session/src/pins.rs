@@ -158,8 +158,8 @@ impl Session {
         let residue = self.residue(statement);
         let client = self.registration.id().0;
         let leg = self.legs.at(node);
-        if residue.contains(Residue::OPAQUE) {
-            // cleaned before anybody else gets the connection
+        if residue.contains(Residue::OPAQUE) || matches!(statement.action, Action::Ddl(_)) {
+            // a definition calls functions too (defaults, event triggers); cleaned before anybody else gets the connection
             leg.connection.tainted_by = Some(client);
         }
         leg.hears |= residue.contains(Residue::OPAQUE) || residue.contains(Residue::UNREAD);

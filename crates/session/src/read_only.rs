@@ -89,7 +89,9 @@ fn check_statement(statement: &StatementPlan, text: &str) -> Result<(), Failure>
             CopyDirection::ToClient if opaque => Err(unread("COPY TO")),
             CopyDirection::ToClient => Ok(()),
         },
-        Action::Ddl(_) | Action::ReferenceWrite { .. } => Err(refused(&command(text))),
+        Action::Ddl(_) | Action::ReferenceWrite { .. } | Action::PrepareTransaction => {
+            Err(refused(&command(text)))
+        }
         Action::Prepare(_) | Action::Execute(_) => Err(unread(&command(text))),
         Action::Run if !READING.contains(&first_word(text).to_ascii_lowercase().as_str()) => {
             Err(refused(&command(text)))

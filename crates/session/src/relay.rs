@@ -572,9 +572,10 @@ impl<'a> Relay<'a> {
             error.message = CancelCause::QueryTimeout.message().to_owned();
         }
         if audience == Audience::Client {
+            let positions = self.script.positions();
             if timed_out {
                 error.encode(out);
-            } else {
+            } else if !positions.is_some_and(|positions| positions.correct(frame, out)) {
                 out.extend_from_slice(frame.bytes());
             }
         }

@@ -185,6 +185,14 @@ impl Session {
     ) -> Result<Planned, Failure> {
         self.look_for_user_schema();
         let mut planned = self.plan_now(sql, parameter_types);
+        if planned
+            .as_ref()
+            .is_ok_and(|planned| self.must_read_before(planned))
+        {
+            self.reload_catalog().await;
+            self.look_for_user_schema();
+            planned = self.plan_now(sql, parameter_types);
+        }
         let controls = planned.as_ref().is_ok_and(only_controls);
         if !controls && !matches!(self.temporary, Temporary::None) {
             self.see_temporary().await?;

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use pgherd_pool::{Shape, StatementId};
 use smallvec::SmallVec;
 
+use crate::positions::Positions;
+
 /// Who hears a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -94,6 +96,8 @@ pub struct Script {
     replaces_unnamed: bool,
     /// The statements that are held against what the client was told.
     compared: SmallVec<[(Prepared, Shape); 2]>,
+    /// Where errors are in the client's text, if the server was sent another.
+    positions: Option<Positions>,
 }
 
 impl Script {
@@ -141,6 +145,7 @@ impl Script {
         self.awaited.clear();
         self.bringing = 0;
         self.answered = 0;
+        self.positions = None;
         self.keeps_rows = false;
         self.shared.clear();
         self.unnamed = None;
@@ -163,6 +168,16 @@ impl Script {
         if self.awaited.is_empty() {
             self.awaited = VecDeque::new();
         }
+    }
+
+    /// The server is sent another text than the client's.
+    pub fn tell_positions(&mut self, positions: Positions) {
+        self.positions = Some(positions);
+    }
+
+    /// Where errors are in the client's text, if the server was sent another.
+    pub fn positions(&self) -> Option<&Positions> {
+        self.positions.as_ref()
     }
 
     /// All that is expected so far answers what brings the connection to where the client is.

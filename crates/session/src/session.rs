@@ -271,7 +271,10 @@ impl Session {
         }
         if self.catalog_changed && self.block.is_none() {
             self.catalog_changed = false;
-            self.reload_catalog().await;
+            self.database.catalog_requests().note_change();
+            if !self.sharding().is_unsharded() {
+                self.reload_catalog().await;
+            }
         }
         let state = match self.status() {
             TransactionStatus::Idle => ClientState::Idle,

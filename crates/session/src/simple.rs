@@ -15,6 +15,7 @@ use crate::block::{ends_failed_block, is_control, opens_for_writing};
 use crate::effects::calls_set_config;
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
+use crate::positions::Positions;
 use crate::read_only::refused_in_block;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
@@ -169,6 +170,7 @@ impl Session {
             if let Some(spliced) = &spliced {
                 // the answer tells the columns
                 session.queue_for_spliced(node, script, spliced, Shape::default())?;
+                script.tell_positions(Positions::new(&spliced.text, sql));
                 // a server that cannot do that skips the query too
                 script.is_brought();
                 session.legs.at(node).queue_query(&spliced.text)?;

@@ -103,24 +103,49 @@ pub type CatalogRequest = oneshot::Sender<()>;
 #[derive(Debug, Clone)]
 pub struct CatalogRequests {
     requests: mpsc::Sender<CatalogRequest>,
+    changes: Arc<Changes>,
+}
+
+/// Definitions that sessions have committed, counted.
+#[derive(Debug, Default)]
+struct Changes {
+    made: AtomicU64,
+    /// How many of them had been made when the last reading was asked for.
+    read: AtomicU64,
 }
 
 impl CatalogRequests {
     /// A channel for requests, and the end that answers them.
     pub fn channel() -> (Self, mpsc::Receiver<CatalogRequest>) {
         let (requests, receiver) = mpsc::channel(64);
-        (Self { requests }, receiver)
+        let changes = Arc::default();
+        (Self { requests, changes }, receiver)
+    }
+
+    /// A session has committed definitions.
+    pub fn note_change(&self) {
+        self.changes.made.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether definitions were committed since a reload was last asked for.
+    #[must_use]
+    pub fn are_due(&self) -> bool {
+        self.changes.read.load(Ordering::Acquire) < self.changes.made.load(Ordering::Acquire)
     }
 
     /// Has the catalog read again and waits until that is published, for at most five seconds. Cancel-safe: the reload goes on.
     ///
     /// Returns whether it was published: if not, plans may still be made with the catalog as it was.
     pub async fn reload(&self) -> bool {
+        let made = self.changes.made.load(Ordering::Acquire);
         let (request, published) = oneshot::channel();
         let reload = async { self.requests.send(request).await.is_ok() && published.await.is_ok() };
-        tokio::time::timeout(CATALOG_RELOAD_TIMEOUT, reload)
+        let read = tokio::time::timeout(CATALOG_RELOAD_TIMEOUT, reload)
             .await
-            .unwrap_or(false)
+            .unwrap_or(false);
+        // nobody waits twice where it cannot be read
+        self.changes.read.fetch_max(made, Ordering::Release);
+        read
     }
 }
 
