@@ -285,6 +285,26 @@ fn statements() -> Talks {
                 .ready([query("SELECT 1")]),
         ),
         (
+            "a portal that is closed in the pipeline that bound it, twice",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .ready([
+                    parse("", "SELECT 7", &[]),
+                    bind("p", "", &[]),
+                    execute("p", 0),
+                    close('P', "p"),
+                    sync(),
+                ])
+                .ready([
+                    parse("", "SELECT 8", &[]),
+                    bind("p", "", &[]),
+                    execute("p", 0),
+                    close('P', "p"),
+                    sync(),
+                ])
+                .ready([query("COMMIT")]),
+        ),
+        (
             "a statement that is parsed in a block, as by Flush, and then run",
             Talk::new()
                 .ready([query("BEGIN")])

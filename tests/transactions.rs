@@ -31,6 +31,50 @@ async fn users(cluster: &Cluster) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_acts_in_a_role_commits_over_shards_and_stays_in_it() {
+    let cluster = TestCluster::new()
+        .shop()
+        .configure(|configuration| configuration.database = "pool: { size: 1 }".into())
+        .start()
+        .await;
+    for shard in cluster.herd().shards() {
+        let role = "CREATE ROLE other; GRANT other TO app; GRANT ALL ON countries TO other";
+        shard.primary().sql(role).await.unwrap();
+    }
+    let client = cluster.connect("app").await;
+    let asks = async |client: &Client, sql: &str| {
+        let messages = client.simple_query(sql).await.unwrap();
+        messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    };
+    for number in 0..2 {
+        client.batch_execute("SET ROLE other").await.unwrap();
+        let insert = format!("INSERT INTO countries VALUES ('a{number}', 'A')");
+        client.batch_execute(&insert).await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        let insert = format!("INSERT INTO countries VALUES ('b{number}', 'B')");
+        client.batch_execute(&insert).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+        for shard in ["s0", "s1"] {
+            let there = format!("SET pgherd.shard = '{shard}'");
+            client.batch_execute(&there).await.unwrap();
+            let role = asks(&client, "SELECT current_user").await;
+            assert_eq!(role.as_deref(), Some("other"), "{shard}");
+            // on the same connection, which is the only one
+            let nobody = cluster.connect("app").await;
+            nobody.batch_execute(&there).await.unwrap();
+            let role = asks(&nobody, "SELECT current_user").await;
+            assert_eq!(role.as_deref(), Some("app"), "{shard}");
+        }
+        client.batch_execute("RESET pgherd.shard").await.unwrap();
+    }
+    let count = "SELECT count(*) FROM countries";
+    assert_eq!(cluster.on_each_primary(count).await, ["4", "4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_block_commits_rolls_back_and_keeps_savepoints() {
     let cluster = TestCluster::new().shop().start().await;
     let client = cluster.connect("app").await;

@@ -135,7 +135,7 @@ impl Session {
                 Step::Bind { bound, .. }
                 | Step::Execute { bound }
                 | Step::DescribePortal(bound) => passes(&bound.statement),
-                Step::ClosePortal { live } => live.is_some(),
+                Step::ClosePortal { live, .. } => *live,
                 Step::OnCursor(_) => true,
                 Step::CloseStatement | Step::Sync => false,
             });
@@ -333,7 +333,7 @@ impl Session {
                 | Step::Execute { bound } => local_only(&bound.statement),
                 // servers keep it
                 Step::CloseStatement => true,
-                Step::ClosePortal { live } => live.is_none(),
+                Step::ClosePortal { local, .. } => *local,
                 Step::Sync | Step::OnCursor(_) => false,
             };
             answers.push(if local {

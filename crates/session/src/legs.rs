@@ -124,6 +124,24 @@ impl Leg {
         change(self.settings.get_or_insert_with(|| carried.clone()));
     }
 
+    /// Whether SET ROLE is in force there.
+    pub fn acts_in_role(&self) -> bool {
+        let settings = self.settings.as_ref();
+        let settings = settings.unwrap_or(&self.connection.carried);
+        settings.as_ref().is_some_and(|list| list.role().is_some())
+    }
+
+    /// Notes that no SET ROLE is in force there, whatever becomes of its transaction.
+    pub fn forget_role(&mut self) {
+        let lists = self
+            .settings
+            .iter_mut()
+            .chain([&mut self.connection.carried]);
+        for list in lists.flatten() {
+            Arc::make_mut(list).reset("role");
+        }
+    }
+
     /// Its transaction ended.
     pub fn end_transaction(&mut self, committed: bool) {
         self.told = 0;

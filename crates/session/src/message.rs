@@ -47,7 +47,10 @@ pub enum Step {
     /// Describe, Execute or Close of a cursor that DECLARE made: to SQL and to the protocol it is one thing.
     OnCursor(Reply),
     ClosePortal {
-        live: Option<NodeId>,
+        /// Whether a server has it.
+        live: bool,
+        /// Whether none has it, nor gets it with this run.
+        local: bool,
     },
     Sync,
 }
@@ -230,9 +233,11 @@ impl Session {
                 target: Target::Portal,
                 name,
             } => {
-                let live = self.statements.portal(name).and_then(|portal| portal.node);
+                let portal = self.statements.portal(name);
+                let live = portal.as_ref().is_some_and(|portal| portal.node.is_some());
+                let local = !live && portal.is_none_or(|portal| local_only(&portal.statement));
                 self.statements.close_portal(name);
-                Step::ClosePortal { live }
+                Step::ClosePortal { live, local }
             }
             FrontendMessage::Sync => Step::Sync,
             other => {

@@ -315,6 +315,25 @@ impl Session {
         }
     }
 
+    /// Ends the client's SET ROLE on a server that has prepared its half: that belongs to the login, and is finished by nobody else. The
+    /// role is put in force again before the client's next request there.
+    async fn act_as_login(&mut self, node: NodeId) -> Result<(), Trouble> {
+        if self.legs.at(node).acts_in_role() {
+            self.execute(node, "SET ROLE none").await?;
+            self.legs.at(node).forget_role();
+        }
+        Ok(())
+    }
+
+    async fn roll_back_prepared(&mut self, node: NodeId, gid: &Gid) -> Result<(), Trouble> {
+        // PREPARE TRANSACTION has kept the settings of what is rolled back
+        let connection = &mut self.legs.at(node).connection;
+        connection.mark_dirty("what it had prepared was rolled back");
+        self.act_as_login(node).await?;
+        self.execute(node, &gid.rollback_prepared()).await?;
+        Ok(())
+    }
+
     /// Step 2. Returns whether every half is known to be gone.
     async fn abort(&mut self, anchor: NodeId, prepared: &[(NodeId, Gid)]) -> bool {
         if self.legs.get(anchor).is_some_and(|leg| leg.in_block) {
@@ -329,8 +348,8 @@ impl Session {
         for (node, gid) in prepared {
             all_known &= match self.legs.get(*node) {
                 None => false,
-                Some(_) => match self.execute(*node, &gid.rollback_prepared()).await {
-                    Ok(_) => true,
+                Some(_) => match self.roll_back_prepared(*node, gid).await {
+                    Ok(()) => true,
                     Err(Trouble::Refused(error)) => error.code == SqlState::UNDEFINED_OBJECT,
                     Err(Trouble::Lost(_)) => false,
                 },
@@ -394,6 +413,9 @@ impl Session {
 
     /// Step 6. Returns whether the half is known to be committed.
     async fn deliver(&mut self, commit: &Commit, node: NodeId, gid: &Gid) -> bool {
+        if self.legs.get(node).is_none() || self.act_as_login(node).await.is_err() {
+            return false;
+        }
         for _ in 0..BUSY_TRIES {
             if self.legs.get(node).is_none() {
                 return false;

@@ -54,6 +54,12 @@ impl CarriedSettings {
         self.0.retain(|setting| &*setting.name == ROLE);
     }
 
+    /// The role that SET ROLE has put in force.
+    #[must_use]
+    pub fn role(&self) -> Option<&str> {
+        self.value(ROLE)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
