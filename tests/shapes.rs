@@ -60,7 +60,13 @@ async fn said(client: &mut RawClient, parts: &[BytesMut], messages: Option<usize
     answer
         .iter()
         .filter(|message| message.tag != b'S')
-        .map(summary)
+        .map(|message| match message.field(b'C') {
+            // drivers go by the function that raises it
+            Some(code) if message.tag == b'E' && code == "0A000" => {
+                format!("{} {:?}", summary(message), message.field(b'R'))
+            }
+            _ => summary(message),
+        })
         .collect()
 }
 

@@ -12,6 +12,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pgherd_pool::{Columns, Shape};
+use pgherd_protocol::error::field;
 use pgherd_protocol::{Frame, FrontendMessage, PgError, SqlState};
 use pgherd_router::{Access, Action};
 use pgherd_topology::NodeId;
@@ -29,9 +30,10 @@ use crate::statements::Statement;
 /// What Postgres says of a statement that was prepared before a definition changed what it returns.
 pub const STALE_PLAN: &str = "cached plan must not change result type";
 
-/// That, as an error: 0A000.
+/// That, as an error: 0A000. Drivers tell it from others by the name of the function that raises it, and prepare their statement again.
 pub fn stale_plan() -> PgError {
     PgError::error(SqlState::FEATURE_NOT_SUPPORTED, STALE_PLAN)
+        .with(field::ROUTINE, "RevalidateCachedQuery")
 }
 
 /// What a server said of a statement or portal that its client had described.
