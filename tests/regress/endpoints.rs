@@ -16,9 +16,10 @@ use pgherd_tests::command::run_beside;
 use pgherd_tests::{Cluster, TestCluster};
 
 /// In this order, one by one.
-const STATEMENTS: [&str; 7] = [
+const STATEMENTS: [&str; 8] = [
     "ALTER ROLE postgres PASSWORD 'postgres'",
     // as pg_regress makes it
+    "DROP DATABASE regression WITH (FORCE)",
     "CREATE DATABASE regression TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'",
     "ALTER DATABASE regression SET lc_messages TO 'C'",
     "ALTER DATABASE regression SET lc_monetary TO 'C'",
@@ -62,9 +63,9 @@ async fn endpoint(mode: &str) -> Cluster {
         .servers(servers)
         .configure(|configuration| {
             configuration.sharding = String::new();
+            configuration.database = "server_database: regression".into();
             configuration.databases = format!(
-                "regression:\n  like: shop\n  server_database: regression\n  users: [{{ name: postgres, password: postgres }}]\n  \
-                 pool: {{ mode: {mode}, size: 4 }}"
+                "regression:\n  like: shop\n  users: [{{ name: postgres, password: postgres }}]\n  pool: {{ mode: {mode}, size: 4 }}"
             );
         })
         .start()
@@ -75,7 +76,8 @@ async fn endpoint(mode: &str) -> Cluster {
 
 /// What the tests' outputs depend on.
 fn servers(herd: HerdBuilder) -> HerdBuilder {
-    herd.host_line("host all postgres 127.0.0.1/32 scram-sha-256")
+    herd.database("regression")
+        .host_line("host all postgres 127.0.0.1/32 scram-sha-256")
         .setting("wal_level", "replica")
         .setting("max_prepared_transactions", "2")
         .setting("shared_buffers", "128MB")
