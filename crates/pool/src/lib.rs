@@ -22,8 +22,8 @@ pub use budget::Budget;
 pub use error::{Holders, PoolError};
 pub use pools::{Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use server::{
-    Canceller, CarriedSettings, Parameters, PreparedStatements, Server, ServerConnection, SetScope,
-    StatementId, UserLogin, cancel,
+    Canceller, CarriedSettings, Parameters, PreparedStatements, STATEMENT_PREFIX, Server,
+    ServerConnection, SetScope, StatementId, UserLogin, cancel,
 };
 pub use settings::{CleartextPassword, PoolMode, PoolSettings, UserPool};
 pub use stream::{PeerAddress, Stream};

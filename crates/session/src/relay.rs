@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use pgherd_pool::{Available, Parameters, ServerConnection, Transport};
+use pgherd_pool::{Available, Parameters, STATEMENT_PREFIX, ServerConnection, Transport};
 use pgherd_protocol::{
     BackendMessage, Frame, PgError, Severity, SqlState, TransactionStatus, peek_header,
     split_frame, tag,
@@ -20,6 +20,7 @@ use crate::copy::CopyProtocol;
 use crate::oids::{Translation, describe_parameters};
 use crate::registry::{CancelCause, Client};
 use crate::script::{Audience, Awaited, Prepared, Reply, Script};
+use crate::statements::Statements;
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
 const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
@@ -112,6 +113,8 @@ pub struct Relay<'a> {
     hears: bool,
     /// For whom: who cancels the request is told in the words for that.
     client: Option<&'a Client>,
+    /// The client's statements, which errors are to name as it does.
+    statements: Option<&'a Statements>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
     /// What the client is told of the server's parameters.
@@ -144,6 +147,7 @@ impl<'a> Relay<'a> {
             fatal: None,
             hears: false,
             client: None,
+            statements: None,
             uncounted,
             telling: None,
             abandoned: false,
@@ -180,6 +184,12 @@ impl<'a> Relay<'a> {
     /// For whom the request is.
     pub fn serving(mut self, client: &'a Client) -> Self {
         self.client = Some(client);
+        self
+    }
+
+    /// Errors name the client's statements as it does.
+    pub fn naming(mut self, statements: &'a Statements) -> Self {
+        self.statements = Some(statements);
         self
     }
 
@@ -518,6 +528,13 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
+    /// What a server says of a statement that it knows by another name than the client; `None` where it says nothing of one.
+    fn named_as_by_the_client(&self, message: &str) -> Option<String> {
+        let server_name = shared_name(message)?;
+        let name = self.statements?.name_of(server_name.as_bytes())?;
+        Some(message.replace(server_name, &String::from_utf8_lossy(name)))
+    }
+
     fn error(
         &mut self,
         leg: &mut ServerConnection,
@@ -541,6 +558,12 @@ impl<'a> Relay<'a> {
         if audience == Audience::Client {
             if timed_out {
                 error.encode(out);
+            } else if let Some(message) = self.named_as_by_the_client(&error.message) {
+                let error = PgError {
+                    message,
+                    ..error.clone()
+                };
+                error.encode(out);
             } else {
                 out.extend_from_slice(frame.bytes());
             }
@@ -558,6 +581,12 @@ impl<'a> Relay<'a> {
         }
         Ok(())
     }
+}
+
+/// The name of a shared statement within a server's message.
+fn shared_name(message: &str) -> Option<&str> {
+    let name = &message[message.find(STATEMENT_PREFIX)?..];
+    Some(&name[..name.find('"')?])
 }
 
 fn note_parameter(leg: &mut ServerConnection, frame: &Frame) {

@@ -21,7 +21,7 @@ pub(crate) use self::connection::Origin;
 pub use self::connection::{Parameters, ServerConnection};
 pub(crate) use self::login::{Opened, open};
 pub(crate) use self::own::RunError;
-pub use self::prepared::{PreparedStatements, StatementId};
+pub use self::prepared::{PreparedStatements, STATEMENT_PREFIX, StatementId};
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
