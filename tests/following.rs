@@ -641,6 +641,32 @@ async fn a_statement_is_made_anew_for_who_asks_for_its_columns() {
     );
 }
 
+/// Servers know a shared statement by a name that no client has chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_name_a_statement_as_its_client_does() {
+    let beside = Beside::unsharded().await;
+    let mut client = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    let prepare = joined([parse("few", "SELECT $1::int + 31", &[]), sync()]);
+    answer(&mut client, &prepare).await;
+    answer(&mut client, &query("PREPARE less AS SELECT $1::int + 32")).await;
+    let wrong = [
+        (
+            joined([bind("", "few", &[]), execute("", 0), sync()]),
+            "bind message supplies 0 parameters, but prepared statement \"few\" requires 1",
+        ),
+        (
+            query("EXECUTE less"),
+            "wrong number of parameters for prepared statement \"less\"",
+        ),
+    ];
+    for (said, words) in wrong {
+        client.send(&said).await;
+        let answers = client.until_ready().await;
+        let error = answers.iter().find(|message| message.tag == b'E');
+        assert_eq!(error.unwrap().field(b'M').as_deref(), Some(words));
+    }
+}
+
 /// DEALLOCATE ALL by code that is not read: what clients have prepared is made anew, one statement and the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_code_has_deallocated_are_made_anew() {

@@ -25,8 +25,8 @@ pub use error::{Holders, PoolError};
 pub use pools::{AllPinned, Checkout, Holding, PoolSnapshot, Pools, ServerSnapshot, Target};
 pub use resolver::Resolver;
 pub use server::{
-    Canceller, CarriedSettings, Columns, Drawn, Parameters, PreparedStatements, Server,
-    ServerConnection, SetScope, Shape, StatementId, UserLogin,
+    Canceller, CarriedSettings, Columns, Drawn, Parameters, PreparedStatements, STATEMENT_PREFIX,
+    Server, ServerConnection, SetScope, Shape, StatementId, UserLogin,
 };
 pub use settings::{CleartextPassword, PoolMode, PoolSettings, UserPool};
 pub use stream::{PeerAddress, Stream, TcpSettings};

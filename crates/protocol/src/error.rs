@@ -293,7 +293,10 @@ impl PgError {
             field::MESSAGE => self.message = text,
             field::DETAIL => self.detail = Some(text),
             field::HINT => self.hint = Some(text),
-            _ => self.others.push((kind, text)),
+            _ => match self.others.iter_mut().find(|(found, _)| *found == kind) {
+                Some((_, other)) => *other = text,
+                None => self.others.push((kind, text)),
+            },
         }
     }
 

@@ -265,7 +265,8 @@ impl Session {
         let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold)
             .hearing(hears)
             .telling(&mut self.told, except)
-            .serving(&leg.client);
+            .serving(&leg.client)
+            .naming(&self.statements);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),

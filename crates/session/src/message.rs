@@ -15,7 +15,6 @@ use pgherd_router::{
     Access, Action, CopyDirection, ParameterFormat, ParameterSource, ParameterValue, Placement,
     StatementPlan,
 };
-use pgherd_topology::NodeId;
 
 use crate::block::{ends_failed_block, is_control};
 use crate::definitions::only_controls;

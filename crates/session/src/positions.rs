@@ -2,9 +2,8 @@
 //!
 //! Owns that arithmetic. Main type: [`Positions`]. See Postgres documentation, chapter 55.8, field P.
 
-use bytes::{BufMut, BytesMut};
-use pgherd_protocol::Frame;
-use pgherd_protocol::error::{ErrorFields, field};
+use pgherd_protocol::PgError;
+use pgherd_protocol::error::field;
 use pgherd_router::BackslashReading;
 use pgherd_router::lexer::{Lexer, TokenKind};
 
@@ -47,35 +46,11 @@ impl Positions {
         before.chars().count() + 1
     }
 
-    /// Appends an error with its position in the client's text. Returns whether it has one; nothing is appended if not.
-    pub fn correct(&self, error: &Frame, out: &mut BytesMut) -> bool {
-        let Ok(fields) = ErrorFields::parse(error.body()) else {
-            return false;
-        };
-        let told = fields.field(field::POSITION);
-        let told = told.and_then(|told| std::str::from_utf8(told).ok()?.parse().ok());
-        let Some(position) = told else {
-            return false;
-        };
-        let position = self.in_clients(position).to_string();
-        let mut body = BytesMut::with_capacity(error.body().len());
-        for (kind, text) in fields.iter() {
-            body.put_u8(kind);
-            body.put_slice(if kind == field::POSITION {
-                position.as_bytes()
-            } else {
-                text
-            });
-            body.put_u8(0);
-        }
-        body.put_u8(0);
-        let Ok(length) = u32::try_from(body.len() + 4) else {
-            return false;
-        };
-        out.put_u8(error.tag());
-        out.put_u32(length);
-        out.put_slice(&body);
-        true
+    /// An error with its position in the client's text; `None` where it has none.
+    pub fn correct(&self, error: &PgError) -> Option<PgError> {
+        let told = error.other(field::POSITION)?.parse().ok()?;
+        let position = self.in_clients(told).to_string();
+        Some(error.clone().with(field::POSITION, position))
     }
 }
 
@@ -90,7 +65,7 @@ fn tokens(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use pgherd_protocol::{PgError, SqlState, split_frame};
+    use pgherd_protocol::{PgError, SqlState};
 
     use super::*;
 
@@ -102,13 +77,10 @@ mod tests {
         }
 
         let error = PgError::error(SqlState::SYNTAX_ERROR, "no").with(field::POSITION, "16");
-        let (mut bytes, mut out) = (BytesMut::new(), BytesMut::new());
-        error.encode(&mut bytes);
-        let frame = split_frame(&mut bytes, usize::MAX).unwrap().unwrap();
-        assert!(positions.correct(&frame, &mut out));
-        let corrected = split_frame(&mut out, usize::MAX).unwrap().unwrap();
-        let corrected = PgError::parse(corrected.body()).unwrap();
+        let corrected = positions.correct(&error).unwrap();
         assert_eq!(corrected.other(field::POSITION), Some("12"));
         assert_eq!(corrected.message, "no");
+        let nowhere = PgError::error(SqlState::SYNTAX_ERROR, "no");
+        assert!(positions.correct(&nowhere).is_none());
     }
 }

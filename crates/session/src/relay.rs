@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use pgherd_pool::{Available, Columns, Parameters, ServerConnection, Transport};
+use pgherd_pool::{Available, Columns, Parameters, STATEMENT_PREFIX, ServerConnection, Transport};
 use pgherd_protocol::{
     BackendMessage, Frame, PgError, Severity, SqlState, TransactionStatus, peek_header,
     split_frame, tag,
@@ -22,6 +22,7 @@ use crate::oids::Translation;
 use crate::registry::{CancelCause, Client};
 use crate::script::{Audience, Awaited, Prepared, Reply, Script};
 use crate::shape::Described;
+use crate::statements::Statements;
 
 /// The longest message taken from a server, in bytes: Postgres' own bound on a row.
 const MAX_SERVER_MESSAGE: usize = 0x4000_0000;
@@ -136,6 +137,8 @@ pub struct Relay<'a> {
     client: Option<&'a Client>,
     /// Who is to be told once the request is written.
     unsent: Option<&'a Client>,
+    /// The client's statements, which errors are to name as it does.
+    statements: Option<&'a Statements>,
     /// ReadyForQuery messages that the connection has not been told of.
     uncounted: usize,
     /// What the client is told of the server's parameters.
@@ -171,6 +174,7 @@ impl<'a> Relay<'a> {
             hears: false,
             client: None,
             unsent: None,
+            statements: None,
             uncounted,
             telling: None,
             abandoned: false,
@@ -209,6 +213,12 @@ impl<'a> Relay<'a> {
     pub fn serving(mut self, client: &'a Client) -> Self {
         self.client = Some(client);
         self.unsent = Some(client);
+        self
+    }
+
+    /// Errors name the client's statements as it does.
+    pub fn naming(mut self, statements: &'a Statements) -> Self {
+        self.statements = Some(statements);
         self
     }
 
@@ -551,6 +561,13 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
+    /// What a server says of a statement that it knows by another name than the client; `None` where it says nothing of one.
+    fn named_as_by_the_client(&self, message: &str) -> Option<String> {
+        let server_name = shared_name(message)?;
+        let name = self.statements?.name_of(server_name.as_bytes())?;
+        Some(message.replace(server_name, &String::from_utf8_lossy(name)))
+    }
+
     fn error(
         &mut self,
         leg: &mut ServerConnection,
@@ -575,8 +592,20 @@ impl<'a> Relay<'a> {
             let positions = self.script.positions();
             if timed_out {
                 error.encode(out);
-            } else if !positions.is_some_and(|positions| positions.correct(frame, out)) {
-                out.extend_from_slice(frame.bytes());
+            } else {
+                let renamed = self
+                    .named_as_by_the_client(&error.message)
+                    .map(|message| PgError {
+                        message,
+                        ..error.clone()
+                    });
+                let placed = positions
+                    .and_then(|positions| positions.correct(renamed.as_ref().unwrap_or(&error)));
+                if let Some(told) = placed.or(renamed) {
+                    told.encode(out);
+                } else {
+                    out.extend_from_slice(frame.bytes());
+                }
             }
         }
         self.parameters = None;
@@ -593,6 +622,12 @@ impl<'a> Relay<'a> {
         }
         Ok(())
     }
+}
+
+/// The name of a shared statement within a server's message.
+fn shared_name(message: &str) -> Option<&str> {
+    let name = &message[message.find(STATEMENT_PREFIX)?..];
+    Some(&name[..name.find('"')?])
 }
 
 fn note_parameter(leg: &mut ServerConnection, frame: &Frame) {

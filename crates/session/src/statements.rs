@@ -128,6 +128,14 @@ impl Statements {
         self.named.get(name)
     }
 
+    /// The name that a client gave to what servers know by this one.
+    pub fn name_of(&self, server_name: &[u8]) -> Option<&Bytes> {
+        let mut named = self.named.values();
+        named
+            .find(|statement| statement.server_name == server_name)
+            .map(|statement| &statement.name)
+    }
+
     /// # Errors
     /// 54000 where the client has as many as it may have.
     pub fn check_room(&self) -> Result<(), PgError> {

@@ -22,7 +22,7 @@ pub(crate) use self::connection::Origin;
 pub use self::connection::{Drawn, Parameters, ServerConnection};
 pub(crate) use self::login::{Beginning, Opened, open};
 pub(crate) use self::own::RunError;
-pub use self::prepared::{PreparedStatements, StatementId};
+pub use self::prepared::{PreparedStatements, STATEMENT_PREFIX, StatementId};
 pub use self::shape::{Columns, Shape};
 
 /// A server as connections know it. Displayed as `s0a (127.0.0.1:5501)`.

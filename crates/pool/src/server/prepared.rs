@@ -31,10 +31,13 @@ impl StatementId {
     }
 }
 
-/// Its name on the servers: `pgherd_` and 32 hexadecimal digits.
+/// What the names of statements on the servers begin with.
+pub const STATEMENT_PREFIX: &str = "pgherd_";
+
+/// Its name on the servers: [`STATEMENT_PREFIX`] and 32 hexadecimal digits.
 impl fmt::Display for StatementId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pgherd_{:032x}", self.0)
+        write!(f, "{STATEMENT_PREFIX}{:032x}", self.0)
     }
 }
 
