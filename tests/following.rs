@@ -443,7 +443,7 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
     let (name, values) = SETTINGS[random.below(SETTINGS.len())];
     let value = values[random.below(values.len())];
     let statement = format!("s{}", random.below(4));
-    const CALLED: [(&str, [&str; 3]); 6] = [
+    const CALLED: [(&str, [&str; 3]); 5] = [
         ("work_mem", ["'3MB'", "'4096'", "NULL"]),
         ("timezone", ["'Europe/Berlin'", "'UTC'::text", "'-7'"]),
         ("datestyle", ["'DMY'", "'SQL'", "'ISO, ' || 'MDY'"]),
@@ -452,7 +452,6 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
             ["'public, pg_catalog'", "'public'", "'\"$user\", public'"],
         ),
         ("my.own", ["'a'", "'it''s'", "upper('b')"]),
-        ("role", ["'other'", "'none'", "NULL"]),
     ];
     let (called, given) = CALLED[random.below(CALLED.len())];
     let given = given[random.below(given.len())];

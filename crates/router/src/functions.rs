@@ -517,8 +517,7 @@ mod tests {
             ),
             ("pg_advisory_unlock_all", Residue::RELEASE),
             ("nextval", Residue::SEQUENCE),
-            ("lastval", Residue::ASKS_SEQUENCE),
-            ("pg_sequence_last_value", Residue::NONE),
+            ("currval", Residue::ASKS_SEQUENCE),
             ("abs", Residue::NONE),
             ("made_a_moment_ago", Residue::OPAQUE),
         ] {

@@ -307,7 +307,7 @@ impl Residue {
         self.0 == 0
     }
 
-    /// The names of its members, for EXPLAIN (ROUTE) and SHOW PINS.
+    /// The names of those of its members that may keep a connection with its client, for EXPLAIN (ROUTE) and SHOW PINS.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         [
             (Self::SETTING, "setting"),
@@ -316,7 +316,6 @@ impl Residue {
             (Self::ADVISORY_LOCK, "advisory lock"),
             (Self::LISTEN, "listen"),
             (Self::HOLD_CURSOR, "cursor with hold"),
-            (Self::SEQUENCE, "sequence"),
             (Self::OPAQUE, "opaque call"),
             (Self::UNREAD, "unread text"),
             (Self::LIBRARY, "library"),
