@@ -1,7 +1,7 @@
 //! Clients that come and go at random, cancel, and disconnect in the middle of anything: none sees what is another's, and nothing of
 //! theirs is left but their rows.
 //!
-//! `CHAOS_CLIENTS` clients at a time (200) for `CHAOS_SECONDS` (10), drawn from `SEED`; `make chaos` for many and for long.
+//! `CHAOS_CLIENTS` clients at a time (100) for `CHAOS_SECONDS` (10), drawn from `SEED`; `make chaos` for many and for long.
 #![allow(clippy::unwrap_used)]
 
 #[path = "chaos/acts.rs"]
@@ -186,7 +186,7 @@ fn report(world: &World, clients: u64) {
 
 async fn storm(shards: u16) {
     let _turn = TURN.lock().await;
-    let clients = number("CHAOS_CLIENTS", 200);
+    let clients = number("CHAOS_CLIENTS", 100);
     let length = Duration::from_secs(number("CHAOS_SECONDS", 10));
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let seed = number("SEED", now);

@@ -743,6 +743,10 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
         "CREATE FUNCTION leaves() RETURNS int LANGUAGE sql AS 'SELECT leave_things(); SELECT 1'",
         "CREATE TABLE filled AS SELECT 1 AS one",
         "ALTER TABLE filled OWNER TO app",
+        "CREATE FUNCTION triggered() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM leave_things(); RETURN NEW; END'",
+        "CREATE TABLE watched AS SELECT 1 AS one",
+        "ALTER TABLE watched OWNER TO app",
+        "CREATE TRIGGER leaves BEFORE UPDATE ON watched FOR EACH ROW EXECUTE FUNCTION triggered()",
     ] {
         cluster.shard(0).primary().sql(sql).await.unwrap();
     }
@@ -750,7 +754,14 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
     let mut seer = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
     let definition =
         "ALTER TABLE filled DROP IF EXISTS a; ALTER TABLE filled ADD a int DEFAULT leaves()";
-    for leaving in ["SELECT leave_things()", definition].repeat(3) {
+    let statements = [
+        "SELECT leave_things()",
+        definition,
+        "UPDATE watched SET one = one + 1",
+        "SELECT pg_advisory_lock(4711), 1 / (one - one) FROM filled",
+        "SELECT leave_things(), 1 / (one - one) FROM filled",
+    ];
+    for leaving in statements.repeat(2) {
         let left = answer(&mut leaver, &query(leaving)).await;
         assert_eq!(left.last().unwrap(), "Z I", "{left:?}");
         // a pool of one connection: it is the same one, or this would wait

@@ -187,7 +187,9 @@ pub async fn rows_are_right(cluster: &Cluster, world: &World) -> usize {
             table.name()
         );
         let mut found: HashMap<u64, String> = HashMap::new();
-        for (number, shard) in cluster.herd().shards().iter().enumerate() {
+        // the one that no rule lists is on the home shard alone
+        let most = if table == Table::Loose { 1 } else { usize::MAX };
+        for (number, shard) in cluster.herd().shards().iter().take(most).enumerate() {
             for row in shard.primary().sql(&sql).await.unwrap() {
                 let column = |index: usize| row[index].clone().unwrap();
                 let (client, list) = (column(0).parse().unwrap(), column(1));

@@ -258,6 +258,7 @@ impl PgError {
     /// With another field (see [`field`]), such as a position; those with a place of their own are set there.
     #[must_use]
     pub fn with(mut self, kind: u8, text: impl Into<String>) -> Self {
+        self.others.retain(|(found, _)| *found != kind);
         self.take_field(kind, text.into());
         self
     }
@@ -293,10 +294,7 @@ impl PgError {
             field::MESSAGE => self.message = text,
             field::DETAIL => self.detail = Some(text),
             field::HINT => self.hint = Some(text),
-            _ => match self.others.iter_mut().find(|(found, _)| *found == kind) {
-                Some((_, other)) => *other = text,
-                None => self.others.push((kind, text)),
-            },
+            _ => self.others.push((kind, text)),
         }
     }
 

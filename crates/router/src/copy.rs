@@ -6,7 +6,7 @@
 use crate::action::{Action, CopyDirection};
 use crate::lexer::TokenKind;
 use crate::place::Draft;
-use crate::plan::{Access, NamedCheck, Placement};
+use crate::plan::{Access, NamedCheck, Placement, Residue};
 use crate::rejection::{Rejection, label};
 use crate::scope::{TableKind, TableMode};
 use crate::statement::{begins_query, read_query};
@@ -115,7 +115,17 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
             Draft::refused(action, rejection).uncheckable()
         }
     };
-    Some(draft.access(access).relations(vec![table.name.clone()]))
+    let residue = if subject.names.runs_code(&table) {
+        Residue::OPAQUE
+    } else {
+        Residue::NONE
+    };
+    Some(
+        draft
+            .access(access)
+            .residue(residue)
+            .relations(vec![table.name.clone()]),
+    )
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -531,7 +531,10 @@ fn access(survey: &Survey<'_, '_>) -> Access {
 
 fn residue(survey: &Survey<'_, '_>) -> Residue {
     let mut residue = survey.census.functions.residue;
-    if survey.census.functions.user_changing {
+    let names = survey.subject.names;
+    if survey.census.functions.user_changing
+        || survey.tables.iter().any(|table| names.runs_code(table))
+    {
         residue |= Residue::OPAQUE;
     }
     if survey.tables.iter().any(may_draw) {

@@ -365,6 +365,35 @@ impl<'c> Names<'c> {
         )
     }
 
+    /// Whether a statement on a table may run code that is not read: of triggers, of rewrite rules, and functions of views; its own, or of tables
+    /// whose rows it reads or changes along with it.
+    pub(crate) fn runs_code(&self, table: &TableUse<'_>) -> bool {
+        let writes = table.mode != TableMode::Read;
+        let Some(relation) = table.relation else {
+            return writes;
+        };
+        let mut seen: Vec<&RelationName> = vec![&relation.name];
+        let mut open = vec![relation];
+        while let Some(relation) = open.pop() {
+            if relation.is_opaque || relation.has_rules || (writes && relation.has_triggers) {
+                return true;
+            }
+            let changed: &[RelationName] = if writes { &relation.cascades_to } else { &[] };
+            for name in relation
+                .depends_on
+                .iter()
+                .chain(&relation.children)
+                .chain(changed)
+            {
+                if !seen.contains(&name) {
+                    seen.push(name);
+                    open.extend(self.catalog.relation(name));
+                }
+            }
+        }
+        false
+    }
+
     /// Rows that foreign keys change along with this table must be on the same shard.
     fn check_cascades(&self, table: &TableUse<'c>, relation: &Relation) -> Result<(), Rejection> {
         if !matches!(table.mode, TableMode::Update | TableMode::Delete) {

@@ -14,11 +14,26 @@ use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
 use crate::listening::Change;
 use crate::read_only::is_turned_on;
+use crate::script::Script;
 use crate::session::Session;
 use crate::settings::{NewValue, change};
 use crate::transaction::Block;
 
 impl Session {
+    /// What holds of a server connection from now on, whatever becomes of the statements that are about to run there.
+    ///
+    /// # Errors
+    /// 54000, never in practice.
+    pub(crate) fn note_beginning<'s>(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        statements: impl Iterator<Item = &'s StatementPlan> + Clone,
+    ) -> Result<(), Failure> {
+        self.taint(node, statements.clone());
+        self.keep_sequences_apart(node, script, statements)
+    }
+
     /// What a statement that completed on a server changes in what the session knows.
     pub(crate) fn note_effects(&mut self, statement: &StatementPlan, text: &str, node: NodeId) {
         match &statement.action {

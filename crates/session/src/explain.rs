@@ -131,7 +131,7 @@ impl Session {
         let node = self.leg_for(shard, route.access, route).await?;
         let mut script = std::mem::take(&mut self.script);
         let statements = planned.plan.statements.iter();
-        self.keep_sequences_apart(node, &mut script, statements)?;
+        self.note_beginning(node, &mut script, statements)?;
         self.script = script;
         let begun = Instant::now();
         let answer = match self.execute(node, sql).await {

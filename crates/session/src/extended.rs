@@ -226,7 +226,7 @@ impl Session {
         let ends_here = cut && !run.opens && self.open_run.is_none();
         let promised = self.asked_first(steps);
         self.try_on_leg(&route, &promised, |session, node, script| {
-            session.keep_sequences_apart(node, script, executed(steps))?;
+            session.note_beginning(node, script, executed(steps))?;
             if executed(steps).any(calls_set_config) {
                 script.keep_rows();
             }
@@ -368,7 +368,7 @@ impl Session {
             })
             .collect();
         let queue = |session: &mut Self, node: NodeId, script: &mut Script| {
-            session.keep_sequences_apart(node, script, executed(&run.steps))?;
+            session.note_beginning(node, script, executed(&run.steps))?;
             session.queue_run(node, script, &run.steps, &local)
         };
         let (mut bytes, outcome) = if run.route.place == Place::All {

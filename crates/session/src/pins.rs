@@ -153,15 +153,26 @@ impl Session {
         }
     }
 
+    /// Has a connection cleaned before anybody else gets it, whatever becomes of these statements: an error undoes no advisory lock, and not all
+    /// that unread code does. A definition calls functions too (defaults, event triggers).
+    pub(crate) fn taint<'s>(
+        &mut self,
+        node: NodeId,
+        mut statements: impl Iterator<Item = &'s StatementPlan>,
+    ) {
+        let leaves = Residue::OPAQUE | Residue::UNREAD | Residue::ADVISORY_LOCK;
+        let taints = statements.any(|statement| {
+            self.residue(statement).has_any(leaves) || matches!(statement.action, Action::Ddl(_))
+        });
+        if taints {
+            self.legs.at(node).connection.tainted_by = Some(self.registration.id().0);
+        }
+    }
+
     /// Notes what a statement that completed has left, and what it may have taken away.
     pub(crate) fn note_residue(&mut self, statement: &StatementPlan, node: NodeId) {
         let residue = self.residue(statement);
-        let client = self.registration.id().0;
         let leg = self.legs.at(node);
-        if residue.contains(Residue::OPAQUE) || matches!(statement.action, Action::Ddl(_)) {
-            // a definition calls functions too (defaults, event triggers); cleaned before anybody else gets the connection
-            leg.connection.tainted_by = Some(client);
-        }
         leg.hears |= residue.contains(Residue::OPAQUE) || residue.contains(Residue::UNREAD);
         let kept = kept_residue(statement, residue);
         for reason in kept.names() {

@@ -163,7 +163,7 @@ impl Session {
         }
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
             session.announce(node, sql);
-            session.keep_sequences_apart(node, script, planned.plan.statements.iter())?;
+            session.note_beginning(node, script, planned.plan.statements.iter())?;
             if planned.plan.statements.iter().any(calls_set_config) {
                 script.keep_rows();
             }

@@ -230,7 +230,7 @@ const BUILTIN_FUNCTIONS: &[(Volatility, &[&str])] = &[
     (
         Volatility::Volatile,
         &["random", "nextval", "setval", "currval", "clock_timestamp", "gen_random_uuid",
-          "set_config", "pg_sleep", "pg_advisory_lock", "pg_advisory_xact_lock", "pg_notify",
+          "set_config", "pg_sleep", "pg_advisory_lock", "pg_advisory_xact_lock", "pg_try_advisory_lock", "pg_notify",
           "pg_is_in_recovery", "timeofday"],
     ),
 ];
