@@ -156,6 +156,8 @@ pub async fn replicate(login: Box<ReplicationLogin>) {
         canceller: server.canceller(),
         pin: None,
     });
+    // what the client asks is passed on as it comes
+    registration.note_sent();
     let metrics = database.metrics();
     let mut counted = (client.bytes_read(), client.bytes_written());
     let mut phase = herd.phase();

@@ -317,6 +317,11 @@ impl Client {
         self.let_cancels_go_on(holdings);
     }
 
+    fn follows_a_request(&self) -> bool {
+        let holdings = self.holdings();
+        holdings.looks_out && holdings.running == Running::Request
+    }
+
     fn run_on(&self, running: Running) {
         let mut holdings = self.holdings();
         holdings.running = running;
@@ -547,13 +552,14 @@ impl CancelHandle {
         }
     }
 
-    /// Waits until what it cancels is over, or cannot be cancelled any more. Cancel-safe.
+    /// Waits until what it cancels is over, or cannot be cancelled any more; not at all where requests are relayed unread, and nobody knows
+    /// when one ends. Cancel-safe.
     pub async fn request_ended(&self) {
         loop {
             let goes_on = self.client.cancel_may_go_on.notified();
             tokio::pin!(goes_on);
             goes_on.as_mut().enable();
-            if self.early.is_some() || self.client.holdings().running != Running::Request {
+            if self.early.is_some() || !self.client.follows_a_request() {
                 return;
             }
             goes_on.await;
