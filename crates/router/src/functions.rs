@@ -515,7 +515,6 @@ mod tests {
                 "pg_try_advisory_lock",
                 Residue::ADVISORY_LOCK | Residue::RELEASE,
             ),
-            ("pg_advisory_unlock_all", Residue::RELEASE),
             ("nextval", Residue::SEQUENCE),
             ("currval", Residue::ASKS_SEQUENCE),
             ("abs", Residue::NONE),

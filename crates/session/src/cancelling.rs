@@ -11,7 +11,7 @@
 //! # Why none is lost
 //! A cancel request comes by a connection of its own and may overtake what it is for. Where nothing runs, the session looks for a request in its
 //! socket first. Where a request has not come to a server yet, it is not sent there any more. Where it is being sent, the cancel request waits
-//! until it is. And a server that is slow to read it ignores the cancel request as an idle one does: where the statement goes on, it is told once more.
+//! until it is. And a server that is slow to read it ignores the cancel request as an idle one does: where the statement goes on, it is told again.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -27,18 +27,23 @@ use crate::session::Session;
 /// How long a cancel request may take to reach all servers.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// So long a cancelled statement may go on before its server is told again.
-const TOLD_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// So long a cancelled statement may go on before its server is told again, each time.
+const TOLD_AGAIN_AFTER: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
 
 /// Passes a cancel request on to every server that works for the client, unless the request is over by then.
 pub(crate) async fn forward(handle: CancelHandle) {
-    if tell_servers(&handle).await
-        && timeout(TOLD_AGAIN_AFTER, handle.request_ended())
-            .await
-            .is_err()
-    {
-        tell_servers(&handle).await;
+    for patience in TOLD_AGAIN_AFTER {
+        let told = tell_servers(&handle).await;
+        if !told || timeout(patience, handle.request_ended()).await.is_ok() {
+            return;
+        }
     }
+    tell_servers(&handle).await;
 }
 
 /// Returns whether there was any to tell.
