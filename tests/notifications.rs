@@ -275,6 +275,16 @@ async fn a_client_hears_itself_as_from_postgres() {
                 .ready([query("NOTIFY a, 'x'")]),
         ),
         (
+            "LISTEN in a block, and another one that cannot be read",
+            Talk::new()
+                .ready([query("BEGIN")])
+                .ready([query("LISTEN a")])
+                .ready([query("NOTIFY a, 'x'")])
+                .ready([query("DO $$ BEGIN EXECUTE 'LISTEN b'; END $$")])
+                .ready([query("COMMIT")])
+                .ready([query("UNLISTEN *")]),
+        ),
+        (
             "LISTEN that cannot be read",
             Talk::new()
                 .ready([query("DO $$ BEGIN EXECUTE 'LISTEN a'; END $$")])

@@ -263,7 +263,7 @@ impl Session {
             &[]
         };
         let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold)
-            .hearing(hears)
+            .hearing(hears, &leg.listened)
             .telling(&mut self.told, except)
             .serving(&leg.client)
             .naming(&self.statements);

@@ -133,6 +133,8 @@ pub struct Relay<'a> {
     fatal: Option<Box<PgError>>,
     /// Whether notifications on this connection are the client's; else the listening connections hear them for it.
     hears: bool,
+    /// The channels whose notifications reach the client by another way.
+    heard_elsewhere: &'a [Box<str>],
     /// For whom: who cancels the request is told in the words for that.
     client: Option<&'a Client>,
     /// Who is to be told once the request is written.
@@ -172,6 +174,7 @@ impl<'a> Relay<'a> {
             copying: None,
             fatal: None,
             hears: false,
+            heard_elsewhere: &[],
             client: None,
             unsent: None,
             statements: None,
@@ -187,10 +190,22 @@ impl<'a> Relay<'a> {
         self.copying = None;
     }
 
-    /// Whether notifications on this connection are the client's.
-    pub fn hearing(mut self, hears: bool) -> Self {
+    /// Whether notifications on this connection are the client's, but for channels that it hears `elsewhere`.
+    pub fn hearing(mut self, hears: bool, elsewhere: &'a [Box<str>]) -> Self {
         self.hears = hears;
+        self.heard_elsewhere = elsewhere;
         self
+    }
+
+    /// Whether a notification is to be passed on: process id, channel and payload (Postgres documentation, chapter 55.7).
+    fn passes_on(&self, notification: &[u8]) -> bool {
+        let channel = notification.get(4..).unwrap_or_default();
+        let channel = channel.split(|byte| *byte == 0).next().unwrap_or_default();
+        self.hears
+            && !self
+                .heard_elsewhere
+                .iter()
+                .any(|elsewhere| elsewhere.as_bytes() == channel)
     }
 
     /// The client hears of parameters that differ from what it was told, before it hears ReadyForQuery; not of those with the names of
@@ -362,7 +377,7 @@ impl<'a> Relay<'a> {
                 return Ok(None);
             }
             tag::backend::NOTIFICATION_RESPONSE => {
-                if self.hears {
+                if self.passes_on(frame.body()) {
                     self.outcome.notified = true;
                     out.extend_from_slice(frame.bytes());
                 }

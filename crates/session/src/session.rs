@@ -463,7 +463,7 @@ impl Session {
         let leg = self.legs.at(node);
         let hears = leg.hears;
         let heard = Relay::new(&mut script, None, false)
-            .hearing(hears)
+            .hearing(hears, &leg.listened)
             .hear(&mut leg.connection, &mut self.client.outbox);
         match heard {
             Ok(notified) => {
