@@ -26,6 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pgherd_tests::asking::one;
 use pgherd_tests::oracle::Random;
 use pgherd_tests::wire::{RawClient, startup};
 use pgherd_tests::{Cluster, TestCluster};
@@ -33,7 +34,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::aftermath::{
-    connections_are_clean, connections_are_idle, footprint, nobody_is_there, rows_are_right, value,
+    connections_are_clean, connections_are_idle, footprint, nobody_is_there, rows_are_right,
 };
 use crate::life::{Life, Step};
 use crate::world::{POOL_SIZE, SETTINGS, USERS, World};
@@ -120,7 +121,7 @@ async fn world(cluster: &Cluster, seed: u64) -> World {
     let mut defaults = std::collections::HashMap::new();
     for (name, _) in SETTINGS {
         let sql = format!("SELECT coalesce(current_setting('{name}', true), '')");
-        defaults.insert(name, value(&client, &sql).await);
+        defaults.insert(name, one(&client, &sql).await);
     }
     let is_sharded = cluster.herd().shards().len() > 1;
     World::new(cluster.endpoint(), is_sharded, seed, defaults)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
+use pgherd_tests::asking::unsharded;
 use pgherd_tests::beside::{Beside, Talk};
 use pgherd_tests::wire::{
     RawClient, bind, close, describe, execute, flush, parse, query, sync, unnamed,
@@ -723,16 +724,7 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
     const SEES: &str = "SELECT coalesce(current_setting('my.own', true), ''), current_setting('work_mem') = '7MB', current_user, \
         to_regclass('pg_temp.left_here'), pg_try_advisory_lock(4711), pg_advisory_unlock(4711), \
         (SELECT count(*) FROM pg_listening_channels())";
-    let cluster = TestCluster::new()
-        .shards(1)
-        .shop()
-        .configure(|configuration| {
-            configuration.sharding = String::new();
-            configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
-            configuration.database = "pool: { size: 1 }".into();
-        })
-        .start()
-        .await;
+    let cluster = one_connection().await;
     for sql in [
         "CREATE ROLE other",
         "GRANT other TO app",
@@ -839,20 +831,22 @@ async fn neither_set_config_nor_nextval_keeps_a_connection() {
     }
 }
 
+/// The shop on one server, and a pool of one connection for all clients.
+async fn one_connection() -> Cluster {
+    unsharded(|configuration| {
+        configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
+        configuration.database = "pool: { size: 1 }".into();
+    })
+    .shop()
+    .start()
+    .await
+}
+
 /// Two clients on one connection: each finds the numbers that it drew in its transaction, and none that the other drew.
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_another_client_has_drawn_are_not_told() {
     const UNDEFINED: &str = "E Some(\"55000\")";
-    let cluster = TestCluster::new()
-        .shards(1)
-        .shop()
-        .configure(|configuration| {
-            configuration.sharding = String::new();
-            configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
-            configuration.database = "pool: { size: 1 }".into();
-        })
-        .start()
-        .await;
+    let cluster = one_connection().await;
     let mut one = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
     let mut other = RawClient::log_in(&cluster.endpoint(), "app", "shop").await;
     for sql in [

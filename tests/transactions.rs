@@ -152,6 +152,23 @@ async fn a_write_on_a_second_shard_is_refused_and_leaves_the_block_failed() {
     assert_eq!(users(&cluster).await, 0);
 }
 
+/// Whichever shard answers a SHOW, the block may write on another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_a_block_asks_for_makes_no_shard_its_writer() {
+    let cluster = TestCluster::new().shop().start().await;
+    let client = cluster.connect("app").await;
+    let (one, other) = ids_apart(&cluster, &client).await;
+    for id in [one, other].repeat(3) {
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SHOW transaction_read_only")
+            .await
+            .unwrap();
+        let update = format!("UPDATE users SET name = 'x' WHERE id = {id}");
+        client.batch_execute(&update).await.unwrap();
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_string_for_one_server_passes_whole_and_one_for_several_is_refused() {
     let cluster = TestCluster::new().shop().start().await;

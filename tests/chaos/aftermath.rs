@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pgherd_tests::Cluster;
+use pgherd_tests::asking::one;
 use tokio::time::sleep;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::model::{Rows, Table};
 use crate::world::{POOL_SIZE, SETTINGS, USERS, World, listed};
@@ -47,21 +48,6 @@ pub async fn console(cluster: &Cluster, command: &str) -> Vec<Row> {
             _ => None,
         })
         .collect()
-}
-
-/// The single value of a query.
-pub async fn value(client: &Client, sql: &str) -> String {
-    let messages = client
-        .simple_query(sql)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    messages
-        .iter()
-        .find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-            _ => None,
-        })
-        .unwrap_or_else(|| panic!("{sql} yields no row"))
 }
 
 /// Waits until a condition holds; `what` says what is the matter otherwise.
@@ -142,14 +128,14 @@ pub async fn connections_are_clean(cluster: &Cluster, world: &World) -> usize {
                     client.batch_execute(&to_shard).await.unwrap();
                 }
                 client.batch_execute("BEGIN").await.unwrap();
-                pids.insert(value(&client, "SELECT pg_backend_pid()").await);
-                assert_eq!(value(&client, "SELECT current_user").await, user);
+                pids.insert(one(&client, "SELECT pg_backend_pid()").await);
+                assert_eq!(one(&client, "SELECT current_user").await, user);
                 for (name, _) in SETTINGS {
                     let sql = format!("SELECT coalesce(current_setting('{name}', true), '')");
-                    assert_eq!(value(&client, &sql).await, world.defaults[name], "{name}");
+                    assert_eq!(one(&client, &sql).await, world.defaults[name], "{name}");
                 }
                 for sql in NOTHING {
-                    assert_eq!(value(&client, sql).await, "0", "{user}: {sql}");
+                    assert_eq!(one(&client, sql).await, "0", "{user}: {sql}");
                 }
                 holders.push(client);
             }

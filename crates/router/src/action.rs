@@ -42,6 +42,8 @@ pub enum Action {
     SetConfig(Box<[SettingCall]>),
     /// SHOW pgherd.name: the session answers it with one text column of that name.
     ShowOverride(OverrideName),
+    /// SHOW of a setting that a server tells.
+    Show,
     /// DISCARD ALL
     DiscardAll,
     /// DISCARD PLANS, SEQUENCES or TEMP

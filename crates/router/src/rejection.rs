@@ -109,7 +109,7 @@ impl Rejection {
     pub fn catalog_may_help(&self) -> bool {
         matches!(
             self.label,
-            label::UNKNOWN_RELATION | label::UNKNOWN_FUNCTION
+            label::UNKNOWN_RELATION | label::UNKNOWN_FUNCTION | label::DRIFT
         )
     }
 

@@ -202,7 +202,7 @@ fn show(mut at: Cursor<'_, '_>) -> Result<Option<Draft>, Rejection> {
         Access::Read
     };
     Ok(Some(
-        answered(Action::Run, Placement::Any, reason).access(access),
+        answered(Action::Show, Placement::Any, reason).access(access),
     ))
 }
 

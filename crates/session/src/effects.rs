@@ -339,6 +339,7 @@ fn writes(statement: &StatementPlan) -> bool {
             Action::Set(_)
                 | Action::SetConfig(_)
                 | Action::SetTransaction(..)
+                | Action::Show
                 | Action::ShowOverride(_)
                 | Action::Discard
                 | Action::Fetch(_)

@@ -61,16 +61,7 @@ impl Session {
                     let told = statement.told.shape();
                     self.legs.at(node).describes |= told == Shape::default();
                     self.ensure_prepared(node, script, statement, Shape::default())?;
-                    let describe = FrontendMessage::Describe {
-                        target: Target::Statement,
-                        name: &statement.server_name,
-                    };
-                    encode(
-                        &describe,
-                        &mut self.legs.at(node).connection.transport.outbox,
-                    )?;
-                    let of = statement.prepared;
-                    script.expect(Reply::Describe { of, told }, Audience::Client);
+                    self.queue_describe(node, script, statement, told, Audience::Client)?;
                 }
                 Step::DescribePortal(bound) => {
                     self.legs.at(node).describes = true;
@@ -232,6 +223,18 @@ impl Session {
         if known.is_as(&told) || script.will_compare(statement.prepared, told) {
             return Ok(());
         }
+        self.queue_describe(node, script, statement, told, Audience::Pgherd)
+    }
+
+    /// Queues a Describe of a statement, whose answer is held against what the client was told.
+    fn queue_describe(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        statement: &Statement,
+        told: Shape,
+        audience: Audience,
+    ) -> Result<(), Failure> {
         let describe = FrontendMessage::Describe {
             target: Target::Statement,
             name: &statement.server_name,
@@ -241,7 +244,7 @@ impl Session {
             &mut self.legs.at(node).connection.transport.outbox,
         )?;
         let of = statement.prepared;
-        script.expect(Reply::Describe { of, told }, Audience::Pgherd);
+        script.expect(Reply::Describe { of, told }, audience);
         Ok(())
     }
 }

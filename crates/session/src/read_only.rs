@@ -109,6 +109,7 @@ fn check_statement(statement: &StatementPlan, text: &str) -> Result<(), Failure>
         | Action::Savepoint(_)
         | Action::Release(_)
         | Action::RollbackTo(_)
+        | Action::Show
         | Action::ShowOverride(_)
         | Action::DiscardAll
         | Action::Discard

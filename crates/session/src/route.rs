@@ -161,7 +161,7 @@ impl Session {
         }
     }
 
-    /// Plans a text. A name that the catalog does not know makes it be read again, once; DDL of the open block makes the block read its
+    /// Plans a text. A name that the catalog does not know, or a table on which the shards disagreed, makes it be read again, once; DDL of the open block makes the block read its
     /// own catalog first. Where a key's parameter could be of several types, the home shard is asked which it is.
     ///
     /// # Errors
