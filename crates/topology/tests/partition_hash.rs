@@ -364,7 +364,7 @@ async fn the_builtins_for_tests_without_a_server_are_as_a_server_has_them() {
             known += 1;
         }
     }
-    assert_eq!(known, 48);
+    assert_eq!(known, 49);
     for entry in catalog.types() {
         let query = "SELECT oid FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace AND typname = $1";
         let row = client
