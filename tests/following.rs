@@ -410,6 +410,207 @@ fn prepared_transactions() -> Talks {
     ]
 }
 
+/// Names that are wrong, or come to stand for something else, within pipelines: each message is answered in its turn.
+fn names_in_pipelines() -> Talks {
+    vec![
+        (
+            "a name that stands for nothing fails in its turn",
+            Talk::new()
+                .ready([
+                    unnamed("SELECT 1"),
+                    unnamed("EXECUTE nothing"),
+                    unnamed("SELECT 2"),
+                    sync(),
+                ])
+                .ready([unnamed("SELECT 1"), unnamed("DEALLOCATE nothing"), sync()])
+                .ready([query("BEGIN")])
+                .ready([unnamed("SELECT 1"), unnamed("EXECUTE nothing"), sync()])
+                .ready([query("SELECT 3")])
+                .ready([query("ROLLBACK")])
+                .ready([query("SELECT 4")]),
+        ),
+        (
+            "what one message prepares, the next one executes",
+            Talk::new()
+                .ready([
+                    unnamed("PREPARE q AS SELECT 5"),
+                    unnamed("EXECUTE q"),
+                    unnamed("PREPARE q AS SELECT 6"),
+                    unnamed("SELECT 7"),
+                    sync(),
+                ])
+                .ready([unnamed("EXECUTE q"), sync()])
+                .ready([
+                    unnamed("DEALLOCATE q"),
+                    unnamed("PREPARE q AS SELECT 8"),
+                    unnamed("EXECUTE q"),
+                    unnamed("DEALLOCATE q"),
+                    unnamed("DEALLOCATE q"),
+                    sync(),
+                ])
+                .ready([query("EXECUTE q")]),
+        ),
+        (
+            "EXECUTE is parsed before what it names is prepared, and after that has changed",
+            Talk::new()
+                .ready([parse("later", "EXECUTE r(1)", &[]), sync()])
+                .ready([bind("", "later", &[]), execute("", 0), sync()])
+                .ready([query("PREPARE r(int) AS SELECT $1 + 10")])
+                .ready([
+                    bind("", "later", &[]),
+                    describe('P', ""),
+                    execute("", 0),
+                    sync(),
+                ])
+                .ready([query("DEALLOCATE r")])
+                .ready([query("PREPARE r(text) AS SELECT $1 || '!'")])
+                .ready([bind("", "later", &[]), execute("", 0), sync()])
+                .ready([query("DEALLOCATE r")])
+                .ready([close('S', "later"), sync()]),
+        ),
+        (
+            "as many arguments as parameters",
+            Talk::new()
+                .ready([query("PREPARE n(int, text) AS SELECT $1")])
+                .ready([query("EXECUTE n(1)")])
+                .ready([query("EXECUTE n")])
+                .ready([unnamed("SELECT 1"), unnamed("EXECUTE n(1, 'a', 2)"), sync()])
+                .ready([query("EXECUTE n(-1, NULL)")])
+                .ready([bind("", "n", &["3", "x"]), execute("", 0), sync()])
+                .ready([query("DEALLOCATE n")]),
+        ),
+    ]
+}
+
+/// Prepared statements within others.
+fn executed_within() -> Talks {
+    vec![(
+        "EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE",
+        Talk::new()
+            .ready([query("PREPARE w(int) AS SELECT $1 AS a")])
+            .ready([query("EXPLAIN (COSTS OFF) EXECUTE w(1)")])
+            .ready([query("CREATE TABLE made AS EXECUTE w(3)")])
+            .ready([query("SELECT * FROM made")])
+            .ready([query("DROP TABLE made")])
+            .ready([query("EXPLAIN EXECUTE nothing")])
+            .ready([query("DEALLOCATE w")]),
+    )]
+}
+
+/// What a prepared statement does that is more than answering.
+fn effects_of_execute() -> Talks {
+    vec![(
+        "a prepared set_config is SET",
+        Talk::new()
+            .ready([query(
+                "PREPARE c(text) AS SELECT set_config('work_mem', $1, false)",
+            )])
+            .ready([query("EXECUTE c('6MB')")])
+            .ready([show("work_mem")])
+            .ready([query("BEGIN")])
+            .ready([query("EXECUTE c('7MB')")])
+            .ready([query("ROLLBACK")])
+            .ready([show("work_mem")])
+            .ready([unnamed("EXECUTE c('8' || 'MB')"), sync()])
+            .ready([show("work_mem")])
+            .ready([query(
+                "DEALLOCATE c; PREPARE c AS SELECT set_config('work_mem', '9MB', false); EXECUTE c",
+            )])
+            .ready([show("work_mem")]),
+    )]
+}
+
+/// Statements whose arguments decide where they go.
+fn statements_over_shards() -> Talks {
+    vec![
+        (
+            "what is prepared goes where its arguments say",
+            Talk::new()
+                .ready([query(
+                    "PREPARE i (bigint, text) AS INSERT INTO users VALUES ($1, $2)",
+                )])
+                .ready([query("EXECUTE i(101, 'one')")])
+                .ready([query("EXECUTE i('102', 'two')")])
+                .ready([unnamed("EXECUTE i(-103, NULL)"), sync()])
+                .ready([query("PREPARE u AS SELECT name FROM users WHERE id = $1")])
+                .ready([query("EXECUTE u(101)")])
+                .ready([query("EXECUTE u(102)")])
+                .ready([query("EXECUTE u(-103)")])
+                .ready([unnamed("EXECUTE u(101)"), sync()])
+                .ready([
+                    parse("s", "EXECUTE u(102)", &[]),
+                    describe('S', "s"),
+                    sync(),
+                ])
+                .ready([
+                    bind("", "s", &[]),
+                    describe('P', ""),
+                    execute("", 0),
+                    sync(),
+                ])
+                .ready([bind("", "u", &["101"]), execute("", 0), sync()])
+                .ready([query("BEGIN")])
+                .ready([query("EXECUTE u(101)")])
+                .ready([query("EXECUTE u(102)")])
+                .ready([query("EXECUTE i(101, 'again')")])
+                .ready([query("EXECUTE u(101)")])
+                .ready([query("ROLLBACK")])
+                .ready([query("EXECUTE u(101); EXECUTE u(101)")])
+                .ready([query(
+                    "PREPARE d AS DELETE FROM users WHERE id = $1; EXECUTE d(101)",
+                )])
+                .ready([query("EXECUTE d(102)")])
+                .ready([query("EXECUTE d(-103)")])
+                .ready([query("DEALLOCATE ALL")])
+                .ready([query("EXECUTE u(101)")]),
+        ),
+        (
+            "reference tables and those of the home shard",
+            Talk::new()
+                .ready([query("PREPARE c AS INSERT INTO countries VALUES ($1, $2)")])
+                .ready([query("EXECUTE c('de', 'Germany')")])
+                .ready([query("EXECUTE c('de', 'again')")])
+                .ready([query("PREPARE g AS SELECT * FROM countries")])
+                .ready([query("EXECUTE g")])
+                .ready([unnamed("EXECUTE g"), sync()])
+                .ready([query(
+                    "PREPARE h AS SELECT count(*) FROM settings WHERE name = $1",
+                )])
+                .ready([query("EXECUTE h('none')")])
+                .ready([query("DELETE FROM countries")])
+                .ready([query("DEALLOCATE ALL")]),
+        ),
+        (
+            "SQL executes what the protocol prepared, on any shard",
+            Talk::new()
+                .ready([
+                    parse("x", "SELECT count(*) FROM users WHERE id = $1", &[20]),
+                    sync(),
+                ])
+                .ready([query("EXECUTE x(1)")])
+                .ready([query("EXECUTE x(2)")])
+                .ready([query("EXECUTE x(3)")])
+                .ready([query("EXECUTE x(1, 2)")])
+                .ready([query("DEALLOCATE x")]),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_statements_of_sql_go_where_they_belong() {
+    let beside = Beside::sharded().await;
+    let mut differences = String::new();
+    for _ in 0..2 {
+        let talks = statements_over_shards().into_iter();
+        for (name, talk) in talks.chain(names_in_pipelines()) {
+            if let Some(difference) = beside.difference(name, &talk, false).await {
+                differences.push_str(&difference);
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_and_statements_are_as_on_a_postgres_of_ones_own() {
     let beside = Beside::unsharded().await;
@@ -417,7 +618,11 @@ async fn settings_and_statements_are_as_on_a_postgres_of_ones_own() {
     // twice: the second time the connections have all that the first one left
     for _ in 0..2 {
         let talks = settings().into_iter().chain(statements());
-        for (name, talk) in talks.chain(prepared_transactions()) {
+        let talks = talks.chain(names_in_pipelines()).chain(executed_within());
+        for (name, talk) in talks
+            .chain(effects_of_execute())
+            .chain(prepared_transactions())
+        {
             if let Some(difference) = beside.difference(name, &talk, false).await {
                 differences.push_str(&difference);
             }
@@ -457,7 +662,7 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
     let (called, given) = CALLED[random.below(CALLED.len())];
     let given = given[random.below(given.len())];
     let is_local = ["false", "true", "'f'"][random.below(3)];
-    match random.below(28) {
+    match random.below(31) {
         0..=4 => query(&format!("SET {name} = {value}")),
         5 => unnamed_and_sync(&format!("SET {name} TO {value}")),
         6 => query(&format!("SET LOCAL {name} = {value}")),
@@ -483,6 +688,16 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
         )),
         18 => query(&format!("EXECUTE {statement} ('y')")),
         19 => query(&format!("DEALLOCATE {statement}")),
+        26 => joined([
+            unnamed("SELECT 1"),
+            unnamed(&format!("DEALLOCATE {statement}")),
+            unnamed(&format!(
+                "PREPARE {statement} AS SELECT '01/02/2024'::date::text, $1::text"
+            )),
+            unnamed(&format!("EXECUTE {statement} ('z')")),
+            sync(),
+        ]),
+        27 => joined([unnamed(&format!("EXECUTE {statement} ('w')")), sync()]),
         20 => query("SET ROLE other"),
         21 => query(&format!(
             "SELECT set_config('{called}', {given}, {is_local})"

@@ -74,10 +74,20 @@ pub enum Action {
     Unlisten(Option<Box<str>>),
     /// NOTIFY
     Notify,
-    /// PREPARE name AS ...
-    Prepare(Box<str>),
-    /// EXECUTE name
-    Execute(Box<str>),
+    /// PREPARE name (types) AS ...
+    Prepare {
+        /// The statement's name.
+        name: Box<str>,
+        /// The types that it declares, 0 for one that is left open.
+        parameter_types: Box<[u32]>,
+    },
+    /// EXECUTE name (arguments): placed by the session, as the prepared statement with these values.
+    Execute {
+        /// The statement's name.
+        name: Box<str>,
+        /// Its arguments.
+        arguments: Box<[Argument]>,
+    },
     /// DEALLOCATE name; `None` is DEALLOCATE ALL. Names made by the protocol's Parse count too.
     Deallocate(Option<Box<str>>),
     /// DECLARE name CURSOR: the session notes the shard that the statement went to.
@@ -91,6 +101,24 @@ pub enum Action {
     Fetch(Box<str>),
     /// CLOSE name, or CLOSE ALL
     Close(CursorTarget),
+}
+
+/// An argument of EXECUTE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Argument {
+    /// NULL
+    Null,
+    /// TRUE or FALSE
+    Boolean(bool),
+    /// The literal in a slot.
+    Literal {
+        /// The slot.
+        slot: u32,
+        /// With a minus sign before it.
+        is_negative: bool,
+    },
+    /// Anything else.
+    Computed,
 }
 
 /// Which cursors a CLOSE concerns.

@@ -1,13 +1,12 @@
-//! Cursors and prepared statements by SQL: DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, DEALLOCATE.
+//! Cursors by SQL: DECLARE, FETCH, MOVE, CLOSE.
 //!
 //! Owns their grammar (Postgres documentation, reference, under each name). A cursor is placed as
 //! its query; what follows goes where it is.
 
 use crate::action::{Action, CursorTarget};
 use crate::place::Draft;
-use crate::plan::{Access, NamedCheck, Placement, Residue};
-use crate::rejection::{Rejection, label};
-use crate::statement::{answered, begins_query, read_query};
+use crate::plan::{Access, Placement, Residue};
+use crate::statement::{begins_query, read_query};
 use crate::survey::Subject;
 use crate::tokens::Cursor;
 
@@ -32,63 +31,7 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
         let draft = Draft::new(Action::Close(target), placement, "where the cursor is");
         return at.at_end().then(|| draft.residue(Residue::RELEASE));
     }
-    if at.takes("deallocate") {
-        at.takes("prepare");
-        let name = if at.takes("all") {
-            None
-        } else {
-            Some(at.name()?.into())
-        };
-        let action = Action::Deallocate(name);
-        return at.at_end().then(|| {
-            answered(
-                action,
-                Placement::Nowhere,
-                "the session's prepared statements",
-            )
-        });
-    }
-    if at.takes("prepare") {
-        let name = at.name()?;
-        let draft = prepared(Action::Prepare(name.into()), "PREPARE");
-        let check = check_of_prepared(at, subject);
-        return Some(Draft { check, ..draft });
-    }
-    if at.takes("execute") {
-        let name = at.name()?;
-        return Some(prepared(Action::Execute(name.into()), "EXECUTE"));
-    }
     None
-}
-
-fn prepared(action: Action, what: &str) -> Draft {
-    let rejection = Rejection::unsupported(
-        label::STATEMENT,
-        format!("{what} is not supported on a sharded database"),
-    )
-    .hint("Use the protocol's prepared statements, as drivers do, or name a shard with SET pgherd.shard.");
-    Draft::refused(action, rejection).residue(Residue::PREPARED)
-}
-
-/// What a named shard is to be checked for where this is prepared there: nothing that only the values of an EXECUTE would tell.
-fn check_of_prepared(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> NamedCheck {
-    let rejection = Rejection::unsupported(
-        label::MISPLACED,
-        "PREPARE of what adds rows is not supported on a named shard",
-    )
-    .detail("Where the rows of a later EXECUTE belong cannot be checked.")
-    .hint("Send the statement itself, or SET pgherd.unchecked = on.");
-    let impossible = NamedCheck::Impossible(Box::new(rejection));
-    // the parameters' types
-    at.parenthesised();
-    if !at.takes("as") || !begins_query(at) {
-        return impossible;
-    }
-    match read_query(subject, at.at, at.end).check {
-        NamedCheck::Free => NamedCheck::Free,
-        NamedCheck::Impossible(rejection) => NamedCheck::Impossible(rejection),
-        NamedCheck::Keys(_) | NamedCheck::OnlyOn(_) => impossible,
-    }
 }
 
 /// DECLARE name [options] CURSOR [{WITH | WITHOUT} HOLD] FOR query

@@ -54,6 +54,15 @@ pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<D
     }
     let draft = if begins_query(at) {
         read_query(subject, at.at, at.end)
+    } else if at.peeks("execute") {
+        let rejection = Rejection::unsupported(
+            label::STATEMENT,
+            "EXPLAIN EXECUTE is not supported on a sharded database",
+        )
+        .hint("Explain the statement itself.");
+        Draft::refused(Action::Run, rejection)
+            .uncheckable()
+            .residue(Residue::OPAQUE)
     } else {
         inner_definition(at, subject)?
     };
@@ -74,7 +83,7 @@ fn is_on(mut option: Cursor<'_, '_>) -> Option<bool> {
     Some(!matches!(word.as_str(), "off" | "false" | "0"))
 }
 
-/// EXPLAIN of CREATE TABLE AS, DECLARE and EXECUTE: placed as those.
+/// EXPLAIN of CREATE TABLE AS and DECLARE: placed as those.
 fn inner_definition(at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<Draft> {
     [crate::cursor::read, crate::ddl::read]
         .iter()

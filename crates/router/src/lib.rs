@@ -51,6 +51,7 @@ mod place;
 mod plan;
 mod planner;
 mod predicate;
+mod prepared;
 mod query;
 mod rejection;
 mod resolve;
@@ -70,8 +71,8 @@ mod utility;
 mod value;
 
 pub use action::{
-    Action, CopyDirection, CursorTarget, DdlPlan, IsolationLevel, OverrideName, SerialColumn,
-    SettingAction, SettingScope, SettingValue, TransactionModes, TransactionScope,
+    Action, Argument, CopyDirection, CursorTarget, DdlPlan, IsolationLevel, OverrideName,
+    SerialColumn, SettingAction, SettingScope, SettingValue, TransactionModes, TransactionScope,
 };
 pub use hint::{Hint, HintRole};
 pub use lexer::BackslashReading;

@@ -20,7 +20,8 @@ use crate::scope::Names;
 use crate::survey::{Subject, Survey, Unread};
 use crate::tokens::{Cursor, StatementText};
 use crate::{
-    copy, cursor, ddl, explain, maintenance, set_config, setting, transaction, unparsed, utility,
+    copy, cursor, ddl, explain, maintenance, prepared, set_config, setting, transaction, unparsed,
+    utility,
 };
 
 /// Statements of more tokens are not read: the tree would take a hundred times their size.
@@ -81,6 +82,7 @@ pub(crate) fn read(subject: Subject<'_, '_>) -> Result<Draft, Rejection> {
     let readers = [
         transaction::read,
         cursor::read,
+        prepared::read,
         copy::read,
         explain::read,
         utility::read,

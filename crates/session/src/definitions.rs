@@ -92,7 +92,7 @@ impl Session {
         if self.legs.mode() == PoolMode::Session && !self.database.is_read_only() {
             return statements
                 .iter()
-                .any(|statement| matches!(statement.action, Action::Prepare(_)));
+                .any(|statement| matches!(statement.action, Action::Prepare { .. }));
         }
         !statements.iter().all(is_free_of_catalog)
     }

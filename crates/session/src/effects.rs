@@ -13,6 +13,7 @@ use pgherd_topology::{NodeId, ShardId};
 use crate::block::is_control;
 use crate::failure::{Failure, not_supported};
 use crate::listening::Change;
+use crate::message::single_plan;
 use crate::read_only::is_turned_on;
 use crate::script::Script;
 use crate::session::Session;
@@ -57,7 +58,18 @@ impl Session {
                 self.cursors.remove(cursor);
             }
             Action::Close(CursorTarget::All) => self.cursors.clear(),
-            Action::Prepare(name) => self.note_prepared(name, text, node),
+            Action::Prepare {
+                name,
+                parameter_types,
+            } => self.note_prepared(name, text, parameter_types, node),
+            Action::Execute { name, .. } => {
+                let known = self.executed_by(name).cloned();
+                if let Some(known) = known
+                    && let Some(statement) = single_plan(&known)
+                {
+                    return self.note_effects(statement, &known.sql, node);
+                }
+            }
             Action::Deallocate(name) => self.note_deallocated(name.as_deref(), node),
             Action::Listen(channel) => self.note_listening(Change::Listen(channel.clone()), node),
             Action::Unlisten(channel) => {
@@ -68,7 +80,7 @@ impl Session {
             }
             _ => {}
         }
-        self.note_residue(statement, node);
+        self.note_residue(statement, text, node);
         self.note_temporary(statement);
         self.note_writer(statement, node);
         self.note_catalog(statement);
@@ -112,9 +124,10 @@ impl Session {
         if block.two_phase
             || writer == shard
             || access == Access::Read
-            || !statements
-                .iter()
-                .any(|statement| may_write(block, statement))
+            || !statements.iter().any(|statement| {
+                let run = self.run_by(statement);
+                run.is_none_or(|run| may_write(block, run))
+            })
         {
             return Ok(());
         }
@@ -259,11 +272,6 @@ impl Session {
     }
 }
 
-/// Whether the row of a statement tells what it has set.
-pub(crate) fn calls_set_config(statement: &StatementPlan) -> bool {
-    matches!(statement.action, Action::SetConfig(_))
-}
-
 /// Settings that end with the transaction, however they are set.
 const OF_THE_TRANSACTION: [&str; 3] = [
     "transaction_isolation",
@@ -348,5 +356,6 @@ fn writes(statement: &StatementPlan) -> bool {
                 | Action::Unlisten(_)
                 | Action::Notify
                 | Action::Deallocate(_)
+                | Action::Prepare { .. }
         )
 }

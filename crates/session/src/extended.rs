@@ -7,13 +7,12 @@
 use bytes::{Bytes, BytesMut};
 use pgherd_pool::Shape;
 use pgherd_protocol::frontend::encode_parse;
-use pgherd_protocol::{Frame, FrontendMessage, SqlState};
-use pgherd_router::{Access, StatementPlan};
+use pgherd_protocol::{Frame, FrontendMessage, SqlState, tag};
+use pgherd_router::{Access, Action, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::attempt::Ran;
 use crate::block::{is_control, opens_for_writing};
-use crate::effects::calls_set_config;
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
 use crate::message::{ANYWHERE, Run, Step, local_only, passes, single_plan};
@@ -70,10 +69,19 @@ impl Session {
         let mut rest = frames;
         loop {
             let (run, failure) = self.understand(rest).await;
-            let Some(failure) = failure else {
-                return self.run_understood(&run, end).await;
-            };
             let (_, after) = rest.split_at(run.steps.len());
+            let Some(failure) = failure else {
+                if after.is_empty() {
+                    return self.run_understood(&run, end).await;
+                }
+                self.run_understood(&run, &mut RunEnd::Flush.clone())
+                    .await?;
+                if self.skipping {
+                    return Ok(());
+                }
+                rest = after;
+                continue;
+            };
             let ends_block =
                 self.block.as_ref().is_some_and(|block| block.failed) && run.ends_failed_block();
             if run.steps.is_empty() || !(ends_block || comes_in_its_turn(&failure)) {
@@ -108,7 +116,8 @@ impl Session {
         }
     }
 
-    /// Reads every message, plans and resolves; nothing is sent yet. With a failure the run is what comes before it.
+    /// Reads every message, plans and resolves; nothing is sent yet. With a failure the run is what comes before it. Without one it ends early
+    /// where what follows can be understood only when it has run.
     async fn understand(&mut self, frames: &[Frame]) -> (Run, Option<Failure>) {
         let mut run = Run {
             steps: Vec::with_capacity(frames.len()),
@@ -120,6 +129,13 @@ impl Session {
         let mut parsed_for = Route::NOWHERE;
         let mut failure = None;
         for frame in frames {
+            let changes_names = run
+                .steps
+                .last()
+                .is_some_and(|(step, _)| changes_names(step));
+            if changes_names && frame.tag() != tag::frontend::SYNC {
+                break;
+            }
             match self.understand_one(frame, &mut run, &mut parsed_for).await {
                 Ok(step) => run.steps.push((step, frame.clone())),
                 Err(refused) => {
@@ -227,7 +243,7 @@ impl Session {
         let promised = self.asked_first(steps);
         self.try_on_leg(&route, &promised, |session, node, script| {
             session.note_beginning(node, script, executed(steps))?;
-            if executed(steps).any(calls_set_config) {
+            if executed(steps).any(|statement| session.calls_set_config(statement)) {
                 script.keep_rows();
             }
             for (step, _) in steps {
@@ -516,6 +532,16 @@ fn note_told(steps: &[(Step, Frame)], outcome: &Outcome) {
         if let Some(statement) = statement {
             statement.told.note(described);
         }
+    }
+}
+
+/// Whether a step changes what the names of prepared statements stand for.
+fn changes_names(step: &Step) -> bool {
+    match step {
+        Step::Execute { bound } => single_plan(&bound.statement).is_some_and(|plan| {
+            matches!(plan.action, Action::Prepare { .. } | Action::Deallocate(_))
+        }),
+        _ => false,
     }
 }
 

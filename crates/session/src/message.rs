@@ -21,7 +21,6 @@ use crate::definitions::only_controls;
 use crate::failure::Failure;
 use crate::local::{description, is_local};
 use crate::oids::describe_parameters;
-use crate::prepare::residue_of;
 use crate::route::{Place, Route};
 use crate::script::{Prepared, Reply};
 use crate::session::Session;
@@ -52,6 +51,13 @@ pub enum Step {
         local: bool,
     },
     Sync,
+}
+
+/// What a statement is on servers.
+struct OnServers {
+    prepared: Prepared,
+    name: Bytes,
+    parse: Frame,
 }
 
 /// A run that is understood.
@@ -148,6 +154,7 @@ impl Session {
             FrontendMessage::Bind(bind) => {
                 let statement = self.known_statement(bind.statement).await?;
                 self.check_block(&statement.planned.plan.statements)?;
+                self.renew_executed(&statement.planned).await?;
                 let place = match single_plan(&statement) {
                     Some(plan) if is_for_server(plan) => {
                         run.needs_server = true;
@@ -214,6 +221,7 @@ impl Session {
                 let bound = self.known_portal(portal)?;
                 if let Some(plan) = single_plan(&bound.statement) {
                     self.check_block(std::slice::from_ref(plan))?;
+                    self.check_name(plan)?;
                     run.needs_server |= is_for_server(plan);
                 }
                 run.executes = true;
@@ -301,42 +309,98 @@ impl Session {
             )
             .into());
         }
-        let spliced = self.splice(&planned, &sql)?;
-        let server_sql = match &spliced {
-            Some(spliced) => spliced.text.as_bytes(),
-            None => parse.sql,
-        };
-        let generation = self.next_generation();
-        let settings = self.settings.meaning();
-        let (prepared, server_name, frame) = if parse.name.is_empty() {
-            let frame = match &spliced {
-                Some(_) => parse_frame(b"", server_sql, &types)?,
-                None => frame.clone(),
-            };
-            (Prepared::Unnamed(generation), Bytes::new(), frame)
-        } else {
+        if !parse.name.is_empty() {
             self.statements.check_room()?;
-            let id = self.shared_id(b"parse", server_sql, &types, &settings);
-            let name = Bytes::from(id.to_string());
-            let frame = parse_frame(&name, server_sql, &types)?;
-            (Prepared::Shared(id), name, frame)
+        }
+        let spliced = self.splice(&planned, &sql)?;
+        let settings = self.settings.meaning();
+        let generation = self.next_generation();
+        let on_servers = match &spliced {
+            None if parse.name.is_empty() => OnServers {
+                prepared: Prepared::Unnamed(generation),
+                name: Bytes::new(),
+                parse: frame.clone(),
+            },
+            spliced => {
+                let spliced = spliced.as_ref().map(|spliced| spliced.text.as_bytes());
+                let server_sql = spliced.unwrap_or(parse.sql);
+                self.on_servers(parse.name, server_sql, &types, &settings, generation)?
+            }
         };
         let statement = Arc::new(Statement {
             name: Bytes::copy_from_slice(parse.name),
-            prepared,
-            server_name,
+            prepared: on_servers.prepared,
+            server_name: on_servers.name,
             generation,
             settings,
             sql: sql.into_owned().into(),
             parameter_types: types,
-            made_by: MadeBy::Parse(frame),
-            residue: residue_of(&planned),
+            made_by: MadeBy::Parse(on_servers.parse),
             planned,
             planned_under: self.plan_stamp(),
             told: Arc::default(),
         });
         self.statements.insert(Arc::clone(&statement));
         Ok(statement)
+    }
+
+    /// What a text is on servers.
+    fn on_servers(
+        &self,
+        name: &[u8],
+        sql: &[u8],
+        types: &[u32],
+        settings: &SettingsList,
+        generation: u64,
+    ) -> Result<OnServers, Failure> {
+        let (prepared, name) = if name.is_empty() {
+            (Prepared::Unnamed(generation), Bytes::new())
+        } else {
+            let id = self.shared_id(b"parse", sql, types, settings);
+            (Prepared::Shared(id), Bytes::from(id.to_string()))
+        };
+        let parse = parse_frame(&name, sql, types)?;
+        Ok(OnServers {
+            prepared,
+            name,
+            parse,
+        })
+    }
+
+    /// A statement that names a prepared one, which may stand for another by now.
+    fn renamed(&mut self, statement: Arc<Statement>) -> Result<Arc<Statement>, Failure> {
+        let Some(spliced) = self.splice(&statement.planned, &statement.sql)? else {
+            return Ok(statement);
+        };
+        let generation = self.next_generation();
+        let now = self.on_servers(
+            &statement.name,
+            spliced.text.as_bytes(),
+            &statement.parameter_types,
+            &statement.settings,
+            generation,
+        )?;
+        let MadeBy::Parse(before) = &statement.made_by else {
+            return Ok(statement);
+        };
+        if before.bytes() == now.parse.bytes() {
+            return Ok(statement);
+        }
+        let renamed = Arc::new(Statement {
+            name: statement.name.clone(),
+            prepared: now.prepared,
+            server_name: now.name,
+            generation: statement.generation,
+            settings: statement.settings.clone(),
+            sql: statement.sql.clone(),
+            parameter_types: statement.parameter_types.clone(),
+            made_by: MadeBy::Parse(now.parse),
+            planned: statement.planned.clone(),
+            planned_under: statement.planned_under,
+            told: Arc::default(),
+        });
+        self.statements.insert(Arc::clone(&renamed));
+        Ok(renamed)
     }
 
     /// What a statement is called on every server: all that its meaning depends on is in it, the definitions of now included, so that one made
@@ -380,15 +444,11 @@ impl Session {
             && !self.must_read_before(&statement.planned);
         let stamp = self.plan_stamp();
         if statement.planned_under == stamp && stamp.catalog != u64::MAX && needs_no_reading {
-            return Ok(statement);
+            return self.renamed(statement);
         }
         let planned = self
             .plan(&statement.sql, &statement.parameter_types)
             .await?;
-        let residue = match &statement.made_by {
-            MadeBy::Parse(_) => residue_of(&planned),
-            MadeBy::Prepare(_) => statement.residue,
-        };
         let renewed = Arc::new(Statement {
             name: statement.name.clone(),
             prepared: statement.prepared,
@@ -398,13 +458,12 @@ impl Session {
             sql: statement.sql.clone(),
             parameter_types: statement.parameter_types.clone(),
             made_by: statement.made_by.clone(),
-            residue,
             planned,
             planned_under: self.plan_stamp(),
             told: Arc::clone(&statement.told),
         });
         self.statements.insert(Arc::clone(&renewed));
-        Ok(renewed)
+        self.renamed(renewed)
     }
 
     /// Whether a portal's name stands for a cursor of SQL.

@@ -18,6 +18,7 @@ use pgherd_topology::NodeId;
 
 use crate::failure::Failure;
 use crate::own::Trouble;
+use crate::prepare::executes_within;
 use crate::route::Route;
 use crate::session::Session;
 use crate::temporary::Temporary;
@@ -86,15 +87,15 @@ impl Pins {
 }
 
 /// What a statement leaves that neither follows the client nor is cleaned up after.
-fn kept_residue(statement: &StatementPlan, residue: Residue) -> Residue {
+fn kept_residue(statement: &StatementPlan) -> Residue {
     // what is listened to is followed by `note_listening`, what is set by `note_set`, what is drawn by `keep_sequences_apart`
     let followed = match &statement.action {
         Action::Set(_) | Action::SetConfig(_) | Action::SetTransaction(..) => Residue::SETTING,
-        Action::Prepare(_) | Action::Execute(_) => Residue::PREPARED,
+        Action::Prepare { .. } | Action::Execute { .. } => Residue::PREPARED,
         _ => Residue::LISTEN,
     };
     let cleaned = Residue::OPAQUE | Residue::RELEASE | Residue::SEQUENCE | Residue::ASKS_SEQUENCE;
-    residue.without(followed).without(cleaned)
+    statement.residue.without(followed).without(cleaned)
 }
 
 impl Session {
@@ -103,10 +104,11 @@ impl Session {
         if self.legs.mode() == PoolMode::Session {
             return None;
         }
+        let statement = self.run_by(statement)?;
         if let Action::Set(setting) = &statement.action {
             return self.set_pins(setting).then_some("setting");
         }
-        let kept = kept_residue(statement, self.residue(statement));
+        let kept = kept_residue(statement);
         if self.ends_with_block(statement, kept) {
             return None;
         }
@@ -153,6 +155,12 @@ impl Session {
         }
     }
 
+    /// What a statement leaves, an EXECUTE what it runs: anything where that is made in the same text.
+    fn residue(&self, statement: &StatementPlan) -> Residue {
+        self.run_by(statement)
+            .map_or(Residue::OPAQUE, |run| run.residue)
+    }
+
     /// Has a connection cleaned before anybody else gets it, whatever becomes of these statements: an error undoes no advisory lock, and not all
     /// that unread code does. A definition calls functions too (defaults, event triggers).
     pub(crate) fn taint<'s>(
@@ -161,8 +169,15 @@ impl Session {
         mut statements: impl Iterator<Item = &'s StatementPlan>,
     ) {
         let leaves = Residue::OPAQUE | Residue::UNREAD | Residue::ADVISORY_LOCK;
-        let taints = statements.any(|statement| {
-            self.residue(statement).has_any(leaves) || matches!(statement.action, Action::Ddl(_))
+        let mut prepares = false;
+        let taints = statements.any(|statement| match statement.action {
+            Action::Ddl(_) => true,
+            // what its name stands for is not known yet
+            Action::Execute { .. } if prepares => true,
+            _ => {
+                prepares |= matches!(statement.action, Action::Prepare { .. });
+                self.residue(statement).has_any(leaves)
+            }
         });
         if taints {
             self.legs.at(node).connection.tainted_by = Some(self.registration.id().0);
@@ -170,11 +185,12 @@ impl Session {
     }
 
     /// Notes what a statement that completed has left, and what it may have taken away.
-    pub(crate) fn note_residue(&mut self, statement: &StatementPlan, node: NodeId) {
+    pub(crate) fn note_residue(&mut self, statement: &StatementPlan, text: &str, node: NodeId) {
         let residue = self.residue(statement);
         let leg = self.legs.at(node);
-        leg.hears |= residue.contains(Residue::OPAQUE) || residue.contains(Residue::UNREAD);
-        let kept = kept_residue(statement, residue);
+        leg.hears |=
+            residue.has_any(Residue::OPAQUE | Residue::UNREAD) || executes_within(statement, text);
+        let kept = kept_residue(statement);
         for reason in kept.names() {
             if self.ends_with_block(statement, kept) {
                 self.pin_anyway(node, reason);

@@ -1,26 +1,33 @@
 //! PREPARE, EXECUTE and DEALLOCATE as SQL. Their names share one space with the protocol's, and like them stand on every server for
-//! what the statement is made of: the client's name is replaced in the text.
+//! what the statement is made of: the client's name is replaced in the text. What EXECUTE runs is placed and followed as if a Bind had given
+//! the statement its values.
 //!
 //! Owns: that replacement, and what such a statement needs to be on a server first. Never does: planning. Main function:
 //! [`Session::splice`]. See Postgres documentation, reference: PREPARE.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pgherd_pool::Shape;
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::{Lexer, TokenKind};
-use pgherd_router::{Action, BackslashReading, Planned, Residue, StatementPlan};
+use pgherd_router::{
+    Action, BackslashReading, ParameterFormat, ParameterSource, ParameterValue, Planned,
+    StatementPlan,
+};
 use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
 use crate::bringing::queue_close;
-use crate::failure::{Failure, not_supported};
+use crate::failure::Failure;
+use crate::message::single_plan;
 use crate::script::{Prepared, Script};
 use crate::session::Session;
+use crate::set_config::Executed;
 use crate::simple::span_text;
 use crate::statements::{MadeBy, Statement};
-use crate::transaction::quoted;
 
 /// A text in which the names of prepared statements are those of the servers.
 #[derive(Debug)]
@@ -31,22 +38,30 @@ pub(crate) struct Spliced {
     uses: SmallVec<[Arc<Statement>; 1]>,
     /// What it makes.
     makes: SmallVec<[Arc<Statement>; 1]>,
-    /// A name that stands for nothing.
-    unknown: Option<Box<str>>,
+    /// What Postgres would say of the first name that is wrong.
+    error: Option<PgError>,
 }
 
 impl Spliced {
     /// # Errors
-    /// 26000 for a name that stands for nothing of this client's; on a server it may stand for what another one's code has left.
+    /// 26000 for a name that stands for nothing of this client's (on a server it may stand for what another one's code has left), 42P05 for
+    /// one that is taken, 42601 for too few or too many arguments, 0A000 for an EXECUTE of an EXECUTE.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        match &self.unknown {
+        match &self.error {
             None => Ok(()),
-            Some(name) => Err(PgError::error(
-                SqlState::INVALID_SQL_STATEMENT_NAME,
-                format!("prepared statement \"{name}\" does not exist"),
-            )
-            .into()),
+            Some(error) => Err(error.clone().into()),
         }
+    }
+
+    /// What a name stands for that the text itself gives.
+    pub(crate) fn made(&self, name: &str) -> Option<&Arc<Statement>> {
+        let mut made = self.makes.iter().rev();
+        made.find(|made| made.name == *name.as_bytes())
+    }
+
+    /// Whether the text gives any.
+    pub(crate) fn makes_any(&self) -> bool {
+        !self.makes.is_empty()
     }
 }
 
@@ -54,78 +69,133 @@ impl Session {
     /// Replaces the names of prepared statements. `None` where there is none.
     ///
     /// # Errors
-    /// 42P05 for a name that is taken.
+    /// 54000 where the client has too many; what planning a statement says.
     pub(crate) fn splice(
         &mut self,
         planned: &Planned,
         sql: &str,
     ) -> Result<Option<Spliced>, Failure> {
         let plan = Arc::clone(&planned.plan);
-        if !plan.statements.iter().any(names_prepared) {
+        let texts = move || (0_usize..).map(move |index| span_text(planned, index, sql));
+        let mut named = plan.statements.iter().zip(texts());
+        if !named.any(|(statement, text)| place_of_name(statement, text).is_some()) {
             return Ok(None);
         }
         let mut spliced = Spliced {
             text: String::new(),
             uses: SmallVec::new(),
             makes: SmallVec::new(),
-            unknown: None,
+            error: None,
         };
-        for (index, statement) in plan.statements.iter().enumerate() {
-            let text = span_text(planned, index, sql);
+        // what names stand for where the text has come to
+        let mut names: HashMap<String, Option<Arc<Statement>>> = HashMap::new();
+        let mut all_gone = false;
+        for (index, (statement, text)) in plan.statements.iter().zip(texts()).enumerate() {
             let text = text.trim_end_matches(';');
             if index > 0 {
                 spliced.text.push_str(";\n");
             }
-            match &statement.action {
-                Action::Prepare(name) => {
-                    let made = Arc::new(self.made_by_prepare(name, text)?);
-                    spliced.text.push_str(made.made_by.sql());
-                    spliced.makes.push(made);
+            let Some(place) = place_of_name(statement, text) else {
+                if statement.action == Action::Deallocate(None) {
+                    names.clear();
+                    all_gone = true;
                 }
-                Action::Execute(name) | Action::Deallocate(Some(name)) => {
-                    let made = spliced
-                        .makes
-                        .iter()
-                        .find(|made| made.name == *name.as_bytes());
-                    let known = self.statements.statement(name.as_bytes());
-                    match (made, known) {
-                        (Some(made), _) => {
-                            spliced.text.push_str(&renamed(text, &made.server_name));
-                        }
-                        (None, Some(known)) => {
-                            self.check_execute(&statement.action, known)?;
-                            spliced.text.push_str(&renamed(text, &known.server_name));
-                            spliced.uses.push(Arc::clone(known));
-                        }
-                        (None, None) => {
-                            spliced.text.push_str(text);
-                            spliced.unknown = Some(name.clone());
-                        }
+                spliced.text.push_str(text);
+                continue;
+            };
+            let name = folded(text.get(place.clone()).unwrap_or_default());
+            let known = match names.get(&name) {
+                Some(known) => known.clone(),
+                None if all_gone => None,
+                None => {
+                    let known = self.statements.statement(name.as_bytes()).cloned();
+                    if may_use(statement, known.as_deref()) {
+                        spliced.uses.extend(known.clone());
                     }
+                    known
                 }
-                _ => spliced.text.push_str(text),
+            };
+            if spliced.error.is_none() {
+                spliced.error = error_of_name(statement, &name, known.as_deref());
+            }
+            if let Action::Prepare {
+                parameter_types, ..
+            } = &statement.action
+            {
+                let made = Arc::new(self.made_by_prepare(&name, text, parameter_types)?);
+                spliced.text.push_str(made.made_by.sql());
+                names.insert(name, Some(Arc::clone(&made)));
+                spliced.makes.push(made);
+                continue;
+            }
+            match known {
+                Some(known) => {
+                    let renamed = renamed(text, place, &known.server_name);
+                    spliced.text.push_str(&renamed);
+                }
+                None => spliced.text.push_str(text),
+            }
+            if matches!(statement.action, Action::Deallocate(_)) {
+                names.insert(name, None);
             }
         }
         Ok(Some(spliced))
     }
 
-    /// On a named shard EXECUTE runs what PREPARE has made there: what Parse made is checked by the values of each Bind.
+    /// What Postgres says when it comes to PREPARE, EXECUTE or DEALLOCATE with a name that is wrong.
     ///
     /// # Errors
-    /// 0A000.
-    fn check_execute(&self, action: &Action, known: &Statement) -> Result<(), Failure> {
-        let is_checked = matches!(known.made_by, MadeBy::Prepare(_))
-            || matches!(action, Action::Deallocate(_))
-            || self.sharding().is_unsharded()
-            || self.settings.overrides().unchecked;
-        if is_checked {
+    /// 26000, 42P05, 42601 and 0A000, see [`Spliced::check`].
+    pub(crate) fn check_name(&self, statement: &StatementPlan) -> Result<(), Failure> {
+        let (Action::Prepare { name, .. }
+        | Action::Execute { name, .. }
+        | Action::Deallocate(Some(name))) = &statement.action
+        else {
             return Ok(());
+        };
+        let known = self.statements.statement(name.as_bytes());
+        match error_of_name(statement, name, known.map(AsRef::as_ref)) {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
         }
-        Err(not_supported(
-            "EXECUTE of a statement that was prepared by the protocol is not supported on a named shard",
-            "Where its rows belong cannot be checked.",
-            "Bind and execute it by the protocol, or prepare it by PREPARE.",
-        ))
+    }
+
+    /// The statement that EXECUTE stands for, with its arguments in the place of what a Bind would send; `None` where it is another
+    /// statement, or of a name that stands for nothing. `made` is what the same text has made.
+    pub(crate) fn execution(
+        &self,
+        executed: &Executed<'_>,
+        made: Option<&Spliced>,
+    ) -> Option<Execution> {
+        let Action::Execute { name, arguments } = &executed.statement.action else {
+            return None;
+        };
+        let made = made.and_then(|made| made.made(name));
+        let known = made.or_else(|| self.executed_by(name))?;
+        let values = self.values(executed.planned, executed.sql, executed.parameters);
+        let texts = arguments
+            .iter()
+            .map(|argument| Some(argument.text(&values)?.map(|text| text.into_owned())))
+            .collect();
+        Some(Execution {
+            statement: Arc::clone(known),
+            arguments: texts,
+        })
+    }
+
+    /// Plans anew what a text executes, where what the plans relied on has changed.
+    ///
+    /// # Errors
+    /// What planning says.
+    pub(crate) async fn renew_executed(&mut self, planned: &Planned) -> Result<(), Failure> {
+        for statement in &planned.plan.statements {
+            if let Action::Execute { name, .. } = &statement.action
+                && self.statements.statement(name.as_bytes()).is_some()
+            {
+                self.known_statement(name.as_bytes()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Queues what a text relies on ahead of it, and takes away what it makes. `told` is what the client goes by for its result.
@@ -142,6 +212,20 @@ impl Session {
         for made in &spliced.makes {
             self.make_way(node, script, made)?;
         }
+        self.queue_uses(node, script, spliced, told)
+    }
+
+    /// Queues what a text relies on. `told` is what the client goes by for its result.
+    ///
+    /// # Errors
+    /// 54000 where something does not fit a message.
+    pub(crate) fn queue_uses(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        spliced: &Spliced,
+        told: Shape,
+    ) -> Result<(), Failure> {
         for used in &spliced.uses {
             self.ensure_prepared(node, script, used, told)?;
         }
@@ -169,61 +253,60 @@ impl Session {
     /// What PREPARE makes of a text.
     ///
     /// # Errors
-    /// 42P05 for a name that is taken, 54000 where the client has too many.
-    fn made_by_prepare(&mut self, name: &str, text: &str) -> Result<Statement, Failure> {
-        if self.statements.statement(name.as_bytes()).is_some() {
-            return Err(PgError::error(
-                SqlState::DUPLICATE_PREPARED_STATEMENT,
-                format!("prepared statement \"{name}\" already exists"),
-            )
-            .into());
-        }
+    /// 54000 where the client has too many; what planning the statement says.
+    fn made_by_prepare(
+        &mut self,
+        name: &str,
+        text: &str,
+        parameter_types: &[u32],
+    ) -> Result<Statement, Failure> {
         self.statements.check_room()?;
         let settings = self.settings.meaning();
-        let (_, rest) = around_name(text);
+        let place = second_word(text).unwrap_or_default();
+        let rest = text.get(place.end..).unwrap_or_default();
         let id = self.shared_id(b"prepare", rest.as_bytes(), &[], &settings);
         let server_name = Bytes::from(id.to_string());
-        let sql = format!("EXECUTE {}", quoted(name));
-        let planned = self.plan_now(&sql, &[]).map_err(Failure::from)?;
+        let sql = prepared_text(rest);
+        let planned = self.plan_now(sql, parameter_types).map_err(Failure::from)?;
         Ok(Statement {
             name: Bytes::copy_from_slice(name.as_bytes()),
             prepared: Prepared::Shared(id),
-            made_by: MadeBy::Prepare(renamed(text, &server_name).into()),
-            residue: self.residue_of_prepared(text),
+            made_by: MadeBy::Prepare(renamed(text, place, &server_name).into()),
             server_name,
             generation: self.next_generation(),
             settings,
             sql: sql.into(),
-            parameter_types: SmallVec::new(),
+            parameter_types: parameter_types.into(),
             planned,
             planned_under: self.plan_stamp(),
             told: Arc::default(),
         })
     }
 
-    /// What an EXECUTE leaves behind of what PREPARE made: what is not understood may leave anything.
-    fn residue_of_prepared(&self, text: &str) -> Residue {
-        prepared_text(text)
-            .and_then(|inner| self.plan_now(inner, &[]).ok())
-            .map_or(Residue::OPAQUE, |planned| residue_of(&planned))
+    /// What an EXECUTE of this name runs. `None` for a name that stands for nothing, and for what is itself an EXECUTE, which is refused.
+    pub(crate) fn executed_by(&self, name: &str) -> Option<&Arc<Statement>> {
+        let known = self.statements.statement(name.as_bytes())?;
+        (!is_execute(known)).then_some(known)
     }
 
-    /// What a statement leaves behind; EXECUTE, what it runs.
-    pub(crate) fn residue(&self, statement: &StatementPlan) -> Residue {
+    /// What a statement runs: EXECUTE another one, `None` where that is not known, as it is made in the same text. Any other itself.
+    pub(crate) fn run_by<'s>(&'s self, statement: &'s StatementPlan) -> Option<&'s StatementPlan> {
         match &statement.action {
-            Action::Execute(name) => match self.statements.statement(name.as_bytes()) {
-                Some(known) => known.residue,
-                // made in the same text
-                None => Residue::OPAQUE,
-            },
-            _ => statement.residue,
+            Action::Execute { name, .. } => single_plan(self.executed_by(name)?),
+            _ => Some(statement),
         }
     }
 
     /// PREPARE completed on a server.
-    pub(crate) fn note_prepared(&mut self, name: &str, text: &str, node: NodeId) {
-        // it ran, so the name was free
-        let Ok(made) = self.made_by_prepare(name, text) else {
+    pub(crate) fn note_prepared(
+        &mut self,
+        name: &str,
+        text: &str,
+        parameter_types: &[u32],
+        node: NodeId,
+    ) {
+        // it ran, so the text can be planned
+        let Ok(made) = self.made_by_prepare(name, text, parameter_types) else {
             return;
         };
         if let Some(id) = made.shared() {
@@ -252,69 +335,202 @@ impl Session {
     }
 }
 
-fn names_prepared(statement: &StatementPlan) -> bool {
-    matches!(
-        statement.action,
-        Action::Prepare(_) | Action::Execute(_) | Action::Deallocate(Some(_))
-    )
+/// A prepared statement and the arguments of an EXECUTE, as texts; `None` for one that only a server can work out.
+#[derive(Debug)]
+pub(crate) struct Execution {
+    pub(crate) statement: Arc<Statement>,
+    arguments: Vec<Option<Option<Vec<u8>>>>,
 }
 
-/// A statement with another name in the place of its first.
-fn renamed(text: &str, name: &[u8]) -> String {
-    let (before, after) = around_name(text);
-    format!("{before}\"{}\"{after}", String::from_utf8_lossy(name))
-}
-
-/// What is before and behind the name that follows the first word (DEALLOCATE may say PREPARE between).
-fn around_name(text: &str) -> (&str, &str) {
-    let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
-    let mut words = 0;
-    while let Ok(Some(token)) = lexer.next_token() {
-        let (start, end) = (token.start as usize, token.end as usize);
-        words += 1;
-        let noise = text
-            .get(start..end)
-            .is_some_and(|word| word.eq_ignore_ascii_case("prepare"));
-        if words > 1 && !noise {
-            return (
-                text.get(..start).unwrap_or_default(),
-                text.get(end..).unwrap_or_default(),
-            );
-        }
+impl Execution {
+    /// Whether every argument is known.
+    pub(crate) fn is_known(&self) -> bool {
+        self.arguments.iter().all(Option::is_some)
     }
-    (text, "")
+
+    /// It as a statement that a Bind has given these values. `None` where it is an empty one.
+    pub(crate) fn as_executed(&self) -> Option<Executed<'_>> {
+        Some(Executed {
+            statement: single_plan(&self.statement)?,
+            planned: &self.statement.planned,
+            sql: &self.statement.sql,
+            parameters: Some(self),
+        })
+    }
 }
 
-/// What all statements of a text leave behind.
-pub fn residue_of(planned: &Planned) -> Residue {
-    let statements = planned.plan.statements.iter();
-    statements.fold(Residue::NONE, |residue, statement| {
-        residue | statement.residue
-    })
+impl ParameterSource for Execution {
+    fn parameter(&self, index: u16) -> Option<ParameterValue<'_>> {
+        let bytes = self.arguments.get(usize::from(index))?.as_ref()?;
+        Some(ParameterValue {
+            format: ParameterFormat::Text,
+            bytes: bytes.as_deref(),
+        })
+    }
 }
 
-/// What PREPARE prepares: the text behind its AS.
-fn prepared_text(text: &str) -> Option<&str> {
-    let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
-    let (mut words, mut depth) = (0, 0_u32);
-    while let Ok(Some(token)) = lexer.next_token() {
-        words += 1;
-        let (start, end) = (token.start as usize, token.end as usize);
-        match token.kind {
+/// What Postgres says when it comes to a statement whose name stands for this.
+fn error_of_name(
+    statement: &StatementPlan,
+    name: &str,
+    known: Option<&Statement>,
+) -> Option<PgError> {
+    match (&statement.action, known) {
+        (Action::Prepare { .. }, Some(_)) => Some(PgError::error(
+            SqlState::DUPLICATE_PREPARED_STATEMENT,
+            format!("prepared statement \"{name}\" already exists"),
+        )),
+        (Action::Prepare { .. }, None) => None,
+        (_, None) => Some(PgError::error(
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+            format!("prepared statement \"{name}\" does not exist"),
+        )),
+        (Action::Deallocate(_), Some(_)) => None,
+        (_, Some(known)) if is_execute(known) => Some(
+            PgError::error(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "EXECUTE of a prepared EXECUTE is not supported",
+            )
+            .detail(format!(
+                "The prepared statement \"{name}\" executes another one."
+            ))
+            .hint("Execute that one."),
+        ),
+        (Action::Execute { arguments, .. }, Some(known)) => {
+            let expected = known.parameter_count();
+            let got = arguments.len();
+            (got != expected).then(|| {
+                PgError::error(
+                    SqlState::SYNTAX_ERROR,
+                    format!("wrong number of parameters for prepared statement \"{name}\""),
+                )
+                .detail(format!("Expected {expected} parameters but got {got}."))
+            })
+        }
+        (_, Some(_)) => None,
+    }
+}
+
+/// Whether a statement needs what its name stands for. What is made of itself is on no server.
+fn may_use(statement: &StatementPlan, known: Option<&Statement>) -> bool {
+    match statement.action {
+        Action::Prepare { .. } => false,
+        Action::Deallocate(_) => true,
+        _ => !known.is_some_and(is_execute),
+    }
+}
+
+/// Whether a prepared statement executes another one.
+pub(crate) fn is_execute(statement: &Statement) -> bool {
+    single_plan(statement).is_some_and(|plan| matches!(plan.action, Action::Execute { .. }))
+}
+
+/// Where the name of a prepared statement stands in a statement that has one.
+fn place_of_name(statement: &StatementPlan, text: &str) -> Option<Range<usize>> {
+    match statement.action {
+        Action::Prepare { .. } | Action::Execute { .. } | Action::Deallocate(Some(_)) => {
+            second_word(text)
+        }
+        Action::Run | Action::Ddl(_) => executed_within(text),
+        _ => None,
+    }
+}
+
+/// Whether a statement runs a prepared one as a part of it: EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE.
+pub(crate) fn executes_within(statement: &StatementPlan, text: &str) -> bool {
+    matches!(statement.action, Action::Run | Action::Ddl(_)) && executed_within(text).is_some()
+}
+
+fn executed_within(text: &str) -> Option<Range<usize>> {
+    let begins = |word: &str| {
+        let start = text.get(..word.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
+    if !begins("explain") && !begins("create") {
+        return None;
+    }
+    let mut depth = 0_usize;
+    let mut outside = tokens(text).filter(|(kind, _)| {
+        match kind {
             TokenKind::LeftParen => depth += 1,
             TokenKind::RightParen => depth = depth.saturating_sub(1),
-            // the second is the name
-            TokenKind::Word if depth == 0 && words > 2 => {
-                let word = text.get(start..end)?;
-                return word
-                    .eq_ignore_ascii_case("as")
-                    .then(|| text.get(end..))
-                    .flatten();
+            _ => {}
+        }
+        depth == 0 && *kind != TokenKind::RightParen
+    });
+    let word = |place: Range<usize>| text.get(place).unwrap_or_default().to_ascii_lowercase();
+    let mut next = || outside.next().map(|(_, place)| place);
+    let mut first = word(next()?);
+    if first == "explain" {
+        while ["explain", "analyze", "analyse", "verbose"].contains(&first.as_str()) {
+            first = word(next()?);
+        }
+        if first == "execute" {
+            return next();
+        }
+    }
+    if first != "create" {
+        return None;
+    }
+    // the first AS is that of CREATE TABLE
+    while word(next()?) != "as" {}
+    (word(next()?) == "execute").then(next)?
+}
+
+/// The name that follows the first word (DEALLOCATE may say PREPARE between).
+fn second_word(text: &str) -> Option<Range<usize>> {
+    tokens(text)
+        .enumerate()
+        .skip(1)
+        .map(|(_, (_, place))| place)
+        .find(|place| {
+            !text
+                .get(place.clone())
+                .is_some_and(|word| word.eq_ignore_ascii_case("prepare"))
+        })
+}
+
+/// The statement behind `(types) AS`.
+fn prepared_text(rest: &str) -> &str {
+    let mut depth = 0_usize;
+    for (kind, place) in tokens(rest) {
+        match kind {
+            TokenKind::LeftParen => depth += 1,
+            TokenKind::RightParen => depth = depth.saturating_sub(1),
+            TokenKind::Word if depth == 0 => {
+                // AS
+                return rest.get(place.end..).unwrap_or_default().trim();
             }
             _ => {}
         }
     }
-    None
+    ""
+}
+
+fn tokens(text: &str) -> impl Iterator<Item = (TokenKind, Range<usize>)> + '_ {
+    let mut lexer = Lexer::new(text.as_bytes(), BackslashReading::Literal);
+    std::iter::from_fn(move || {
+        let token = lexer.next_token().ok()??;
+        Some((token.kind, token.start as usize..token.end as usize))
+    })
+}
+
+/// A name as Postgres folds it.
+fn folded(name: &str) -> String {
+    match name
+        .strip_prefix('"')
+        .and_then(|name| name.strip_suffix('"'))
+    {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_ascii_lowercase(),
+    }
+}
+
+/// A statement with another name in this place.
+fn renamed(text: &str, place: Range<usize>, name: &[u8]) -> String {
+    let before = text.get(..place.start).unwrap_or_default();
+    let after = text.get(place.end..).unwrap_or_default();
+    format!("{before}\"{}\"{after}", String::from_utf8_lossy(name))
 }
 
 #[cfg(test)]
@@ -322,28 +538,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_prepared_follows_as() {
-        assert_eq!(
-            prepared_text("PREPARE as (int, numeric(1, 2)) AS SELECT 1 AS a"),
-            Some(" SELECT 1 AS a")
-        );
-        assert_eq!(
-            prepared_text("prepare \"b\" as VALUES (1)"),
-            Some(" VALUES (1)")
-        );
-        assert_eq!(prepared_text("PREPARE a (as) SELECT 1"), None);
+    fn the_name_is_replaced_wherever_it_stands() {
+        let named = |text: &str, place: Option<Range<usize>>| {
+            renamed(text, place.unwrap_or_default(), b"s")
+        };
+        for (text, expected) in [
+            (
+                "PREPARE /* x */ \"A b\"(int) AS SELECT $1",
+                "PREPARE /* x */ \"s\"(int) AS SELECT $1",
+            ),
+            ("execute a (1)", "execute \"s\" (1)"),
+            ("DEALLOCATE PREPARE a", "DEALLOCATE PREPARE \"s\""),
+        ] {
+            assert_eq!(named(text, second_word(text)), expected);
+        }
+        for (text, expected) in [
+            (
+                "EXPLAIN (ANALYZE) EXECUTE a(1)",
+                "EXPLAIN (ANALYZE) EXECUTE \"s\"(1)",
+            ),
+            (
+                "CREATE TABLE t (a) AS EXECUTE a WITH NO DATA",
+                "CREATE TABLE t (a) AS EXECUTE \"s\" WITH NO DATA",
+            ),
+        ] {
+            assert_eq!(named(text, executed_within(text)), expected);
+        }
+        for other in [
+            "CREATE TRIGGER t BEFORE INSERT ON a EXECUTE FUNCTION f()",
+            "CREATE TABLE t AS SELECT a AS execute FROM b",
+            "EXPLAIN SELECT execute FROM a",
+            "EXPLAIN SELECT (a) execute FROM b",
+            "SELECT 1",
+        ] {
+            assert_eq!(executed_within(other), None, "{other}");
+        }
     }
 
     #[test]
-    fn the_name_is_replaced_wherever_it_stands() {
-        assert_eq!(
-            renamed("PREPARE /* x */ \"A b\"(int) AS SELECT $1", b"s"),
-            "PREPARE /* x */ \"s\"(int) AS SELECT $1"
-        );
-        assert_eq!(renamed("execute a (1)", b"s"), "execute \"s\" (1)");
-        assert_eq!(
-            renamed("DEALLOCATE PREPARE a", b"s"),
-            "DEALLOCATE PREPARE \"s\""
-        );
+    fn the_statement_is_what_follows_as() {
+        assert_eq!(prepared_text(" (int, numeric(3)) AS SELECT 1 "), "SELECT 1");
+        assert_eq!(prepared_text(" as VALUES (1)"), "VALUES (1)");
+        assert_eq!(prepared_text("AS SELECT 1 AS a"), "SELECT 1 AS a");
+    }
+
+    #[test]
+    fn a_name_is_folded_unless_it_is_quoted() {
+        assert_eq!(folded("Ab"), "ab");
+        assert_eq!(folded("\"A \"\"b\""), "A \"b");
     }
 }

@@ -6,13 +6,13 @@
 use bytes::Bytes;
 use pgherd_pool::{CarriedSettings, SetScope, Shape};
 use pgherd_protocol::{Format, Frame, FrontendMessage, Target};
-use pgherd_router::Action;
 use pgherd_topology::NodeId;
 
 use crate::bringing::queue_aside;
 use crate::failure::Failure;
 use crate::legs::encode;
-use crate::message::{Step, single_plan};
+use crate::message::Step;
+use crate::prepare::is_execute;
 use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
 use crate::shape::{asked_with_portals, told_at_bind};
@@ -47,7 +47,7 @@ impl Session {
                 }
                 Step::Bind { portal, bound } => {
                     let told = told_at_bind(&bound.statement, &asks);
-                    self.queue_for_bind(node, script, &bound.statement, told)?;
+                    self.queue_for_result(node, script, &bound.statement, told)?;
                     self.ensure_prepared(node, script, &bound.statement, told)?;
                     let leg = self.legs.at(node);
                     let statement = &bound.statement;
@@ -60,6 +60,7 @@ impl Session {
                 Step::DescribeStatement(statement) => {
                     let told = statement.told.shape();
                     self.legs.at(node).describes |= told == Shape::default();
+                    self.queue_for_result(node, script, statement, Shape::default())?;
                     self.ensure_prepared(node, script, statement, Shape::default())?;
                     self.queue_describe(node, script, statement, told, Audience::Client)?;
                 }
@@ -70,6 +71,7 @@ impl Session {
                     script.expect(described, Audience::Client);
                 }
                 Step::Execute { bound } => {
+                    self.queue_for_execute(node, script, &bound.statement)?;
                     self.learn_columns(node, script, bound, frame)?;
                     self.queue_frame(node, frame);
                     script.expect(Reply::Execute, Audience::Client);
@@ -134,8 +136,21 @@ impl Session {
             .extend_from_slice(frame.bytes());
     }
 
-    /// Where what is bound is PREPARE, EXECUTE or DEALLOCATE: what it needs. EXECUTE returns what the statement that it names returns.
-    fn queue_for_bind(
+    /// Where what is executed is PREPARE, EXECUTE or DEALLOCATE: what it needs.
+    fn queue_for_execute(
+        &mut self,
+        node: NodeId,
+        script: &mut Script,
+        statement: &Statement,
+    ) -> Result<(), Failure> {
+        match self.splice(&statement.planned, &statement.sql)? {
+            Some(spliced) => self.queue_for_spliced(node, script, &spliced, Shape::default()),
+            None => Ok(()),
+        }
+    }
+
+    /// Where what is made, described or bound is EXECUTE: what it names, which returns what it returns.
+    fn queue_for_result(
         &mut self,
         node: NodeId,
         script: &mut Script,
@@ -143,10 +158,7 @@ impl Session {
         told: Shape,
     ) -> Result<(), Failure> {
         match self.splice(&statement.planned, &statement.sql)? {
-            Some(spliced) => {
-                spliced.check()?;
-                self.queue_for_spliced(node, script, &spliced, told.without_parameters())
-            }
+            Some(spliced) => self.queue_uses(node, script, &spliced, told.without_parameters()),
             None => Ok(()),
         }
     }
@@ -159,12 +171,8 @@ impl Session {
         statement: &Statement,
         audience: Audience,
     ) -> Result<Shape, Failure> {
-        if matches!(statement.made_by, MadeBy::Parse(_))
-            && single_plan(statement).is_some_and(|plan| matches!(plan.action, Action::Execute(_)))
-            && let Some(spliced) = self.splice(&statement.planned, &statement.sql)?
-        {
-            // what it returns is what the other one returns
-            self.queue_for_spliced(node, script, &spliced, Shape::default())?;
+        if matches!(statement.made_by, MadeBy::Parse(_)) && is_execute(statement) {
+            self.queue_for_result(node, script, statement, Shape::default())?;
         }
         let in_force = self.settings.meaning();
         let scope = match self.block {

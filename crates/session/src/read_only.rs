@@ -92,7 +92,7 @@ fn check_statement(statement: &StatementPlan, text: &str) -> Result<(), Failure>
         Action::Ddl(_) | Action::ReferenceWrite { .. } | Action::PrepareTransaction => {
             Err(refused(&command(text)))
         }
-        Action::Prepare(_) | Action::Execute(_) => Err(unread(&command(text))),
+        Action::Prepare { .. } | Action::Execute { .. } => Err(unread(&command(text))),
         Action::Run if !READING.contains(&first_word(text).to_ascii_lowercase().as_str()) => {
             Err(refused(&command(text)))
         }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::BackslashReading;
 use pgherd_router::{
-    Access, Action, ClientEncoding, Destination, HintRole, Overrides as PlanOverrides,
-    ParameterSource, PlanContext, Planned, Resolved, SettingsDigest, StatementPlan,
-    TEMPORARY_SCHEMA, Values,
+    Access, Action, ClientEncoding, Destination, Hint, HintRole, NamedCheck,
+    Overrides as PlanOverrides, ParameterSource, Placement, PlanContext, Planned, Resolved,
+    SettingsDigest, StatementPlan, TEMPORARY_SCHEMA, Values,
 };
 use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
 use crate::definitions::only_controls;
 use crate::failure::{Failure, not_supported};
+use crate::message::{ANYWHERE, single_plan};
+use crate::prepare::Execution;
 use crate::read_only;
 use crate::session::Session;
 use crate::set_config::Executed;
@@ -423,13 +425,18 @@ impl Session {
         sql: &str,
         parameters: Option<&(dyn ParameterSource + Sync)>,
     ) -> Result<Route, Failure> {
-        let resolved = self.resolve(statement, planned, sql, parameters)?;
-        self.check_set_config(&Executed {
+        let executed = Executed {
             statement,
             planned,
             sql,
             parameters,
-        })?;
+        };
+        if matches!(statement.action, Action::Execute { .. }) {
+            let execution = self.execution(&executed, None);
+            return self.place_execution(execution.as_ref(), planned.hint.as_ref());
+        }
+        let resolved = self.resolve(statement, planned, sql, parameters)?;
+        self.check_set_config(&executed)?;
         let place = match resolved.destination {
             Destination::Shard(_) if self.is_signal(statement) => Place::Any,
             Destination::Nowhere => Place::Nowhere,
@@ -450,6 +457,46 @@ impl Session {
             reads_moment: statement.reads_moment,
             pins: self.will_pin(statement),
         })
+    }
+
+    /// Where EXECUTE goes: where what it executes would go. `None` is a name that stands for nothing, which fails wherever it runs.
+    ///
+    /// # Errors
+    /// See [`Session::resolve`]; 0A000 for arguments that are no constants, on a sharded database, where they may decide.
+    pub(crate) fn place_execution(
+        &self,
+        execution: Option<&Execution>,
+        hint: Option<&Hint>,
+    ) -> Result<Route, Failure> {
+        let Some(execution) = execution else {
+            return Ok(ANYWHERE);
+        };
+        let named = single_plan(&execution.statement).is_some_and(goes_where_named);
+        if !execution.is_known() && !named && !self.sharding().is_unsharded() {
+            return Err(not_supported(
+                "EXECUTE takes constants on a sharded database",
+                "What an argument is decides where the statement goes, and an expression is known to a server alone.",
+                "Work the value out first.",
+            ));
+        }
+        if hint.is_some_and(Hint::names_shard) {
+            return Err(not_supported(
+                "a comment cannot name the shard of EXECUTE",
+                "What it executes was planned without it.",
+                "Name the shard with SET pgherd.shard.",
+            ));
+        }
+        let Some(inner) = execution.as_executed() else {
+            return Ok(ANYWHERE);
+        };
+        let mut planned = inner.planned.clone();
+        planned.hint = planned.hint.or_else(|| hint.cloned());
+        let mut route = self.place(inner.statement, &planned, inner.sql, inner.parameters)?;
+        if !execution.is_known() {
+            // it may do anything
+            route.access = Access::Write;
+        }
+        Ok(route)
     }
 
     pub(crate) fn cursor_place(&self, action: &Action) -> Place {
@@ -540,4 +587,12 @@ pub fn unknown_shard(name: &str) -> PgError {
         format!("there is no shard \"{name}\""),
     )
     .hint("SHOW BUCKETS on the console lists the shards.")
+}
+
+/// Whether a statement goes to the shard that is named, whatever its values are.
+fn goes_where_named(statement: &StatementPlan) -> bool {
+    match &statement.placement {
+        Placement::Named(check) => !matches!(check, NamedCheck::Keys(_)),
+        _ => false,
+    }
 }

@@ -27,11 +27,17 @@ impl Session {
         statements: impl Iterator<Item = &'s StatementPlan>,
     ) -> Result<(), Failure> {
         let client = self.registration.id().0;
-        let (mut count, mut draws, mut asks) = (0, false, false);
+        let (mut count, mut prepares, mut draws, mut asks) = (0, false, false, false);
         for statement in statements {
             count += 1;
+            prepares |= matches!(statement.action, Action::Prepare { .. });
+            let statement = self.run_by(statement).unwrap_or(statement);
             draws |= may_draw(statement);
             asks |= may_ask(statement);
+        }
+        if prepares && count > 1 {
+            // what is executed is not known yet
+            (draws, asks) = (true, true);
         }
         if !draws && !asks {
             return Ok(());
@@ -58,7 +64,7 @@ fn may_draw(statement: &StatementPlan) -> bool {
     let action = matches!(
         statement.action,
         Action::Ddl(_)
-            | Action::Execute(_)
+            | Action::Execute { .. }
             | Action::Copy {
                 direction: CopyDirection::FromClient
             }
@@ -68,7 +74,7 @@ fn may_draw(statement: &StatementPlan) -> bool {
 
 /// Whether a statement may ask which number was drawn last.
 fn may_ask(statement: &StatementPlan) -> bool {
-    matches!(statement.action, Action::Execute(_))
+    matches!(statement.action, Action::Execute { .. })
         || statement.residue.contains(Residue::ASKS_SEQUENCE)
         || runs_unread_code(statement)
 }

@@ -32,6 +32,10 @@ type Changes = SmallVec<[Option<SettingAction>; 1]>;
 impl Session {
     /// What the calls of a statement change. `row` is their result, if it is there.
     fn set_by(&self, executed: &Executed<'_>, row: Option<&Frame>) -> Changes {
+        if let Some(execution) = self.execution(executed, None) {
+            let inner = execution.as_executed();
+            return inner.map_or_else(Changes::new, |inner| self.set_by(&inner, row));
+        }
         let Action::SetConfig(calls) = &executed.statement.action else {
             return Changes::new();
         };
@@ -45,6 +49,13 @@ impl Session {
             .iter()
             .map(|call| call.read(&values, column(call.column)))
             .collect()
+    }
+
+    /// Whether the row of a statement tells what it has set.
+    pub(crate) fn calls_set_config(&self, statement: &StatementPlan) -> bool {
+        // the same text may have made it
+        let run = self.run_by(statement);
+        run.is_none_or(|run| matches!(run.action, Action::SetConfig(_)))
     }
 
     /// Refuses what SET would not be allowed to set.

@@ -149,6 +149,7 @@ impl Settings {
 
     /// Changes the overrides: for the session, or for the open block only.
     pub fn override_with(&mut self, local: bool, change: impl Fn(&mut Overrides)) {
+        self.version += 1;
         change(&mut self.state.overrides);
         if !local {
             change(&mut self.session_overrides);

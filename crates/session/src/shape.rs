@@ -110,8 +110,9 @@ impl Session {
                 Step::DescribeStatement(statement) => (statement, statement.told.shape()),
                 _ => continue,
             };
-            if let Some(Action::Execute(name)) = single_plan(statement).map(|plan| &plan.action)
-                && let Some(executed) = self.statements.statement(name.as_bytes())
+            if let Some(Action::Execute { name, .. }) =
+                single_plan(statement).map(|plan| &plan.action)
+                && let Some(executed) = self.executed_by(name)
             {
                 promised.push((Arc::clone(executed), told.without_parameters()));
             }

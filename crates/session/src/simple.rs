@@ -12,10 +12,10 @@ use pgherd_router::{Access, Action, Planned, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::block::{ends_failed_block, is_control, opens_for_writing};
-use crate::effects::calls_set_config;
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
 use crate::positions::Positions;
+use crate::prepare::Spliced;
 use crate::read_only::refused_in_block;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
@@ -67,8 +67,14 @@ impl Session {
             }
             statements => {
                 self.check_block(statements)?;
-                let route = self.route_text(statements, &planned, &sql)?;
-                self.run_text(frame, &sql, &planned, &route).await
+                self.renew_executed(&planned).await?;
+                let spliced = self.splice(&planned, &sql)?;
+                if let Some(spliced) = &spliced {
+                    spliced.check()?;
+                }
+                let route = self.route_text(statements, &planned, &sql, spliced.as_ref())?;
+                self.run_text(frame, &sql, &planned, &route, spliced.as_ref())
+                    .await
             }
         }
     }
@@ -106,6 +112,7 @@ impl Session {
         statements: &[StatementPlan],
         planned: &Planned,
         sql: &str,
+        spliced: Option<&Spliced>,
     ) -> Result<Route, Failure> {
         let mut route = Route::NOWHERE;
         let sharding = self.sharding();
@@ -113,7 +120,16 @@ impl Session {
             if statements.len() > 1 {
                 self.check_in_company(statement)?;
             }
-            let placed = self.place(statement, planned, sql, None)?;
+            let executed = Executed {
+                statement,
+                planned,
+                sql,
+                parameters: None,
+            };
+            let placed = match self.execution(&executed, spliced) {
+                None => self.place(statement, planned, sql, None)?,
+                execution => self.place_execution(execution.as_ref(), planned.hint.as_ref())?,
+            };
             route.join(&placed, &sharding)?;
         }
         self.place_signals(&mut route, statements.iter());
@@ -156,18 +172,18 @@ impl Session {
         sql: &str,
         planned: &Planned,
         route: &Route,
+        spliced: Option<&Spliced>,
     ) -> Result<(), Failure> {
-        let spliced = self.splice(planned, sql)?;
-        if let Some(spliced) = &spliced {
-            spliced.check()?;
-        }
         let queue = |session: &mut Self, node: NodeId, script: &mut crate::script::Script| {
             session.announce(node, sql);
             session.note_beginning(node, script, planned.plan.statements.iter())?;
-            if planned.plan.statements.iter().any(calls_set_config) {
+            let mut statements = planned.plan.statements.iter();
+            if spliced.is_some_and(Spliced::makes_any)
+                || statements.any(|statement| session.calls_set_config(statement))
+            {
                 script.keep_rows();
             }
-            if let Some(spliced) = &spliced {
+            if let Some(spliced) = spliced {
                 // the answer tells the columns
                 session.queue_for_spliced(node, script, spliced, Shape::default())?;
                 script.tell_positions(Positions::new(&spliced.text, sql));

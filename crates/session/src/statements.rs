@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgherd_pool::{Shape, StatementId};
 use pgherd_protocol::{Frame, PgError, SqlState};
-use pgherd_router::{Planned, Residue};
+use pgherd_router::Planned;
 use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
@@ -37,8 +37,6 @@ pub struct Statement {
     pub parameter_types: SmallVec<[u32; 8]>,
     /// How a server comes to have it.
     pub made_by: MadeBy,
-    /// What running it leaves behind.
-    pub residue: Residue,
     /// The plan as of when it was parsed.
     pub planned: Planned,
     /// What the plan depends on (catalog, settings), to tell when to plan anew.
@@ -63,6 +61,13 @@ impl Statement {
             MadeBy::Parse(_) => Shape::with_parameters(self.told.parameters().unwrap_or_default()),
             MadeBy::Prepare(_) => Shape::default(),
         }
+    }
+
+    /// How many parameters it takes.
+    pub fn parameter_count(&self) -> usize {
+        let used = self.planned.plan.statements.first();
+        let used = used.map_or(0, |statement| usize::from(statement.parameters));
+        used.max(self.parameter_types.len())
     }
 
     /// The parameters' types as far as they are known, as the home shard's ids: described, else declared.
