@@ -221,6 +221,30 @@ fn statements() -> Talks {
                 .ready([bind("", "a", &[]), execute("", 0), sync()]),
         ),
         (
+            "literals are read again under another search path, by the settings of then",
+            ["DMY", "MDY", "DMY"]
+                .into_iter()
+                .fold(Talk::new(), |talk, order| {
+                    talk.ready([query(
+                        "SET search_path = public; SET datestyle = 'ISO, MDY'",
+                    )])
+                    .ready([
+                        parse("d", "SELECT '01/02/2024'::date::text, 'x'", &[]),
+                        query("PREPARE p AS SELECT '01/02/2024'::date::text, 'y'"),
+                    ])
+                    .ready([parse("e", "EXECUTE p", &[]), sync()])
+                    .ready([query(&format!(
+                        "SET search_path = public, pg_catalog; SET datestyle = 'ISO, {order}'"
+                    ))])
+                    .ready([bind("", "d", &[]), execute("", 0), sync()])
+                    .ready([bind("", "e", &[]), execute("", 0), sync()])
+                    .ready([query("SET datestyle = 'ISO, YMD'")])
+                    .ready([bind("", "d", &[]), execute("", 0), sync()])
+                    .ready([query("EXECUTE p")])
+                    .ready([query("DEALLOCATE ALL")])
+                }),
+        ),
+        (
             "literals are read when they are parsed",
             Talk::new()
                 .ready([query("SET datestyle = 'SQL, DMY'")])
@@ -703,7 +727,7 @@ fn random_step(random: &mut Random, state: &mut ClientState) -> BytesMut {
             "SELECT set_config('{called}', {given}, {is_local})"
         )),
         22 => query(&format!(
-            "SELECT current_setting('{called}', true), set_config('{called}', {given}, {is_local}) AS new"
+            "SELECT coalesce(current_setting('{called}', true), ''), set_config('{called}', {given}, {is_local}) AS new"
         )),
         23 => joined([
             parse("", "SELECT set_config($1, $2, $3), 1", &[]),

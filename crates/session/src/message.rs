@@ -154,7 +154,6 @@ impl Session {
             FrontendMessage::Bind(bind) => {
                 let statement = self.known_statement(bind.statement).await?;
                 self.check_block(&statement.planned.plan.statements)?;
-                self.renew_executed(&statement.planned).await?;
                 let place = match single_plan(&statement) {
                     Some(plan) if is_for_server(plan) => {
                         run.needs_server = true;
@@ -312,6 +311,7 @@ impl Session {
         if !parse.name.is_empty() {
             self.statements.check_room()?;
         }
+        self.renew_executed(&planned).await?;
         let spliced = self.splice(&planned, &sql)?;
         let settings = self.settings.meaning();
         let generation = self.next_generation();
@@ -333,6 +333,7 @@ impl Session {
             server_name: on_servers.name,
             generation,
             settings,
+            known_settings: self.settings.known().clone(),
             sql: sql.into_owned().into(),
             parameter_types: types,
             made_by: MadeBy::Parse(on_servers.parse),
@@ -387,17 +388,11 @@ impl Session {
             return Ok(statement);
         }
         let renamed = Arc::new(Statement {
-            name: statement.name.clone(),
             prepared: now.prepared,
             server_name: now.name,
-            generation: statement.generation,
-            settings: statement.settings.clone(),
-            sql: statement.sql.clone(),
-            parameter_types: statement.parameter_types.clone(),
             made_by: MadeBy::Parse(now.parse),
-            planned: statement.planned.clone(),
-            planned_under: statement.planned_under,
             told: Arc::default(),
+            ..Statement::clone(&statement)
         });
         self.statements.insert(Arc::clone(&renamed));
         Ok(renamed)
@@ -427,8 +422,24 @@ impl Session {
         ])
     }
 
-    /// A statement by name, planned anew where what its plan relied on has changed.
+    /// A statement by name, renewed, and what it executes.
+    ///
+    /// # Errors
+    /// 26000 for a name that stands for nothing; see [`Session::renewed_statement`].
     pub(crate) async fn known_statement(&mut self, name: &[u8]) -> Result<Arc<Statement>, Failure> {
+        let statement = self.renewed_statement(name).await?;
+        self.renew_executed(&statement.planned).await?;
+        self.renamed(statement)
+    }
+
+    /// A statement by name, planned anew where what its plan relied on has changed.
+    ///
+    /// # Errors
+    /// 26000 for a name that stands for nothing; what planning says; 54000 where a text does not fit a message.
+    pub(crate) async fn renewed_statement(
+        &mut self,
+        name: &[u8],
+    ) -> Result<Arc<Statement>, Failure> {
         let Some(statement) = self.statements.statement(name).cloned() else {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
@@ -444,26 +455,66 @@ impl Session {
             && !self.must_read_before(&statement.planned);
         let stamp = self.plan_stamp();
         if statement.planned_under == stamp && stamp.catalog != u64::MAX && needs_no_reading {
-            return self.renamed(statement);
+            return Ok(statement);
         }
         let planned = self
             .plan(&statement.sql, &statement.parameter_types)
             .await?;
-        let renewed = Arc::new(Statement {
-            name: statement.name.clone(),
-            prepared: statement.prepared,
-            server_name: statement.server_name.clone(),
-            generation: statement.generation,
-            settings: statement.settings.clone(),
-            sql: statement.sql.clone(),
-            parameter_types: statement.parameter_types.clone(),
-            made_by: statement.made_by.clone(),
+        let mut renewed = Statement {
             planned,
             planned_under: self.plan_stamp(),
-            told: Arc::clone(&statement.told),
-        });
+            ..Statement::clone(&statement)
+        };
+        if self.is_analyzed_anew(&renewed) {
+            self.analyze_anew(&mut renewed)?;
+        }
+        let renewed = Arc::new(renewed);
         self.statements.insert(Arc::clone(&renewed));
-        self.renamed(renewed)
+        Ok(renewed)
+    }
+
+    /// Whether Postgres would analyze a statement again that this client uses now: under another search path than it did, names may mean
+    /// something else (documentation, reference: PREPARE, notes). Literals are read again then too, under the settings of now.
+    fn is_analyzed_anew(&self, statement: &Statement) -> bool {
+        let (then, now) = (&statement.known_settings, self.settings.known());
+        if self.block.as_ref().is_some_and(|block| block.failed)
+            || ["search_path", "role"].map(|name| then.get(name) == now.get(name)) == [true; 2]
+        {
+            return false;
+        }
+        let catalog = self.catalog();
+        self.schemas_under(then, &catalog) != self.schemas_under(now, &catalog)
+    }
+
+    /// Makes a statement one of the settings of now. Servers know it by another name.
+    ///
+    /// # Errors
+    /// 54000 where it does not fit a message.
+    fn analyze_anew(&mut self, statement: &mut Statement) -> Result<(), Failure> {
+        statement.settings = self.settings.meaning();
+        statement.known_settings = self.settings.known().clone();
+        match &statement.made_by {
+            MadeBy::Parse(_) => {
+                let generation = self.next_generation();
+                let now = self.on_servers(
+                    &statement.name,
+                    statement.sql.as_bytes(),
+                    &statement.parameter_types,
+                    &statement.settings,
+                    generation,
+                )?;
+                statement.prepared = now.prepared;
+                statement.server_name = now.name;
+                statement.made_by = MadeBy::Parse(now.parse);
+            }
+            MadeBy::Prepare(text) => {
+                let (id, made_by) = self.prepare_on_servers(text, &statement.settings);
+                statement.prepared = Prepared::Shared(id);
+                statement.server_name = id.to_string().into();
+                statement.made_by = made_by;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a portal's name stands for a cursor of SQL.

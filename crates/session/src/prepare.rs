@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pgherd_pool::Shape;
+use pgherd_pool::{Shape, StatementId};
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::{Lexer, TokenKind};
 use pgherd_router::{
@@ -26,6 +26,7 @@ use crate::message::single_plan;
 use crate::script::{Prepared, Script};
 use crate::session::Session;
 use crate::set_config::Executed;
+use crate::settings::SettingsList;
 use crate::simple::span_text;
 use crate::statements::{MadeBy, Statement};
 
@@ -192,7 +193,7 @@ impl Session {
             if let Action::Execute { name, .. } = &statement.action
                 && self.statements.statement(name.as_bytes()).is_some()
             {
-                self.known_statement(name.as_bytes()).await?;
+                self.renewed_statement(name.as_bytes()).await?;
             }
         }
         Ok(())
@@ -262,25 +263,35 @@ impl Session {
     ) -> Result<Statement, Failure> {
         self.statements.check_room()?;
         let settings = self.settings.meaning();
-        let place = second_word(text).unwrap_or_default();
-        let rest = text.get(place.end..).unwrap_or_default();
-        let id = self.shared_id(b"prepare", rest.as_bytes(), &[], &settings);
-        let server_name = Bytes::from(id.to_string());
-        let sql = prepared_text(rest);
+        let (id, made_by) = self.prepare_on_servers(text, &settings);
+        let sql = prepared_text(behind_name(text));
         let planned = self.plan_now(sql, parameter_types).map_err(Failure::from)?;
         Ok(Statement {
             name: Bytes::copy_from_slice(name.as_bytes()),
             prepared: Prepared::Shared(id),
-            made_by: MadeBy::Prepare(renamed(text, place, &server_name).into()),
-            server_name,
+            made_by,
+            server_name: id.to_string().into(),
             generation: self.next_generation(),
             settings,
+            known_settings: self.settings.known().clone(),
             sql: sql.into(),
             parameter_types: parameter_types.into(),
             planned,
             planned_under: self.plan_stamp(),
             told: Arc::default(),
         })
+    }
+
+    /// What a PREPARE is on servers, whatever name it gives.
+    pub(crate) fn prepare_on_servers(
+        &self,
+        text: &str,
+        settings: &SettingsList,
+    ) -> (StatementId, MadeBy) {
+        let id = self.shared_id(b"prepare", behind_name(text).as_bytes(), &[], settings);
+        let place = second_word(text).unwrap_or_default();
+        let sql = renamed(text, place, id.to_string().as_bytes());
+        (id, MadeBy::Prepare(sql.into()))
     }
 
     /// What an EXECUTE of this name runs. `None` for a name that stands for nothing, and for what is itself an EXECUTE, which is refused.
@@ -488,6 +499,12 @@ fn second_word(text: &str) -> Option<Range<usize>> {
                 .get(place.clone())
                 .is_some_and(|word| word.eq_ignore_ascii_case("prepare"))
         })
+}
+
+/// What follows the name of a PREPARE.
+fn behind_name(text: &str) -> &str {
+    let name = second_word(text).unwrap_or_default();
+    text.get(name.end..).unwrap_or_default()
 }
 
 /// The statement behind `(types) AS`.

@@ -22,6 +22,7 @@ use crate::prepare::Execution;
 use crate::read_only;
 use crate::session::Session;
 use crate::set_config::Executed;
+use crate::settings::Known;
 use crate::statements::PlanStamp;
 use crate::temporary::Temporary;
 
@@ -185,14 +186,12 @@ impl Session {
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, Failure> {
-        self.look_for_user_schema();
         let mut planned = self.plan_now(sql, parameter_types);
         if planned
             .as_ref()
             .is_ok_and(|planned| self.must_read_before(planned))
         {
             self.reload_catalog().await;
-            self.look_for_user_schema();
             planned = self.plan_now(sql, parameter_types);
         }
         let controls = planned.as_ref().is_ok_and(only_controls);
@@ -212,7 +211,6 @@ impl Session {
                     self.read_definitions().await?;
                 }
                 self.see_temporary().await?;
-                self.look_for_user_schema();
                 self.plan_now(sql, parameter_types)
             }
             Err(rejection) if rejection.parameter_types_may_help() => {
@@ -309,40 +307,31 @@ impl Session {
         }
     }
 
-    /// The schemas in which an unqualified name is looked for. `"$user"` counts only where there is such a schema, as in Postgres:
-    /// a table is created in the first one.
+    /// The schemas in which an unqualified name is looked for.
     fn search_path(&self, catalog: &Catalog) -> Vec<Box<str>> {
-        let own = self.user_schema.1.then(|| self.user_name.clone());
-        let schemas: Vec<Box<str>> = match self.settings.value("search_path") {
+        let mut schemas = self.schemas_under(self.settings.known(), catalog);
+        // Postgres looks there first, unless the path names it
+        if self.temporary.catalog().is_some()
+            && !schemas.iter().any(|schema| **schema == *TEMPORARY_SCHEMA)
+        {
+            schemas.insert(0, TEMPORARY_SCHEMA.into());
+        }
+        schemas
+    }
+
+    /// The schemas of a search path. `"$user"` counts only where there is such a schema, as in Postgres: a table is created in the first one.
+    pub(crate) fn schemas_under(&self, known: &Known, catalog: &Catalog) -> Vec<Box<str>> {
+        let schemas: Vec<Box<str>> = match known.get("search_path") {
             None => catalog.settings().search_path_of(&self.user.name).to_vec(),
             Some(path) => path.split('\u{0}').map(Into::into).collect(),
         };
-        // Postgres looks there first, unless the path names it
-        let temporary = self.temporary.catalog().is_some()
-            && !schemas.iter().any(|schema| **schema == *TEMPORARY_SCHEMA);
-        let first = temporary.then(|| TEMPORARY_SCHEMA.into());
-        let named = schemas
-            .into_iter()
-            .filter(|schema| !schema.is_empty())
-            .filter_map(|schema| {
-                if *schema == *"$user" {
-                    own.clone()
-                } else {
-                    Some(schema)
-                }
-            });
-        first.into_iter().chain(named).collect()
-    }
-
-    /// Finds out, once for each catalog, whether the user has a schema of its own name with anything in it.
-    fn look_for_user_schema(&mut self) {
-        if self.user_schema.0 != Some(self.catalog_version()) {
-            let catalog = self.catalog();
-            let found = catalog
-                .relations()
-                .any(|relation| *relation.name.schema == *self.user_name);
-            self.user_schema = (Some(catalog.version()), found);
-        }
+        let role = known.get("role").unwrap_or(&self.user_name);
+        let named = schemas.into_iter().filter_map(|schema| match &*schema {
+            "" => None,
+            "$user" => catalog.has_schema(role).then(|| role.clone()),
+            _ => Some(schema),
+        });
+        named.collect()
     }
 
     /// Asks control for a catalog that is read from now on, and waits for it.

@@ -88,8 +88,6 @@ pub struct Session {
     pub(crate) turn: usize,
     /// Reads in a row that went to the primary because no replica was known to show enough.
     pub(crate) reads_on_primary: u32,
-    /// Whether the user has a schema of its own name, as of which catalog.
-    pub(crate) user_schema: (Option<u64>, bool),
     /// The client went away in the middle of a request: no other is done for it.
     pub(crate) client_left: bool,
     /// The bytes from and to the client that its database's metrics have.
@@ -157,7 +155,6 @@ impl Session {
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,
-            user_schema: (None, false),
             resets_startup: false,
             client_left: false,
             counted: (0, 0),

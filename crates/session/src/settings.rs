@@ -96,7 +96,8 @@ struct State {
     session_known: Known,
 }
 
-type Known = Arc<HashMap<Box<str>, Box<str>>>;
+/// Values of settings by name. What a list holds is separated by NUL.
+pub type Known = Arc<HashMap<Box<str>, Box<str>>>;
 
 fn know(known: &mut Known, name: &str, value: Option<&str>) {
     let known = Arc::make_mut(known);
@@ -128,6 +129,11 @@ impl Settings {
     /// The value of a setting as this client last set it, if it did.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.state.known.get(name).map(AsRef::as_ref)
+    }
+
+    /// All values of which [`Self::value`] tells one.
+    pub fn known(&self) -> &Known {
+        &self.state.known
     }
 
     /// Rises with every change.

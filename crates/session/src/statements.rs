@@ -15,11 +15,11 @@ use pgherd_topology::NodeId;
 use smallvec::SmallVec;
 
 use crate::script::Prepared;
-use crate::settings::SettingsList;
+use crate::settings::{Known, SettingsList};
 use crate::shape::Told;
 
 /// A prepared statement.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Statement {
     /// Its name as the client gave it, empty for the unnamed one.
     pub name: Bytes,
@@ -29,8 +29,10 @@ pub struct Statement {
     pub server_name: Bytes,
     /// Tells this statement from earlier ones under the same name.
     pub generation: u64,
-    /// The settings in force when it was parsed, as far as they may matter.
+    /// The settings in force when it was analyzed, as far as they may matter: when it was parsed, or first used under another search path.
     pub settings: SettingsList,
+    /// Of these, what pgherd knows the values of.
+    pub known_settings: Known,
     /// The text.
     pub sql: Box<str>,
     /// The parameter types that the client declared, 0 where it left one open.

@@ -12,7 +12,7 @@ pub mod reading;
 mod relation;
 mod types;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::ids::ShardId;
@@ -45,6 +45,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Catalog {
     version: u64,
+    schemas: HashSet<Box<str>>,
     settings: ServerSettings,
     relations: NameIndex<Relation>,
     functions: NameIndex<Function>,
@@ -153,6 +154,11 @@ impl Catalog {
     /// What the home shard's server says of itself.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
+    }
+
+    /// Whether a schema has anything in it.
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.schemas.contains(name)
     }
 
     /// The relation of a full name.

@@ -1,5 +1,6 @@
 //! Fills a [`Catalog`]: from readings of the system catalogs, or by hand in tests.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::reading::Reading;
@@ -8,7 +9,7 @@ use super::{
     ServerSettings, TypeInfo, TypeKind, Volatility,
 };
 use crate::ids::ShardId;
-use crate::name_index::NameIndex;
+use crate::name_index::{NameIndex, Named};
 use crate::names::RelationName;
 
 /// Collects what is in a catalog. An entry replaces an earlier one of the same name; functions and
@@ -177,8 +178,13 @@ impl CatalogBuilder {
             .types
             .iter()
             .map(|entry| (entry.oid, entry.name.clone()));
+        let relations = self.relations.iter().map(Named::schema);
+        let functions = self.functions.iter().map(Named::schema);
+        let types = self.types.iter().map(Named::schema);
+        let schemas: HashSet<&str> = relations.chain(functions).chain(types).collect();
         Catalog {
             version: self.version,
+            schemas: schemas.into_iter().map(Into::into).collect(),
             relation_oids: relation_oids.filter(|(oid, _)| *oid != 0).collect(),
             type_oids: type_oids.collect(),
             settings: self.settings,
