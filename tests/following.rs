@@ -852,6 +852,75 @@ async fn overrides_of_the_startup_message_hold_and_nobody_else_is_authorized() {
     assert_eq!(sqlstate(&refused), "22023");
 }
 
+/// EXECUTE is held to a shard that is named as its statement would be.
+#[tokio::test(flavor = "multi_thread")]
+async fn execute_goes_to_the_shard_that_is_named_but_never_misplaces_a_row() {
+    let cluster = TestCluster::new().shards(2).shop().start().await;
+    let client = cluster.connect("app").await;
+    let prepare = "PREPARE i (bigint) AS INSERT INTO users (id) VALUES ($1); \
+                   PREPARE c AS SELECT count(*) FROM users";
+    for statement in prepare.split("; ") {
+        // tables that lie on several shards are counted where one is named only
+        let done = client.batch_execute(statement).await;
+        assert_eq!(done.is_err(), statement.contains("count"), "{statement}");
+    }
+    let home = cluster
+        .trace(&client, "EXECUTE i(1)")
+        .await
+        .unwrap()
+        .servers[0]
+        .clone();
+    let other = if home == "s0a" { "s1" } else { "s0" };
+    client
+        .batch_execute(&format!("SET pgherd.shard = '{other}'"))
+        .await
+        .unwrap();
+    client
+        .batch_execute("PREPARE c AS SELECT count(*) FROM users")
+        .await
+        .unwrap();
+    let counted = cluster.trace(&client, "EXECUTE c").await.unwrap();
+    assert_eq!(counted.servers, [format!("{other}a")]);
+    assert_eq!(counted.rows, [["0"]]);
+    for misplaced in ["EXECUTE i(1)", "EXECUTE i(0 + 1)"] {
+        let refused = client.batch_execute(misplaced).await.unwrap_err();
+        assert_eq!(sqlstate(&refused), "0A000", "{misplaced}");
+    }
+    client.batch_execute("RESET pgherd.shard").await.unwrap();
+    for refused in ["EXECUTE c", "EXECUTE i(0 + 2)"] {
+        let refused = client.batch_execute(refused).await.unwrap_err();
+        assert_eq!(sqlstate(&refused), "0A000");
+    }
+    let again = client.batch_execute("EXECUTE i(1)").await.unwrap_err();
+    assert_eq!(sqlstate(&again), "23505");
+}
+
+/// The protocol can prepare an EXECUTE, which SQL cannot.
+#[tokio::test(flavor = "multi_thread")]
+async fn execute_of_an_execute_is_refused_and_breaks_nothing() {
+    let beside = Beside::unsharded().await;
+    let mut client = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    answer(&mut client, &query("PREPARE inner_one AS SELECT 7")).await;
+    let outer = joined([parse("outer_one", "EXECUTE inner_one", &[]), sync()]);
+    answer(&mut client, &outer).await;
+    for said in [
+        query("EXECUTE outer_one"),
+        unnamed_and_sync("EXECUTE outer_one"),
+        query("SELECT 1; EXECUTE outer_one"),
+        query("EXPLAIN EXECUTE outer_one"),
+    ] {
+        let answers = answer(&mut client, &said).await;
+        assert!(
+            answers.contains(&"E Some(\"0A000\")".to_owned()),
+            "{}: {answers:?}",
+            said.escape_ascii()
+        );
+        let run = joined([bind("", "outer_one", &[]), execute("", 0), sync()]);
+        let answers = answer(&mut client, &run).await;
+        assert!(answers[1].ends_with('7'), "{answers:?}");
+    }
+}
+
 /// A client that is told of the columns with each execution does not hear of a definition that changed them, as it had its own statement made anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_is_made_anew_for_who_asks_for_its_columns() {
