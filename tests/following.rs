@@ -1047,6 +1047,17 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
         "CREATE TABLE watched AS SELECT 1 AS one",
         "ALTER TABLE watched OWNER TO app",
         "CREATE TRIGGER leaves BEFORE UPDATE ON watched FOR EACH ROW EXECUTE FUNCTION triggered()",
+        "CREATE TABLE guarded AS SELECT 1 AS one",
+        "ALTER TABLE guarded ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY leaves ON guarded USING (leaves() = one)",
+        "CREATE TABLE guarded_too AS SELECT 1 AS one",
+        "ALTER TABLE guarded_too ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY leaves ON guarded_too USING (one IN (SELECT one FROM guarded))",
+        "CREATE TABLE defaulting (one int, a int DEFAULT leaves())",
+        "CREATE TABLE checked (one int CHECK (leaves() = one))",
+        "CREATE DOMAIN checked_int AS int CHECK (leaves() = VALUE)",
+        "CREATE TABLE of_domains (one checked_int[])",
+        "GRANT ALL ON guarded, guarded_too, defaulting, checked, of_domains TO app",
     ] {
         cluster.shard(0).primary().sql(sql).await.unwrap();
     }
@@ -1058,6 +1069,12 @@ async fn what_code_leaves_on_a_connection_is_seen_by_nobody_else() {
         "SELECT leave_things()",
         definition,
         "UPDATE watched SET one = one + 1",
+        "SELECT * FROM guarded",
+        "SELECT * FROM guarded_too",
+        "INSERT INTO defaulting VALUES (1)",
+        "INSERT INTO checked VALUES (1)",
+        "INSERT INTO of_domains VALUES ('{1}')",
+        "SELECT '1'::checked_int",
         "SELECT pg_advisory_lock(4711), 1 / (one - one) FROM filled",
         "SELECT leave_things(), 1 / (one - one) FROM filled",
     ];

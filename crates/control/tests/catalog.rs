@@ -36,6 +36,20 @@ const SCHEMA: &str = "
     CREATE VIEW opaque AS SELECT f(n) FROM users;
     CREATE UNLOGGED TABLE scratch ();
     ALTER TABLE countries ENABLE ROW LEVEL SECURITY;
+    CREATE FUNCTION tells(int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE DOMAIN told AS int CHECK (tells(value) > 0);
+    CREATE TYPE pair AS (a int, b told[]);
+    CREATE TABLE of_pairs (p pair);
+    CREATE TABLE trusting (a int DEFAULT nextval('users_serial_seq') CHECK (f(a) > 0), b uuid DEFAULT gen_random_uuid(), c id);
+    CREATE TABLE setting (a text DEFAULT set_config('my.a', 'x', false));
+    CREATE TABLE guarded (a int, b int DEFAULT tells(1));
+    ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY reads ON guarded USING (f(a) > 0 AND tells(b) > 0 AND b IN (SELECT no FROM orders));
+    CREATE TABLE guarded_writes (a int);
+    ALTER TABLE guarded_writes ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY writes ON guarded_writes FOR INSERT WITH CHECK (tells(a) > 0);
+    CREATE TABLE unguarded (a int);
+    CREATE POLICY idle ON unguarded USING (tells(a) > 0);
 ";
 
 fn rules() -> Sharding {
@@ -167,6 +181,41 @@ async fn what_the_home_shard_has_is_in_the_catalog() {
     assert_eq!(catalog.functions(None, "f", &path).count(), 2);
     assert!(catalog.key_type(users.columns[0].type_oid).is_some());
     assert!(!catalog.relations().any(|relation| relation.drifted));
+    control.shutdown().await;
+}
+
+#[tokio::test]
+async fn functions_that_run_along_with_a_table_are_in_the_catalog() {
+    let (_home, _other, control) = herd().await;
+    let catalog = control.catalog().borrow().clone();
+    let tells: &[RelationName] = &["tells".parse().unwrap()];
+    for (table, reading, writing) in [
+        ("guarded", tells, tells),
+        ("guarded_writes", &[], tells),
+        ("unguarded", &[], &[]),
+        ("of_pairs", &[], tells),
+        ("trusting", &[], &[]),
+        ("users", &[], &[]),
+        (
+            "setting",
+            &[],
+            &[RelationName::new("pg_catalog", "set_config")],
+        ),
+    ] {
+        let relation = relation(&catalog, table);
+        assert_eq!(relation.reading_calls, reading, "{table}");
+        assert_eq!(relation.writing_calls, writing, "{table}");
+    }
+    assert_eq!(
+        relation(&catalog, "guarded").policies_read,
+        ["orders".parse().unwrap()]
+    );
+    let calls_of = |name| &catalog.type_in("public", name).unwrap().calls;
+    assert_eq!(
+        (calls_of("told"), calls_of("pair")),
+        (&tells.to_vec(), &tells.to_vec())
+    );
+    assert!(calls_of("id").is_empty());
     control.shutdown().await;
 }
 

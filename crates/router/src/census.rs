@@ -12,6 +12,7 @@ use sqlparser::ast::{
 
 use crate::functions::{Call, FunctionFacts, GRAMMAR_STABLE};
 use crate::parse::fold;
+use crate::plan::Residue;
 use crate::survey::{Survey, object_name};
 use crate::tokens::Name;
 
@@ -107,7 +108,11 @@ impl Walk<'_, '_, '_> {
                 };
                 let plain = found
                     .is_none_or(|found| found.is_builtin() || matches!(found.kind, TypeKind::Enum));
+                let runs_code = found.is_some_and(|found| !names.are_trusted(&found.calls));
                 self.survey.census.casts_to_user_type |= !plain;
+                if runs_code {
+                    self.survey.census.functions.residue |= Residue::OPAQUE;
+                }
             }
             _ => {}
         }

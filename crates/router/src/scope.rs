@@ -365,33 +365,46 @@ impl<'c> Names<'c> {
         )
     }
 
-    /// Whether a statement on a table may run code that is not read: of triggers, of rewrite rules, and functions of views; its own, or of tables
-    /// whose rows it reads or changes along with it.
+    /// Whether a statement on a table may run code that is not read: of triggers, of rewrite rules, and functions of views, policies, defaults
+    /// and constraints; its own, or of tables whose rows it reads or changes along with it.
     pub(crate) fn runs_code(&self, table: &TableUse<'_>) -> bool {
         let writes = table.mode != TableMode::Read;
         let Some(relation) = table.relation else {
             return writes;
         };
-        let mut seen: Vec<&RelationName> = vec![&relation.name];
-        let mut open = vec![relation];
-        while let Some(relation) = open.pop() {
-            if relation.is_opaque || relation.has_rules || (writes && relation.has_triggers) {
+        let mut seen: Vec<(&RelationName, bool)> = vec![(&relation.name, writes)];
+        let mut open = vec![(relation, writes)];
+        while let Some((relation, writes)) = open.pop() {
+            let written = relation.has_triggers || !self.are_trusted(&relation.writing_calls);
+            let read = relation.is_opaque
+                || relation.has_rules
+                || !self.are_trusted(&relation.reading_calls);
+            if read || (writes && written) {
                 return true;
             }
             let changed: &[RelationName] = if writes { &relation.cascades_to } else { &[] };
-            for name in relation
-                .depends_on
-                .iter()
-                .chain(&relation.children)
-                .chain(changed)
+            let along = relation.depends_on.iter().chain(&relation.children);
+            let along = along.chain(changed).map(|name| (name, writes));
+            for (name, writes) in
+                along.chain(relation.policies_read.iter().map(|name| (name, false)))
             {
-                if !seen.contains(&name) {
-                    seen.push(name);
-                    open.extend(self.catalog.relation(name));
+                if !seen.contains(&(name, writes)) {
+                    seen.push((name, writes));
+                    open.extend(
+                        self.catalog
+                            .relation(name)
+                            .map(|relation| (relation, writes)),
+                    );
                 }
             }
         }
         false
+    }
+
+    /// Whether functions of users are all declared to read only.
+    pub(crate) fn are_trusted(&self, functions: &[RelationName]) -> bool {
+        let declared = &self.sharding.declarations().reading_functions;
+        functions.iter().all(|function| declared.contains(function))
     }
 
     /// Rows that foreign keys change along with this table must be on the same shard.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pgherd_router::{
     Access, BackslashReading, ClientEncoding, PlanClass, PlanContext, Planned, Planner, Rejection,
-    SettingsDigest,
+    Residue, SettingsDigest,
 };
 use pgherd_topology::{
     Catalog, Declarations, Function, RelationName, ShardId, ShardMap, Sharding, TableRule,
@@ -24,8 +24,12 @@ fn catalog() -> Catalog {
         .column(pgherd_topology::Column::new("note", 25));
     triggered.has_triggers = true;
     triggered.has_row_security = true;
+    let mut guarded = pgherd_topology::Relation::table("public", "guarded");
+    guarded.reading_calls = vec![public("slug")];
+    guarded.writing_calls = vec![public("mystery")];
     Catalog::builder()
         .with_builtins()
+        .relation(guarded)
         .table("users", &[("id", 20), ("name", 25)])
         .table("orders", &[("user_id", 20), ("total", 1700)])
         .table("invoices", &[("id", 20)])
@@ -70,10 +74,14 @@ fn declared() -> Declarations {
 }
 
 fn plan(sql: &str, declarations: Declarations) -> Result<Planned, Rejection> {
-    let (catalog, sharding) = (catalog(), sharding(declarations));
+    plan_with(sql, &sharding(declarations))
+}
+
+fn plan_with(sql: &str, sharding: &Sharding) -> Result<Planned, Rejection> {
+    let catalog = catalog();
     let context = PlanContext {
         database: "shop",
-        sharding: &sharding,
+        sharding,
         rules_version: 1,
         catalog: &catalog,
         search_path: &["public".into()],
@@ -120,6 +128,21 @@ fn a_declared_function_runs_where_its_tables_are() {
         assert_eq!(refused.code.as_str(), "0A000", "{sql}");
         assert!(refused.hint.is_some(), "{sql}");
     }
+}
+
+#[test]
+fn a_declared_function_behind_a_table_leaves_nothing() {
+    let residue = |sql, declarations| {
+        let sharding = Sharding::builder(["s0"])
+            .declarations(declarations)
+            .build()
+            .unwrap();
+        plan_with(sql, &sharding).unwrap().plan.statements[0].residue
+    };
+    let (reads, writes) = ("SELECT * FROM guarded", "DELETE FROM guarded");
+    assert_eq!(residue(reads, declared()), Residue::NONE);
+    assert_eq!(residue(reads, Declarations::default()), Residue::OPAQUE);
+    assert_eq!(residue(writes, declared()), Residue::OPAQUE);
 }
 
 #[test]

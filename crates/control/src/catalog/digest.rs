@@ -39,6 +39,7 @@ const SUM: &str = "SELECT concat_ws(' ', \
     JOIN pg_class c ON c.oid = o.tgrelid WHERE c.relpersistence <> 't'), \
   (SELECT count(*) || ':' || sum(hashint8((o.xmin::text::bigint << 32) + o.oid::bigint)::bigint) FROM pg_rewrite o \
     JOIN pg_class c ON c.oid = o.ev_class WHERE o.oid >= 16384 AND c.relpersistence <> 't'), \
+  (SELECT count(*) || ':' || sum(hashint8((o.xmin::text::bigint << 32) + o.oid::bigint)::bigint) FROM pg_policy o), \
   (SELECT count(*) || ':' || sum(hashint8((o.xmin::text::bigint << 32) + o.oid::bigint)::bigint) FROM pg_operator o WHERE o.oid >= 16384), \
   (SELECT count(*) || ':' || sum(hashint8((o.xmin::text::bigint << 32) + o.oid::bigint)::bigint) FROM pg_enum o), \
   (SELECT count(*) || ':' || sum(hashint8((o.xmin::text::bigint << 32) + o.inhrelid::bigint)::bigint) FROM pg_inherits o \

@@ -101,6 +101,13 @@ pub fn catalog() -> Catalog {
     ruled.has_rules = true;
     let mut opaque_view = Relation::view("public", "opaque_view", [public("settings")]);
     opaque_view.is_opaque = true;
+    let tells = || vec![public("tells")];
+    let mut guarded = table("guarded", &[("id", INT8)]);
+    (guarded.has_row_security, guarded.reading_calls) = (true, tells());
+    let mut guarded_too = table("guarded_too", &[("id", INT8)]);
+    (guarded_too.has_row_security, guarded_too.policies_read) = (true, vec![public("guarded")]);
+    let mut checked = table("checked", &[("id", INT8)]);
+    checked.writing_calls = tells();
     let mut unlogged = table("scratch", &[("id", INT8), ("note", TEXT)]);
     unlogged.persistence = Persistence::Unlogged;
     let owned = |name: &str, kind: RelationKind, owner: &str| Relation {
@@ -221,6 +228,9 @@ pub fn catalog() -> Catalog {
             drifted,
             ruled,
             opaque_view,
+            guarded,
+            guarded_too,
+            checked,
             unlogged,
         ])
         .relations([
@@ -251,6 +261,13 @@ pub fn catalog() -> Catalog {
                 base: INT8,
                 modifier: -1,
             }),
+            TypeInfo {
+                calls: tells(),
+                ..TypeInfo::base("public", "told", 16_503).of_kind(TypeKind::Domain {
+                    base: INT8,
+                    modifier: -1,
+                })
+            },
             TypeInfo::base("public", "vector", 16_502),
         ])
         .oid_map(ShardId(0), OidMap::identity())

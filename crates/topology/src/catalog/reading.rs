@@ -8,12 +8,14 @@
 //! - `texts`: the queries. Each row's first column tells which query it comes from.
 //! - `rows`: one row's columns, all of them text, as plain data.
 //! - `expression`: what the stored expressions call.
+//! - `unread`: which functions run along with a statement that does not name them.
 //! - `assemble`: the one catalog of several readings.
 
 mod assemble;
 mod expression;
 mod rows;
 mod texts;
+mod unread;
 
 use std::collections::HashMap;
 
@@ -24,8 +26,8 @@ pub use assemble::{Assembly, compared};
 pub use texts::{SETTINGS, as_the_transaction_sees_it, queries};
 
 use rows::{
-    CollationKind, ColumnRow, ForeignKeyRow, FunctionRow, OperatorRow, RelationRow, Row, TypeRow,
-    UniqueKeyRow, ViewRow,
+    CheckRow, CollationKind, ColumnRow, ForeignKeyRow, FunctionRow, OperatorRow, PolicyRow,
+    RelationRow, Row, TypeRow, UniqueKeyRow, ViewRow,
 };
 
 /// What one shard's server says, in its own OIDs.
@@ -38,6 +40,8 @@ pub struct Reading {
     unique_keys: Vec<UniqueKeyRow>,
     foreign_keys: Vec<ForeignKeyRow>,
     views: Vec<ViewRow>,
+    policies: Vec<PolicyRow>,
+    checks: Vec<CheckRow>,
     functions: Vec<FunctionRow>,
     operators: Vec<OperatorRow>,
     types: Vec<TypeRow>,
@@ -98,6 +102,8 @@ impl Reader {
             "unique key" => reading.unique_keys.push(rows::unique_key(&row)?),
             "foreign key" => reading.foreign_keys.push(rows::foreign_key(&row)?),
             "view" => reading.views.push(rows::view(&row)?),
+            "policy" => reading.policies.push(rows::policy(&row)?),
+            "check" => reading.checks.push(rows::check(&row)?),
             "function" => reading.functions.push(rows::function(&row)?),
             "operator" => reading.operators.push(rows::operator(&row)?),
             "type" => reading.types.push(rows::type_row(&row)?),

@@ -40,6 +40,13 @@ pub struct Relation {
     /// Whether the definition of a view calls a function that is volatile or written by a user: it
     /// may write, or read what `depends_on` does not name.
     pub is_opaque: bool,
+    /// Functions of users that reading it runs though the statement does not name them: those of its policies, where row level security is
+    /// enabled. Without those that are IMMUTABLE or written in C.
+    pub reading_calls: Vec<RelationName>,
+    /// The same for writing: those of defaults, CHECK constraints, its columns' domains and what policies check.
+    pub writing_calls: Vec<RelationName>,
+    /// Tables and views that its policies read.
+    pub policies_read: Vec<RelationName>,
     /// Whether the shards disagree on its columns or kind: statements on it are refused.
     pub drifted: bool,
 }
@@ -227,6 +234,9 @@ impl Relation {
             children: Vec::new(),
             depends_on: Vec::new(),
             is_opaque: false,
+            reading_calls: Vec::new(),
+            writing_calls: Vec::new(),
+            policies_read: Vec::new(),
             drifted: false,
         }
     }

@@ -12,6 +12,9 @@ pub struct TypeInfo {
     pub oid: u32,
     /// How its values are built, which is where OIDs stand within their binary form.
     pub kind: TypeKind,
+    /// Functions of users that run where a value becomes one of it: those of domains' constraints. Without those that are IMMUTABLE or
+    /// written in C.
+    pub calls: Vec<RelationName>,
 }
 
 /// How the values of a type are built.
@@ -68,6 +71,7 @@ impl TypeInfo {
             name: RelationName::new(schema, name),
             oid,
             kind: TypeKind::Base,
+            calls: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Reading;
 use super::expression::{self, Purity};
 use super::rows::{CollationKind, ColumnRow, ForeignKeyRow, RelationRow, TypeRow};
+use super::unread::Unread;
 use crate::catalog::{
     Catalog, Collation, Column, ColumnDefault, CompositeField, FIRST_USER_OID, ForeignKey,
     Function, FunctionKind, OidMap, Operator, Persistence, ReferentialAction, Relation,
@@ -169,6 +170,7 @@ struct HomeView<'a> {
     names: HashMap<u32, &'a RelationName>,
     functions: HashMap<u32, u8>,
     operators: HashMap<u32, u8>,
+    unread: Unread<'a>,
 }
 
 impl<'a> HomeView<'a> {
@@ -190,6 +192,7 @@ impl<'a> HomeView<'a> {
                 .iter()
                 .map(|row| (row.oid, row.volatility))
                 .collect(),
+            unread: Unread::new(reading),
         }
     }
 
@@ -227,6 +230,7 @@ impl<'a> HomeView<'a> {
                 relation.is_opaque = self.is_opaque(&row.definition);
             }
         }
+        self.unread.note(&mut relations, &self.names);
         relations.into_values().collect()
     }
 
@@ -355,6 +359,7 @@ impl<'a> HomeView<'a> {
             name: row.name.clone(),
             oid: row.oid,
             kind,
+            calls: self.unread.of_type(row.oid),
         }
     }
 

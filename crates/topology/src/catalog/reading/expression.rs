@@ -1,4 +1,4 @@
-//! What the stored expressions of defaults and views call, read from their node trees.
+//! What the stored expressions of defaults, views, constraints and policies call, read from their node trees.
 //!
 //! Owns a scan of `pg_node_tree` text for function and operator OIDs; it never understands an expression, and says
 //! "anything" where it sees a node it does not know. Postgres' dependency records would not do: they leave out what
@@ -81,6 +81,16 @@ pub(super) fn calls(tree: &str) -> Calls {
         calls.purity = Purity::Anything;
     }
     calls
+}
+
+/// The tables that its subqueries read.
+pub(super) fn relations(tree: &str) -> impl Iterator<Item = u32> {
+    numbers_after(tree, ":relid ").filter(|oid| *oid != 0)
+}
+
+/// The types that it makes values of.
+pub(super) fn results(tree: &str) -> impl Iterator<Item = u32> {
+    numbers_after(tree, ":resulttype ")
 }
 
 /// `oid` and the reg... types: a constant of them is another number on another server.

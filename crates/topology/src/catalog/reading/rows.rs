@@ -68,6 +68,24 @@ pub(super) struct ViewRow {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+pub(super) struct PolicyRow {
+    pub(super) relation: u32,
+    /// Whether it is asked of what is there, not of what is written.
+    pub(super) reads: bool,
+    pub(super) expression: Box<str>,
+}
+
+/// A CHECK constraint.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CheckRow {
+    /// 0 for that of a domain.
+    pub(super) relation: u32,
+    /// 0 for that of a table.
+    pub(super) domain: u32,
+    pub(super) expression: Box<str>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct FunctionRow {
     pub(super) oid: u32,
     pub(super) name: RelationName,
@@ -76,6 +94,8 @@ pub(super) struct FunctionRow {
     pub(super) returns_set: bool,
     pub(super) arguments: Vec<u32>,
     pub(super) result: u32,
+    /// Written in C, by Postgres or an extension.
+    pub(super) is_compiled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +120,8 @@ pub(super) struct TypeRow {
     pub(super) relation: u32,
     pub(super) subtype: u32,
     pub(super) range: u32,
+    /// That of a domain.
+    pub(super) default: Option<Box<str>>,
 }
 
 /// A row's columns as text, `None` for NULL. The first one names the query.
@@ -233,6 +255,22 @@ pub(super) fn view(row: &Row<'_>) -> Result<ViewRow, ReadingError> {
     })
 }
 
+pub(super) fn policy(row: &Row<'_>) -> Result<PolicyRow, ReadingError> {
+    Ok(PolicyRow {
+        relation: row.number(1)?,
+        reads: row.flag(2)?,
+        expression: row.text(3)?.into(),
+    })
+}
+
+pub(super) fn check(row: &Row<'_>) -> Result<CheckRow, ReadingError> {
+    Ok(CheckRow {
+        relation: row.number(1)?,
+        domain: row.number(2)?,
+        expression: row.text(3)?.into(),
+    })
+}
+
 pub(super) fn function(row: &Row<'_>) -> Result<FunctionRow, ReadingError> {
     Ok(FunctionRow {
         oid: row.number(1)?,
@@ -242,6 +280,7 @@ pub(super) fn function(row: &Row<'_>) -> Result<FunctionRow, ReadingError> {
         returns_set: row.flag(6)?,
         arguments: row.numbers(7)?,
         result: row.number(8)?,
+        is_compiled: row.flag(9)?,
     })
 }
 
@@ -267,6 +306,7 @@ pub(super) fn type_row(row: &Row<'_>) -> Result<TypeRow, ReadingError> {
         relation: row.number(8)?,
         subtype: row.number(9)?,
         range: row.number(10)?,
+        default: row.optional(11).map(Into::into),
     })
 }
 

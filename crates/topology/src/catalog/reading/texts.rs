@@ -17,6 +17,8 @@ pub fn queries(compared: &[RelationName]) -> String {
         UNIQUE_KEYS,
         FOREIGN_KEYS,
         VIEWS,
+        POLICIES,
+        CHECKS,
         FUNCTIONS,
         OPERATORS,
         TYPES,
@@ -112,8 +114,19 @@ const VIEWS: &str = "SELECT 'view', r.ev_class, r.ev_action::text, array_to_stri
   FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class \
   WHERE r.rulename = '_RETURN' AND c.relkind IN ('v', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't'";
 
+/// Conditions for what is read, and for what is written.
+const POLICIES: &str = "SELECT 'policy', p.polrelid, true, p.polqual::text \
+  FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity AND c.relpersistence <> 't' AND p.polqual IS NOT NULL \
+  UNION ALL SELECT 'policy', p.polrelid, false, p.polwithcheck::text \
+  FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity AND c.relpersistence <> 't' AND p.polwithcheck IS NOT NULL";
+
+/// CHECK constraints of users' tables and domains.
+const CHECKS: &str = "SELECT 'check', o.conrelid, o.contypid, o.conbin::text FROM pg_constraint o LEFT JOIN pg_class c ON c.oid = o.conrelid \
+  WHERE o.contype = 'c' AND o.conbin IS NOT NULL AND o.oid >= 16384 AND c.relpersistence IS DISTINCT FROM 't'";
+
 const FUNCTIONS: &str = "SELECT 'function', p.oid, n.nspname::text, p.proname::text, p.prokind::text, p.provolatile::text, p.proretset, \
-  array_to_string(p.proargtypes, ' '), p.prorettype FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^pg_temp'";
+  array_to_string(p.proargtypes, ' '), p.prorettype, p.prolang IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('c', 'internal')) \
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^pg_temp'";
 
 const OPERATORS: &str = "SELECT 'operator', o.oid, n.nspname::text, o.oprname::text, o.oprleft, o.oprright, o.oprresult, p.provolatile::text \
   FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode";
@@ -121,7 +134,7 @@ const OPERATORS: &str = "SELECT 'operator', o.oid, n.nspname::text, o.oprname::t
 const TYPES: &str = "SELECT 'type', t.oid, n.nspname::text, t.typname::text, t.typtype::text, \
   CASE WHEN t.typcategory = 'A' AND t.typlen = -1 THEN t.typelem ELSE 0 END, t.typbasetype, t.typtypmod, t.typrelid, \
   coalesce((SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid), 0), \
-  coalesce((SELECT r.rngtypid FROM pg_range r WHERE (to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid AND t.typtype = 'm'), 0) \
+  coalesce((SELECT r.rngtypid FROM pg_range r WHERE (to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid AND t.typtype = 'm'), 0), t.typdefaultbin::text \
   FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid \
   WHERE n.nspname !~ '^pg_(temp|toast)' AND c.relpersistence IS DISTINCT FROM 't'";
 
