@@ -247,6 +247,35 @@ async fn where_there_are_only_reads_nothing_is_written_and_replicas_answer() {
     client.batch_execute("COMMIT").await.unwrap();
 }
 
+/// One catalog for all entries to a database: a plan by an older one would read the view as if it called nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_defined_through_one_entry_is_known_to_another_at_once() {
+    let cluster = unsharded(|configuration| {
+        configuration.databases = "shop_ro: { like: shop, reads: only }".into();
+    })
+    .start()
+    .await;
+    let writer = cluster.connect("app").await;
+    let opens = "CREATE FUNCTION opens() RETURNS text LANGUAGE sql AS $$ SELECT set_config('transaction_read_only', 'off', false) $$";
+    writer.batch_execute(opens).await.unwrap();
+    let reader = read_only(&cluster).await;
+    for number in 1..=20 {
+        let make = format!(
+            "CREATE TABLE made_{number} (id int); INSERT INTO made_{number} VALUES ({number})"
+        );
+        for statement in make.split(';') {
+            writer.batch_execute(statement).await.unwrap();
+        }
+        let read = format!("SELECT id FROM made_{number}");
+        assert_eq!(one(&reader, &read).await, number.to_string());
+        let view = format!("CREATE VIEW calls_{number} AS SELECT opens()");
+        writer.batch_execute(&view).await.unwrap();
+        let read = format!("SELECT * FROM calls_{number}");
+        let error = reader.simple_query(&read).await.unwrap_err();
+        assert_eq!(sqlstate(&error), "25006", "{read}: {error:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_door_to_writes_cannot_be_opened_from_within() {
     let mut cluster = unsharded(|configuration| {

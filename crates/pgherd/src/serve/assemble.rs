@@ -12,7 +12,9 @@ use pgherd_pool::{Budget, Pools, Resolver};
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
 use pgherd_protocol::{AuthError, MockSecret};
 use pgherd_router::Planner;
-use pgherd_session::{Database, DatabaseParts, Herd, ListenTlsError, TwoPhase, UserLookup};
+use pgherd_session::{
+    CatalogRequests, Database, DatabaseParts, Herd, ListenTlsError, TwoPhase, UserLookup,
+};
 use pgherd_telemetry::Metrics;
 use pgherd_tls::TlsError;
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
@@ -95,13 +97,30 @@ pub(super) struct Assembled {
     pub(super) budget: Budget,
     /// What the host names of all their servers stand for.
     pub(super) resolver: Resolver,
-    controls: HashMap<Box<str>, Arc<Control>>,
+    controls: HashMap<Box<str>, Watched>,
     /// Databases that were taken out, until their last session has ended.
     retiring: JoinSet<()>,
     state: Arc<State>,
     proxy: ProxyId,
     /// One for the process: recovery of one database must know what sessions on another commit on the same servers.
     in_flight: InFlight,
+}
+
+/// Who watches a database's servers, and the way to ask for a newer catalog: one for all entries to the same servers, so that each of them knows of
+/// what was defined through another.
+#[derive(Debug, Clone)]
+struct Watched {
+    control: Arc<Control>,
+    catalog_requests: CatalogRequests,
+}
+
+impl Watched {
+    fn new(control: Control) -> Self {
+        Self {
+            catalog_requests: requests::catalog_requests(control.reloader(), async {}),
+            control: Arc::new(control),
+        }
+    }
 }
 
 impl Assembled {
@@ -153,8 +172,8 @@ impl Assembled {
 
     /// Puts other rules in force; the shards must be the same.
     pub(super) fn replace_sharding(&self, database: &Database, sharding: Arc<Sharding>) {
-        if let Some(control) = self.controls.get(database.name()) {
-            control.replace_sharding(Arc::clone(&sharding));
+        if let Some(watched) = self.controls.get(database.name()) {
+            watched.control.replace_sharding(Arc::clone(&sharding));
         }
         database.set_sharding(sharding);
     }
@@ -174,13 +193,14 @@ impl Assembled {
             .controls
             .get(database.owner())
             .filter(|_| database.like.is_some());
-        let (control, is_shared) = match shared {
-            Some(control) => (Arc::clone(control), true),
+        let (watched, is_shared) = match shared {
+            Some(watched) => (watched.clone(), true),
             None if database.on_demand.is_some() => {
-                (Arc::new(Control::start_plain(&settings)), false)
+                (Watched::new(Control::start_plain(&settings)), false)
             }
-            None => (Arc::new(Control::start(settings.clone())), false),
+            None => (Watched::new(Control::start(settings.clone())), false),
         };
+        let control = &watched.control;
         let lookup = translate::role_lookup(database, &settings, control.topology())?;
         let made = Arc::new(Database::new(DatabaseParts {
             name: database.name.clone(),
@@ -191,7 +211,7 @@ impl Assembled {
             server_login,
             topology: control.topology(),
             catalog: control.catalog(),
-            catalog_requests: requests::catalog_requests(control.reloader(), async {}),
+            catalog_requests: watched.catalog_requests.clone(),
             planner: Planner::new(PLANS),
             pools: Pools::within(self.budget.clone(), pools),
             two_phase: TwoPhase {
@@ -217,7 +237,7 @@ impl Assembled {
             let on_demand = on_demand::start(template, limits, settings, control.topology());
             self.herd.set_on_demand(Some(on_demand));
         }
-        self.controls.insert(database.name.clone(), control);
+        self.controls.insert(database.name.clone(), watched);
         Ok(made)
     }
 
@@ -258,7 +278,7 @@ impl Assembled {
 
     /// Ends the control plane of a database that is no longer in the herd, once its last session has ended.
     pub(super) fn retire_database(&mut self, database: Arc<Database>) {
-        let Some(control) = self.controls.remove(database.name()) else {
+        let Some(Watched { control, .. }) = self.controls.remove(database.name()) else {
             return;
         };
         self.retiring.spawn(async move {
@@ -281,8 +301,8 @@ impl Assembled {
     /// Waits until every shard has a primary and every catalog is read, but not for ever; says what is missing then.
     pub(super) async fn wait_ready(&self, patience: Duration) {
         let mut waiting = JoinSet::new();
-        for (name, control) in &self.controls {
-            let (name, control) = (name.clone(), Arc::clone(control));
+        for (name, watched) in &self.controls {
+            let (name, control) = (name.clone(), Arc::clone(&watched.control));
             waiting.spawn(async move {
                 if let Err(error) = control.wait_ready(patience).await {
                     tracing::error!(database = &*name, %error, "clients are let in all the same");
@@ -298,8 +318,8 @@ impl Assembled {
         for database in self.herd.databases().values() {
             database.pools().close();
         }
-        for control in self.controls.values() {
-            control.shutdown().await;
+        for watched in self.controls.values() {
+            watched.control.shutdown().await;
         }
     }
 }
