@@ -11,6 +11,8 @@ use pgherd::herd::{Durability, Herd, ports};
 use pgherd_tests::configuration::Configuration;
 use pgherd_tests::product::{Product, binary};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 const HOST: &str = "moving.test";
@@ -79,8 +81,18 @@ fn may_mount() -> bool {
     tried.is_ok_and(|output| output.status.success())
 }
 
+fn url(port: u16) -> String {
+    format!("postgresql://app:app@127.0.0.1:{port}/shop")
+}
+
+/// A client, and what ends it.
+async fn connect_to_listen(port: u16) -> (Client, JoinHandle<Result<(), tokio_postgres::Error>>) {
+    let (client, connection) = tokio_postgres::connect(&url(port), NoTls).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
 async fn connect(port: u16) -> Client {
-    let url = format!("postgresql://app:app@127.0.0.1:{port}/shop");
+    let url = url(port);
     let begun = Instant::now();
     loop {
         match tokio_postgres::connect(&url, NoTls).await {
@@ -133,6 +145,8 @@ async fn connections_follow_a_host_name_and_stay_where_it_cannot_be_resolved() {
     let product = Product::serve_by(command, &path, &directory.path().join("pgherd.log"));
 
     let (busy, other) = (connect(ports[0]).await, connect(ports[0]).await);
+    let (listener, ended) = connect_to_listen(ports[0]).await;
+    listener.batch_execute("LISTEN news").await.unwrap();
     busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
     other.batch_execute("SELECT 1").await.unwrap();
     assert_eq!(second.opened(), 0);
@@ -140,6 +154,12 @@ async fn connections_follow_a_host_name_and_stay_where_it_cannot_be_resolved() {
     // idle connections go, pgherd's own as well; the one in a transaction stays until its end
     write_hosts(&hosts, Some("127.0.0.3"));
     first.wait_for(1).await;
+    // who listened there may have missed something
+    let ended = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    let error = ended.unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{error:?}");
+    let (listener, _running) = connect_to_listen(ports[0]).await;
+    listener.batch_execute("LISTEN news").await.unwrap();
     busy.batch_execute("SELECT 1").await.unwrap();
     other.batch_execute("SELECT 1").await.unwrap();
     busy.batch_execute("COMMIT").await.unwrap();

@@ -80,7 +80,7 @@ pub struct Tcp {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dns {
-    /// For how long it is believed what a name stands for. Once it stands for other addresses, new connections go there, those to addresses that are gone are closed when they are idle, and others when they come back to their pool. A look-up that fails changes nothing. 0: each new connection looks the name up, and what is open stays. For pgherd's own connections a change needs a restart. Default: 15s.
+    /// For how long it is believed what a name stands for. Once it stands for other addresses, new connections go there, those to addresses that are gone are closed when they are idle, and others when they come back to their pool; clients that LISTEN at such an address are ended with 57P01. A look-up that fails changes nothing. 0: each new connection looks the name up, and what is open stays. For pgherd's own connections a change needs a restart. Default: 15s.
     pub ttl: Option<At<Span>>,
 }
 

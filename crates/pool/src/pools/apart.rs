@@ -5,9 +5,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use pgherd_topology::Address;
 use tokio::time::timeout;
 
 use super::member::{Holding, Member};
+use super::node_pool::is_at;
 use super::statistics::ServerSnapshot;
 use super::{Pools, Shared, Target};
 use crate::error::PoolError;
@@ -35,6 +37,17 @@ impl Pools {
         target: &Target<'_>,
     ) -> Result<ServerConnection, PoolError> {
         self.open_beside(login, target, Beginning::Settings).await
+    }
+
+    /// Whether the host name of a connection's server stands for other addresses by now than the one that it was opened to. Never where names are
+    /// not looked up again.
+    pub fn has_moved(&self, connection: &ServerConnection) -> bool {
+        let Address::Tcp { host, .. } = &connection.server().address else {
+            return false;
+        };
+        let resolver = &self.settings().resolver;
+        resolver.refresh(host);
+        !is_at(connection, resolver.known(host).as_ref())
     }
 
     /// Opens a connection for one client's replication, which begins with `parameters`, `replication` among them, instead of the settings'. As

@@ -520,10 +520,15 @@ pub(super) fn is_current(connection: &ServerConnection, state: &State) -> bool {
     let begun = connection.origin().member.born();
     connection.epoch() >= state.epoch
         && state.not_before.is_none_or(|limit| begun >= limit)
-        && match (&state.addresses, connection.origin().peer) {
-            (Some(addresses), Some(peer)) => contains(addresses, peer.ip()),
-            (None, _) | (_, None) => true,
-        }
+        && is_at(connection, state.addresses.as_ref())
+}
+
+/// Whether a connection goes to one of these addresses; `None`: any will do.
+pub(super) fn is_at(connection: &ServerConnection, addresses: Option<&Addresses>) -> bool {
+    match (addresses, connection.origin().peer) {
+        (Some(addresses), Some(peer)) => contains(addresses, peer.ip()),
+        (None, _) | (_, None) => true,
+    }
 }
 
 pub(super) fn is_expired(connection: &ServerConnection, now: Instant) -> bool {

@@ -374,6 +374,17 @@ impl Hub {
         } else {
             self.idle_since = Instant::now();
         }
+        let moved = self
+            .lines
+            .iter()
+            .find(|line| self.parts.pools.has_moved(&line.connection));
+        if let Some(line) = moved {
+            // what is sent to the server that the name stands for now is not heard here
+            let server = &line.connection.server().name;
+            let reason =
+                format!("The host name of server \"{server}\" stands for another address now.");
+            return self.lose(&reason);
+        }
         let mut silent = None;
         for line in &mut self.lines {
             match line.waits_for() {
