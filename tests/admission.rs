@@ -370,15 +370,16 @@ async fn the_door_to_writes_cannot_be_opened_from_within() {
     assert_eq!(one(&client, "SELECT two()").await, "2");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
-    let mut cluster = unsharded(|configuration| {
-        configuration.databases = "\"*\":
-  users: [{ name: app, password: app }]
-  control_login: { user: pgherd, password: pgherd }
-  on_demand: { databases: 2, idle_timeout: 1s }
-  shards: [{ name: s0, servers: [{ name: s0a, address: 127.0.0.1:1 }] }]"
-            .into();
+/// A cluster whose server's databases are served by the template `*`.
+async fn on_demand(limits: &'static str) -> Cluster {
+    let mut cluster = unsharded(move |configuration| {
+        configuration.databases = format!(
+            "\"*\":
+  users: [{{ name: app, password: app }}]
+  control_login: {{ user: pgherd, password: pgherd }}
+  on_demand: {limits}
+  shards: [{{ name: s0, servers: [{{ name: s0a, address: 127.0.0.1:1 }}] }}]"
+        );
     })
     .start_unready()
     .await;
@@ -389,6 +390,43 @@ async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
             .replace("127.0.0.1:1 ", &format!("127.0.0.1:{port} "));
     });
     cluster.restart_product().await;
+    cluster
+}
+
+/// As on Postgres: a database can be dropped, renamed and copied once the last client has left it, and not before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_no_client_uses_can_be_dropped() {
+    let cluster = on_demand("{ idle_timeout: 1h }").await;
+    on_server(&cluster, "ALTER ROLE app CREATEDB").await;
+    let url = |name: &str| cluster.url_to("app", "app", name);
+    let owner = cluster.try_connect(&url("postgres")).await.unwrap();
+    let visit = async |name: &str| {
+        let client = cluster.try_connect(&url(name)).await.unwrap();
+        assert_eq!(one(&client, "SELECT current_database()").await, name);
+        client
+    };
+    for _ in 0..3 {
+        for (statement, visited) in [
+            ("CREATE DATABASE one", "one"),
+            ("ALTER DATABASE one RENAME TO two", "two"),
+            ("CREATE DATABASE three TEMPLATE two", "three"),
+        ] {
+            owner.batch_execute(statement).await.unwrap();
+            drop(visit(visited).await);
+        }
+        owner.batch_execute("DROP DATABASE two").await.unwrap();
+        owner.execute("DROP DATABASE three", &[]).await.unwrap();
+    }
+    owner.batch_execute("CREATE DATABASE one").await.unwrap();
+    let client = visit("one").await;
+    let error = owner.batch_execute("DROP DATABASE one").await.unwrap_err();
+    assert_eq!(sqlstate(&error), "55006");
+    assert_eq!(one(&client, "SELECT current_database()").await, "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_are_named_nowhere_are_made_when_asked_for() {
+    let cluster = on_demand("{ databases: 2, idle_timeout: 1s }").await;
     for name in ["one", "two", "three"] {
         on_server(&cluster, &format!("CREATE DATABASE {name} OWNER app")).await;
     }

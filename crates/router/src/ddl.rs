@@ -15,7 +15,7 @@ use crate::scope::{TableKind, is_system_schema};
 use crate::statement::{NAME_A_SHARD, not_over_shards};
 use crate::survey::Subject;
 use crate::tokens::{Cursor, Name};
-use crate::{create_index, create_view, table_change, table_definition, temporary};
+use crate::{create_index, create_view, database, table_change, table_definition, temporary};
 
 /// The shards that a definition concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,9 @@ const DATABASE_WIDE: &[&str] = &[
 
 /// Reads a definition; `None` where it is another statement, or not certain.
 pub(crate) fn read(mut at: Cursor<'_, '_>, subject: Subject<'_, '_>) -> Option<Draft> {
+    if let Some(draft) = database::read(at) {
+        return Some(draft);
+    }
     if at.takes("create") {
         return create(at, subject);
     }
@@ -294,8 +297,7 @@ fn object(at: Cursor<'_, '_>) -> Option<Draft> {
         return Some(everywhere(DdlPlan::default(), Vec::new()));
     }
     for (words, what) in [
-        (&["database"][..], "A definition of a database"),
-        (&["tablespace"], "A definition of a tablespace"),
+        (&["tablespace"][..], "A definition of a tablespace"),
         (&["system"], "ALTER SYSTEM"),
         (&["publication"], "A definition of a publication"),
         (&["subscription"], "A definition of a subscription"),

@@ -101,6 +101,7 @@ fn explained(draft: Draft, analyze: bool) -> Draft {
         relations,
         checks_clock_words: _,
         reads_moment,
+        vacates: _,
     } = draft;
     // an explained statement of all shards has one plan for each: the home shard's stands for them
     let placement = match (action, placement) {
@@ -131,5 +132,6 @@ fn explained(draft: Draft, analyze: bool) -> Draft {
         relations,
         checks_clock_words: false,
         reads_moment: reads_moment && analyze,
+        vacates: None,
     }
 }

@@ -31,6 +31,7 @@ mod copy;
 mod create_index;
 mod create_view;
 mod cursor;
+mod database;
 mod ddl;
 mod explain;
 mod fingerprint;

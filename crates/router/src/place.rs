@@ -27,6 +27,8 @@ pub(crate) struct Draft {
     pub(crate) relations: Vec<RelationName>,
     pub(crate) checks_clock_words: bool,
     pub(crate) reads_moment: bool,
+    /// See [`crate::StatementPlan::vacates`].
+    pub(crate) vacates: Option<Box<str>>,
 }
 
 impl Draft {
@@ -42,6 +44,7 @@ impl Draft {
             relations: Vec::new(),
             checks_clock_words: false,
             reads_moment: false,
+            vacates: None,
         }
     }
 
@@ -92,6 +95,7 @@ pub(crate) fn place(survey: &Survey<'_, '_>) -> Draft {
     Draft {
         checks_clock_words: matches!(action, Action::ReferenceWrite { .. }) && reads_clock(survey),
         reads_moment: survey.census.functions.moment.is_some() || survey.default_moment,
+        vacates: None,
         check: named_check(survey),
         access: access(survey),
         residue: residue(survey),

@@ -77,6 +77,8 @@ pub struct StatementPlan {
     pub checks_clock_words: bool,
     /// It reads the moment at which its transaction began (`now()`), of which each server has its own.
     pub reads_moment: bool,
+    /// A database that it takes away, renames, moves or copies: Postgres refuses that (55006) while anybody else is connected to it.
+    pub vacates: Option<Box<str>>,
 }
 
 impl StatementPlan {

@@ -257,6 +257,7 @@ fn unlexed(sql: &[u8], context: &PlanContext<'_>, why: &str) -> Planned {
         parameters: 0,
         checks_clock_words: false,
         reads_moment: false,
+        vacates: None,
     };
     Planned {
         plan: Arc::new(QueryPlan {

@@ -144,6 +144,7 @@ fn finish(
         relations,
         checks_clock_words,
         reads_moment,
+        vacates,
     } = draft;
     let unsharded = context.sharding.is_unsharded();
     let answered_by_session =
@@ -172,6 +173,7 @@ fn finish(
     };
     Ok(StatementPlan {
         reads_moment,
+        vacates,
         checks_clock_words: checks_clock_words && matches!(placement, Placement::All),
         action,
         placement,

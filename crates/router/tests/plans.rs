@@ -160,6 +160,9 @@ fn describe(sql: &str, planned: &Planned) -> String {
             }
             action => write!(line, " {action:?}").unwrap(),
         }
+        if let Some(database) = &statement.vacates {
+            write!(line, " vacates {database}").unwrap();
+        }
         lines.push(line);
     }
     if lines.is_empty() {

@@ -32,7 +32,17 @@ impl Session {
         statements: impl Iterator<Item = &'s StatementPlan> + Clone,
     ) -> Result<(), Failure> {
         self.taint(node, statements.clone());
+        self.vacate(statements.clone());
         self.keep_sequences_apart(node, script, statements)
+    }
+
+    /// Has databases left that statements take away or copy, as far as no client is connected to them.
+    fn vacate<'s>(&self, statements: impl Iterator<Item = &'s StatementPlan>) {
+        for name in statements.filter_map(|statement| statement.vacates.as_deref()) {
+            if let Some(on_demand) = self.herd.on_demand() {
+                on_demand.vacate(name);
+            }
+        }
     }
 
     /// What a statement that completed on a server changes in what the session knows.

@@ -1,6 +1,6 @@
 //! Databases that no configuration names: made when somebody who may asks for one.
 //!
-//! Owns: how many there are, and their end after nobody has used one for long. Never does: making one (the binary gives the recipe), or
+//! Owns: how many there are, and their end after nobody has used one for long, or when a server is to take one away. Never does: making one (the binary gives the recipe), or
 //! finding out whether the servers have it: that is said by them at its first login. Main type: [`OnDemand`].
 
 use std::collections::HashMap;
@@ -11,6 +11,12 @@ use std::time::{Duration, Instant};
 use pgherd_protocol::{PgError, SqlState};
 
 use super::Database;
+
+/// How long Postgres waits for others to leave a database (`CountOtherDBBackends` in procarray.c).
+const SERVERS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked meanwhile whether a database's last client has gone.
+const VACATING_PACE: Duration = Duration::from_millis(20);
 
 /// The bounds of databases made on demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +138,36 @@ impl OnDemand {
             drop(made);
             database.pools().close();
         }
+    }
+
+    /// Closes the connections to a database that a server is asked to take away or to copy, once no client uses it. Postgres waits for that: five
+    /// seconds, as is done here. Must be called within a tokio runtime.
+    pub fn vacate(self: &Arc<Self>, name: &str) {
+        if self.close_unused(name) {
+            return;
+        }
+        let (on_demand, name) = (Arc::clone(self), Box::<str>::from(name));
+        tokio::spawn(async move {
+            let closed = async {
+                while !on_demand.close_unused(&name) {
+                    tokio::time::sleep(VACATING_PACE).await;
+                }
+            };
+            // who still uses it then may go on
+            let _ = tokio::time::timeout(SERVERS_PATIENCE, closed).await;
+        });
+    }
+
+    /// Whether none of that name is left.
+    fn close_unused(&self, name: &str) -> bool {
+        let mut made = self.made();
+        if made.get(name).is_some_and(|made| !is_unused(made)) {
+            return false;
+        }
+        if let Some(unused) = made.remove(name) {
+            unused.database.pools().close();
+        }
+        true
     }
 
     /// Ends databases that nobody has used for long. To be called now and then.
