@@ -56,32 +56,85 @@ pub(crate) fn scan(
     let mut literals = Literals::default();
     let mut splitter = Splitter::default();
     let mut lists = ListFolder::default();
+    let mut text = Normalised {
+        sql,
+        key,
+        start: 0,
+        end: 0,
+    };
     let mut end = u32::MAX;
     while let Some(token) = lexer.next_token()? {
-        lists.before(sql, token, key, &mut literals);
+        lists.before(sql, token, &mut text, &mut literals);
         if end != u32::MAX && token.start != end && !lists.just_folded {
-            key.push(b' ');
+            text.push_blank();
         }
         end = token.end;
-        lists.starts_at = key.len();
+        lists.starts_at = text.len();
         if let TokenKind::Literal(kind) = token.kind {
-            key.extend_from_slice(&[SLOT, kind as u8]);
+            text.push_slot(kind as u8);
             literals.slots.push(Literal {
                 kind,
                 start: token.start,
                 end: token.end,
             });
         } else {
-            key.extend_from_slice(token.text(sql));
+            text.push(token);
         }
-        lists.after(sql, token, key, &mut literals);
+        lists.after(sql, token, &mut text, &mut literals);
         splitter.push(sql, token);
     }
+    text.gathered();
     Ok(Scan {
         literals,
         spans: splitter.finish(),
         hint,
     })
+}
+
+/// The normalised text as it grows. What it has in common with the text itself is copied in one piece.
+pub(crate) struct Normalised<'s, 'k> {
+    sql: &'s [u8],
+    key: &'k mut KeyBuffer,
+    /// What of `sql` is to be appended to `key` yet.
+    start: usize,
+    end: usize,
+}
+
+impl Normalised<'_, '_> {
+    /// Its length in bytes, with that of the context before it.
+    pub(crate) fn len(&self) -> usize {
+        self.key.len() + (self.end - self.start)
+    }
+
+    /// All of it so far.
+    pub(crate) fn gathered(&mut self) -> &mut KeyBuffer {
+        let piece = self.sql.get(self.start..self.end).unwrap_or_default();
+        self.key.extend_from_slice(piece);
+        self.start = self.end;
+        self.key
+    }
+
+    fn push(&mut self, token: Token) {
+        let (start, end) = (token.start as usize, token.end as usize);
+        if start != self.end {
+            self.gathered();
+            self.start = start;
+        }
+        self.end = end;
+    }
+
+    fn push_blank(&mut self) {
+        if self.start < self.end && self.sql.get(self.end) == Some(&b' ') {
+            self.end += 1;
+        } else {
+            self.gathered().push(b' ');
+        }
+    }
+
+    /// A literal of this kind, or a list of them.
+    pub(crate) fn push_slot(&mut self, kind: u8) {
+        self.gathered().extend_from_slice(&[SLOT, kind]);
+    }
 }
 
 /// Finds where statements end: at `;` outside parentheses and outside a SQL-standard function body

@@ -291,9 +291,7 @@ impl<'a> Lexer<'a> {
             }
             _ => {}
         }
-        while self.peek(0).is_some_and(is_name_part) {
-            self.at += 1;
-        }
+        self.skip_while(|byte| NAME_PARTS[usize::from(byte)]);
         Ok(TokenKind::Word)
     }
 
@@ -417,9 +415,15 @@ impl<'a> Lexer<'a> {
     }
 
     fn skip_digits(&mut self) {
-        while self.peek(0).is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
+        self.skip_while(|byte| byte.is_ascii_digit());
+    }
+
+    fn skip_while(&mut self, belongs: impl Fn(u8) -> bool) {
+        let rest = self.sql.get(self.at..).unwrap_or_default();
+        self.at += rest
+            .iter()
+            .position(|byte| !belongs(*byte))
+            .unwrap_or(rest.len());
     }
 
     fn take_number(&mut self) -> TokenKind {
@@ -475,9 +479,7 @@ impl<'a> Lexer<'a> {
             }
         }
         if self.peek(0).is_some_and(is_name_start) {
-            while self.peek(0).is_some_and(is_name_part) {
-                self.at += 1;
-            }
+            self.skip_while(|byte| NAME_PARTS[usize::from(byte)]);
         }
         TokenKind::Literal(LiteralKind::OtherNumber)
     }
@@ -613,13 +615,22 @@ pub(crate) fn continuation(sql: &[u8], mut at: usize) -> Option<usize> {
 
 /// May a name start with this byte? Every byte beyond ASCII may.
 #[must_use]
-pub(crate) fn is_name_start(byte: u8) -> bool {
+pub(crate) const fn is_name_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-fn is_name_part(byte: u8) -> bool {
-    is_name_start(byte) || byte.is_ascii_digit() || byte == b'$'
-}
+/// May it go on with this byte?
+const NAME_PARTS: [bool; 256] = {
+    let mut parts = [false; 256];
+    let mut byte = 0;
+    while byte < parts.len() {
+        #[expect(clippy::cast_possible_truncation)] // there are 256
+        let part = byte as u8;
+        parts[byte] = is_name_start(part) || part.is_ascii_digit() || part == b'$';
+        byte += 1;
+    }
+    parts
+};
 
 fn is_dollar_tag_part(byte: u8) -> bool {
     is_name_start(byte) || byte.is_ascii_digit()

@@ -83,7 +83,7 @@ pub use plan::{
     Access, KeyOrigin, KeySet, KeySource, KeyUsage, KeyedPlacement, NamedCheck, Placement,
     PlanClass, Planned, QueryPlan, Residue, Span, StatementPlan,
 };
-pub use planner::{PlanContext, PlanSnapshot, Planner};
+pub use planner::{ContextKey, PlanContext, PlanSnapshot, Planner};
 pub use rejection::{Rejection, label};
 pub use resolve::{
     Destination, KeyExplanation, Overrides, ParameterFormat, ParameterSource, ParameterValue,

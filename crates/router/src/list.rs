@@ -4,7 +4,7 @@
 //! of one kind, and rows of VALUES (or of a row's IN) that are spelled alike up to their literals'
 //! values. Rows with parameters, operators or lists within are left as they are. Main type: [`ListFolder`].
 
-use crate::fingerprint::{KeyBuffer, SLOT};
+use crate::fingerprint::Normalised;
 use crate::lexer::{LiteralKind, Token, TokenKind};
 use crate::literal::{List, Literals};
 use crate::plan::Span;
@@ -96,7 +96,7 @@ impl ListFolder {
         &mut self,
         sql: &[u8],
         token: Token,
-        key: &mut KeyBuffer,
+        text: &mut Normalised<'_, '_>,
         literals: &mut Literals,
     ) {
         self.just_folded = false;
@@ -126,19 +126,24 @@ impl ListFolder {
                 Some(list)
             }
             (TokenKind::RightParen, Next::Comma) => {
-                self.fold_elements(list, key, literals);
+                self.fold_elements(list, text, literals);
                 None
             }
             _ => None,
         };
     }
 
-    fn fold_elements(&mut self, list: Elements, key: &mut KeyBuffer, literals: &mut Literals) {
+    fn fold_elements(
+        &mut self,
+        list: Elements,
+        text: &mut Normalised<'_, '_>,
+        literals: &mut Literals,
+    ) {
         let (Some(kind), Some(last)) = (list.kind, literals.slots.last().copied()) else {
             return;
         };
-        key.truncate(list.key_start);
-        key.extend_from_slice(&[SLOT, kind as u8 | LIST]);
+        text.gathered().truncate(list.key_start);
+        text.push_slot(kind as u8 | LIST);
         self.just_folded = true;
         let further = &literals.slots[list.first_slot + 1..];
         literals.lists.push(List {
@@ -161,7 +166,7 @@ impl ListFolder {
         &mut self,
         sql: &[u8],
         token: Token,
-        key: &mut KeyBuffer,
+        text: &mut Normalised<'_, '_>,
         literals: &mut Literals,
     ) {
         if let Some(list) = &mut self.elements
@@ -177,8 +182,8 @@ impl ListFolder {
             }
         }
         match token.kind {
-            TokenKind::LeftParen => self.open(key, literals),
-            TokenKind::RightParen => self.close(token, key, literals),
+            TokenKind::LeftParen => self.open(text, literals),
+            TokenKind::RightParen => self.close(token, text, literals),
             TokenKind::Comma => self.follow_rows(RowState::After, RowState::Before),
             TokenKind::Parameter => self.keep_apart(),
             // what is worked out may need each row's own values; a sign does not
@@ -231,10 +236,10 @@ impl ListFolder {
     }
 
     /// At `(`: a list or a row may begin.
-    fn open(&mut self, key: &KeyBuffer, literals: &Literals) {
+    fn open(&mut self, text: &Normalised<'_, '_>, literals: &Literals) {
         if self.last == Last::In {
             self.elements = Some(Elements {
-                key_start: key.len(),
+                key_start: text.len(),
                 first_slot: literals.slots.len(),
                 kind: None,
                 next: Next::Element,
@@ -266,7 +271,7 @@ impl ListFolder {
     }
 
     /// At `)`: a row may end.
-    fn close(&mut self, token: Token, key: &mut KeyBuffer, literals: &mut Literals) {
+    fn close(&mut self, token: Token, text: &mut Normalised<'_, '_>, literals: &mut Literals) {
         self.depth = self.depth.saturating_sub(1);
         let Some(rows) = &mut self.rows else {
             return;
@@ -283,6 +288,7 @@ impl ListFolder {
             rows.kept = None;
             return;
         }
+        let key = text.gathered();
         let width = literals.slots.len() - rows.first_slot;
         let alike = rows.kept.filter(|kept| {
             width > 0
@@ -349,6 +355,7 @@ fn position(index: usize) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::fingerprint::KeyBuffer;
     use crate::fingerprint::scan;
     use crate::lexer::BackslashReading;
 

@@ -51,6 +51,16 @@ pub struct PlanContext<'a> {
     pub named_shard: bool,
 }
 
+/// The part of a cache key that a context gives, and how texts are read under it. It holds for as long as nothing that it was made of changes;
+/// what a text itself brings (the types that Parse declared, whether a shard is named) is not in it.
+#[derive(Debug, Clone)]
+pub struct ContextKey {
+    bytes: Box<[u8]>,
+    backslash: BackslashReading,
+    /// Only ASCII can be read.
+    ascii_only: bool,
+}
+
 /// Plans query strings. Shared by all sessions of a database; cheap to call at once from many threads.
 #[derive(Debug)]
 pub struct Planner {
@@ -89,27 +99,19 @@ impl Planner {
     /// 22023 for a leading comment that cannot be understood. Where
     /// [`Rejection::catalog_may_help`] the catalog is to be read again and the text planned once more.
     pub fn plan(&self, sql: &[u8], context: &PlanContext<'_>) -> Result<Planned, Rejection> {
-        let unreadable = context.encoding == ClientEncoding::AsciiTrail && !sql.is_ascii();
-        if unreadable && !context.sharding.is_unsharded() {
+        let context_key = context.key();
+        if context_key.ascii_only && !sql.is_ascii() {
             return Err(unread_encoding());
         }
-        let mut key = KeyBuffer::new();
-        write_context(context, &mut key);
+        let mut key = context_key.begin(context.parameter_types);
         let context_length = key.len();
         let found = match scan(sql, context.backslash, &mut key) {
             Ok(found) => found,
             Err(ScanError::Hint(rejection)) => return Err(rejection),
             Err(ScanError::Lex(error)) => return Ok(unlexed(sql, context, &error.to_string())),
         };
-        let named =
-            context.named_shard || found.hint.as_ref().is_some_and(|hint| hint.names_shard());
-        key.push(u8::from(named));
-        let looked = Looked {
-            hash: xxh3_128(&key),
-            key: &key,
-            sql,
-            literals: &found.literals,
-        };
+        let named = names_shard(&found, context.named_shard, &mut key);
+        let looked = looked(sql, &key, &found);
         if let Some(cached) = self.cache.find(looked) {
             return Ok(planned(Arc::clone(&cached.plan), found, true));
         }
@@ -144,6 +146,26 @@ impl Planner {
         Ok(planned(plan, found, false))
     }
 
+    /// The cached plan of a query string, as [`Planner::plan`] would return it: with the parameter types that Parse declared, and whether the
+    /// client named a shard. `None` where there is none, or the text cannot be read.
+    #[must_use]
+    pub fn cached(
+        &self,
+        sql: &[u8],
+        context: &ContextKey,
+        parameter_types: &[u32],
+        named_shard: bool,
+    ) -> Option<Planned> {
+        if context.ascii_only && !sql.is_ascii() {
+            return None;
+        }
+        let mut key = context.begin(parameter_types);
+        let found = scan(sql, context.backslash, &mut key).ok()?;
+        names_shard(&found, named_shard, &mut key);
+        let cached = self.cache.find(looked(sql, &key, &found))?;
+        Some(planned(Arc::clone(&cached.plan), found, true))
+    }
+
     /// The cached plans, in no order, for SHOW PLANS.
     #[must_use]
     pub fn plans(&self) -> Vec<PlanSnapshot> {
@@ -170,6 +192,22 @@ impl Planner {
     }
 }
 
+/// Ends a key: whether a shard is named, by the client or by the text's leading comment.
+fn names_shard(found: &Scan, by_client: bool, key: &mut KeyBuffer) -> bool {
+    let named = by_client || found.hint.as_ref().is_some_and(|hint| hint.names_shard());
+    key.push(u8::from(named));
+    named
+}
+
+fn looked<'a>(sql: &'a [u8], key: &'a [u8], found: &'a Scan) -> Looked<'a> {
+    Looked {
+        hash: xxh3_128(key),
+        key,
+        sql,
+        literals: &found.literals,
+    }
+}
+
 fn planned(plan: Arc<QueryPlan>, found: Scan, cached: bool) -> Planned {
     Planned {
         plan,
@@ -180,29 +218,48 @@ fn planned(plan: Arc<QueryPlan>, found: Scan, cached: bool) -> Planned {
     }
 }
 
-/// Everything of the context that a plan may depend on, each part with its length or of fixed size.
-fn write_context(context: &PlanContext<'_>, key: &mut KeyBuffer) {
-    let length = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes();
-    key.extend_from_slice(&context.catalog.version().to_le_bytes());
-    key.extend_from_slice(&context.rules_version.to_le_bytes());
-    key.push(match context.backslash {
-        BackslashReading::Literal => 0,
-        BackslashReading::Escape => 1,
-    });
-    key.extend_from_slice(&length(context.database.len()));
-    key.extend_from_slice(context.database.as_bytes());
-    key.extend_from_slice(&length(context.role.len()));
-    key.extend_from_slice(context.role.as_bytes());
-    key.extend_from_slice(&context.settings.0.to_le_bytes());
-    key.extend_from_slice(&length(context.parameter_types.len()));
-    for oid in context.parameter_types {
-        key.extend_from_slice(&oid.to_le_bytes());
+impl PlanContext<'_> {
+    /// Everything of the context that a plan may depend on, each part with its length or of fixed size.
+    #[must_use]
+    pub fn key(&self) -> ContextKey {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&self.catalog.version().to_le_bytes());
+        bytes.extend_from_slice(&self.rules_version.to_le_bytes());
+        bytes.push(match self.backslash {
+            BackslashReading::Literal => 0,
+            BackslashReading::Escape => 1,
+        });
+        let names = self.search_path.iter().map(AsRef::as_ref);
+        bytes.extend_from_slice(&length(self.search_path.len()));
+        for name in [self.database, self.role].into_iter().chain(names) {
+            bytes.extend_from_slice(&length(name.len()));
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        bytes.extend_from_slice(&self.settings.0.to_le_bytes());
+        ContextKey {
+            bytes: bytes.into(),
+            backslash: self.backslash,
+            ascii_only: self.encoding == ClientEncoding::AsciiTrail
+                && !self.sharding.is_unsharded(),
+        }
     }
-    key.extend_from_slice(&length(context.search_path.len()));
-    for schema in context.search_path {
-        key.extend_from_slice(&length(schema.len()));
-        key.extend_from_slice(schema.as_bytes());
+}
+
+impl ContextKey {
+    /// What a key begins with.
+    fn begin(&self, parameter_types: &[u32]) -> KeyBuffer {
+        let mut key = KeyBuffer::new();
+        key.extend_from_slice(&self.bytes);
+        key.extend_from_slice(&length(parameter_types.len()));
+        for oid in parameter_types {
+            key.extend_from_slice(&oid.to_le_bytes());
+        }
+        key
     }
+}
+
+fn length(count: usize) -> [u8; 4] {
+    u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 /// 0A000: second bytes of characters look like quotes and backslashes.

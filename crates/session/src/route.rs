@@ -186,6 +186,7 @@ impl Session {
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, Failure> {
+        self.renew_plan_key();
         let mut planned = self.plan_now(sql, parameter_types);
         if planned
             .as_ref()
@@ -260,13 +261,55 @@ impl Session {
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, pgherd_router::Rejection> {
+        let overrides = self.settings.overrides();
+        let named_shard = overrides.shard.is_some() || overrides.sharding_key.is_some();
+        let planner = self.database.planner();
+        if let Some((stamp, key)) = &self.plan_key
+            && *stamp == self.plan_stamp()
+            && let Some(planned) = planner.cached(sql.as_bytes(), key, parameter_types, named_shard)
+        {
+            self.database.metrics().plan_cache_hit();
+            return Ok(planned);
+        }
+        self.with_context(parameter_types, |context| {
+            let planned = planner.plan(sql.as_bytes(), context)?;
+            if planned.cached {
+                self.database.metrics().plan_cache_hit();
+            } else {
+                self.database.metrics().plan_cache_miss();
+            }
+            Ok(planned)
+        })
+    }
+
+    /// What texts mean from now on is what the plan cache is asked for.
+    fn renew_plan_key(&mut self) {
+        let stamp = self.plan_stamp();
+        if stamp.catalog == u64::MAX {
+            self.plan_key = None;
+        } else if self
+            .plan_key
+            .as_ref()
+            .is_none_or(|(then, _)| *then != stamp)
+        {
+            let key = self.with_context(&[], |context| context.key());
+            self.plan_key = Some((stamp, key));
+        }
+    }
+
+    /// Calls back with what a text's meaning depends on now.
+    fn with_context<T>(
+        &self,
+        parameter_types: &[u32],
+        call: impl FnOnce(&PlanContext<'_>) -> T,
+    ) -> T {
         let sharding = self.sharding();
         let catalog = match self.temporary.catalog() {
             Some(catalog) => Arc::clone(catalog),
             None => self.catalog(),
         };
         let overrides = self.settings.overrides();
-        let context = PlanContext {
+        call(&PlanContext {
             sharding: &sharding,
             rules_version: self.rules.version,
             catalog: &catalog,
@@ -281,14 +324,7 @@ impl Session {
                 .map_or(ClientEncoding::ByteSafe, ClientEncoding::of_name),
             parameter_types,
             named_shard: overrides.shard.is_some() || overrides.sharding_key.is_some(),
-        };
-        let planned = self.database.planner().plan(sql.as_bytes(), &context)?;
-        if planned.cached {
-            self.database.metrics().plan_cache_hit();
-        } else {
-            self.database.metrics().plan_cache_miss();
-        }
-        Ok(planned)
+        })
     }
 
     /// How this client's plain literals read a backslash.

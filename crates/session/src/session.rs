@@ -13,7 +13,7 @@ use std::time::Instant;
 use pgherd_pool::{Parameters, PoolMode, Transport, UserLogin};
 use pgherd_protocol::{PgError, Severity, SqlState, TransactionStatus};
 use pgherd_router::{
-    Action, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
+    Action, ContextKey, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
 };
 use pgherd_topology::{NodeId, Role, ShardId, quote_identifier};
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ use crate::relay::Relay;
 use crate::request::{Request, RequestReader};
 use crate::script::Script;
 use crate::settings::{Mark, Settings};
-use crate::statements::Statements;
+use crate::statements::{PlanStamp, Statements};
 use crate::taking::shard_state;
 use crate::temporary::Temporary;
 use crate::timeouts::Timeouts;
@@ -86,6 +86,8 @@ pub struct Session {
     pub(crate) catalog_changed: bool,
     /// Rotates between equal servers and shards.
     pub(crate) turn: usize,
+    /// What the plan cache is asked with, as of which stamp.
+    pub(crate) plan_key: Option<(PlanStamp, ContextKey)>,
     /// Reads in a row that went to the primary because no replica was known to show enough.
     pub(crate) reads_on_primary: u32,
     /// The client went away in the middle of a request: no other is done for it.
@@ -155,6 +157,7 @@ impl Session {
             catalog_changed: false,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,
+            plan_key: None,
             resets_startup: false,
             client_left: false,
             counted: (0, 0),

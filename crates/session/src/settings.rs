@@ -4,7 +4,6 @@
 //! knows; and what COMMIT, ROLLBACK and savepoints do to them, as Postgres does (documentation of SET). Never does: sending them
 //! (`bringing.rs`). Main types: [`Settings`], [`Overrides`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgherd_pool::CarriedSettings;
@@ -97,7 +96,7 @@ struct State {
 }
 
 /// Values of settings by name. What a list holds is separated by NUL.
-pub type Known = Arc<HashMap<Box<str>, Box<str>>>;
+pub type Known = Arc<foldhash::HashMap<Box<str>, Box<str>>>;
 
 fn know(known: &mut Known, name: &str, value: Option<&str>) {
     let known = Arc::make_mut(known);

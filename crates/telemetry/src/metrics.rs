@@ -167,7 +167,7 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
 }
 
 /// Handles by shard and role.
-type Routes = HashMap<(Box<str>, ServerRole), Arc<RouteMetrics>>;
+type Routes = foldhash::HashMap<Box<str>, [Option<Arc<RouteMetrics>>; 2]>;
 
 /// The metrics of one database.
 pub struct DatabaseMetrics {
@@ -221,11 +221,14 @@ impl DatabaseMetrics {
     pub fn route(&self, shard: &str, role: ServerRole) -> Arc<RouteMetrics> {
         let found = {
             let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-            routes.get(&(Box::from(shard), role)).map(Arc::clone)
+            routes
+                .get(shard)
+                .and_then(|roles| roles[role as usize].clone())
         };
         found.unwrap_or_else(|| {
             let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-            let made = routes.entry((shard.into(), role)).or_insert_with(|| {
+            let roles = routes.entry(shard.into()).or_default();
+            let made = roles[role as usize].get_or_insert_with(|| {
                 let labels = [
                     ("database", &*self.name),
                     ("shard", shard),

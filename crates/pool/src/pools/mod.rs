@@ -23,7 +23,6 @@ mod queue;
 mod statistics;
 mod upkeep;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -39,6 +38,8 @@ pub(crate) use self::member::Member;
 pub(crate) use self::node_pool::NodePool;
 pub use self::statistics::{PoolSnapshot, ServerSnapshot};
 pub use self::upkeep::AllPinned;
+use foldhash::HashMap;
+
 use crate::budget::{Budget, Limit, Reservation};
 use crate::error::PoolError;
 use crate::server::{Server, UserLogin};
