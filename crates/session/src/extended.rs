@@ -105,13 +105,15 @@ impl Session {
         self.check_mode(executed(&run.steps))?;
         match run.route.place {
             Place::All | Place::EachInTurn => {
-                let ran = self.run_on_all(run, *end).await;
+                let ran = Box::pin(self.run_on_all(run, *end)).await;
                 if ran.is_err() {
                     self.forget_unparsed(&run.steps);
                 }
                 ran
             }
-            _ if !run.needs_server && self.open_run.is_none() => self.run_locally(run).await,
+            _ if !run.needs_server && self.open_run.is_none() => {
+                Box::pin(self.run_locally(run)).await
+            }
             _ => self.run_on_one(run, end).await,
         }
     }
@@ -393,7 +395,7 @@ impl Session {
                     self.check_writer_everywhere(&bound.statement.sql)?;
                 }
             }
-            self.everywhere(&definitions, queue).await?
+            Box::pin(self.everywhere(&definitions, queue)).await?
         } else {
             self.each_in_turn(queue).await?
         };

@@ -102,9 +102,8 @@ impl Session {
                 let inner = sql
                     .get(statement.start as usize..statement.end as usize)
                     .unwrap_or_default();
-                let lines = self
-                    .explain_route(inner, planned, *analyze, parameters)
-                    .await?;
+                let lines =
+                    Box::pin(self.explain_route(inner, planned, *analyze, parameters)).await?;
                 let mut rows = ResultSet::new(&[("QUERY PLAN", oid::TEXT)]);
                 for line in &lines {
                     rows.row(&[Some(line)]);

@@ -10,8 +10,8 @@ use pgherd_protocol::{PgError, SqlState};
 use pgherd_router::lexer::BackslashReading;
 use pgherd_router::{
     Access, Action, ClientEncoding, Destination, Hint, HintRole, NamedCheck,
-    Overrides as PlanOverrides, ParameterSource, Placement, PlanContext, Planned, Resolved,
-    SettingsDigest, StatementPlan, TEMPORARY_SCHEMA, Values,
+    Overrides as PlanOverrides, ParameterSource, Placement, PlanContext, Planned, Rejection,
+    Resolved, SettingsDigest, StatementPlan, TEMPORARY_SCHEMA, Values,
 };
 use pgherd_topology::{Catalog, KeyInput, ShardId, Sharding, Topology};
 
@@ -174,20 +174,31 @@ impl Session {
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, Failure> {
-        let planned = self.plan_anything(sql, parameter_types).await?;
+        self.renew_plan_key();
+        let planned = match self.plan_now(sql, parameter_types) {
+            Ok(planned) if !self.must_read_for(&planned) => planned,
+            // boxed: most texts need no server to be planned
+            planned => Box::pin(self.plan_by_asking(planned, sql, parameter_types)).await?,
+        };
         if self.database.is_read_only() {
             read_only::check(&planned, sql)?;
         }
         Ok(planned)
     }
 
-    async fn plan_anything(
+    /// Whether something is to be read before a plan holds: the catalog, what the open block has defined, or temporary tables.
+    fn must_read_for(&self, planned: &Planned) -> bool {
+        let may_change = !matches!(self.temporary, Temporary::None) || self.definitions_are_stale();
+        self.must_read_before(planned) || (may_change && !only_controls(planned))
+    }
+
+    /// Reads what a text's plan lacks, and plans it again. `planned` is what came of it without.
+    async fn plan_by_asking(
         &mut self,
+        mut planned: Result<Planned, Rejection>,
         sql: &str,
         parameter_types: &[u32],
     ) -> Result<Planned, Failure> {
-        self.renew_plan_key();
-        let mut planned = self.plan_now(sql, parameter_types);
         if planned
             .as_ref()
             .is_ok_and(|planned| self.must_read_before(planned))
@@ -260,7 +271,7 @@ impl Session {
         &self,
         sql: &str,
         parameter_types: &[u32],
-    ) -> Result<Planned, pgherd_router::Rejection> {
+    ) -> Result<Planned, Rejection> {
         let overrides = self.settings.overrides();
         let named_shard = overrides.shard.is_some() || overrides.sharding_key.is_some();
         let planner = self.database.planner();

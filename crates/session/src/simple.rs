@@ -211,7 +211,7 @@ impl Session {
                 self.check_writer_everywhere(sql)?;
                 let definitions: Vec<_> =
                     statements.iter().filter_map(definition).cloned().collect();
-                let (bytes, outcome) = self.everywhere(&definitions, queue).await?;
+                let (bytes, outcome) = Box::pin(self.everywhere(&definitions, queue)).await?;
                 self.finish_collected(bytes, &outcome, statements);
                 Ok(())
             }

@@ -56,8 +56,7 @@ impl Session {
             return self.answer(request).await;
         };
         let client = Arc::clone(self.registration.client());
-        let answering = self.answer(request);
-        tokio::pin!(answering);
+        let mut answering = Box::pin(self.answer(request));
         if let Ok(answered) = timeout(limit, answering.as_mut()).await {
             return answered;
         }

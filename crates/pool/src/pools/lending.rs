@@ -59,7 +59,8 @@ pub(super) async fn lend(
             }
         };
         let patience = *patience.get_or_insert_with(|| Patience::new(pool, deadline));
-        match open_into(pool, slot, login, epoch, Some(patience)).await {
+        // boxed: most checkouts open none
+        match Box::pin(open_into(pool, slot, login, epoch, Some(patience))).await {
             Ok(checkout) => {
                 Counters::add(&pool.counters.checkouts);
                 return Ok(checkout);

@@ -29,10 +29,23 @@ impl Relay<'_> {
         mut sink: Option<&mut BytesMut>,
     ) -> Result<Pause, RelayError> {
         self.count_requests(leg);
-        let gone = match self.follow(leg, client, sink.as_deref_mut()).await {
-            Err(RelayError::Client(error)) => error,
-            ended => return ended,
-        };
+        match self.follow(leg, client, sink.as_deref_mut()).await {
+            // boxed: seldom needed, and larger than all the rest of a request
+            Err(RelayError::Client(gone)) => {
+                Box::pin(self.finish_without(leg, client, sink, gone)).await
+            }
+            ended => ended,
+        }
+    }
+
+    /// Reads the answer for a client that is `gone` to its end, which comes soon or after a cancel request.
+    async fn finish_without(
+        &mut self,
+        leg: &mut ServerConnection,
+        client: &mut Transport,
+        mut sink: Option<&mut BytesMut>,
+        gone: std::io::Error,
+    ) -> Result<Pause, RelayError> {
         let rest = self.follow_without(leg, client, sink.as_deref_mut());
         if let Ok(ended) = timeout(AFTER_THE_CLIENT, rest).await {
             return ended;
