@@ -35,7 +35,7 @@ pub struct PoolSettings {
     /// The most connections to some servers, by name, over all databases and users.
     pub server_limits: HashMap<Box<str>, usize>,
     /// What is different for some users, by name.
-    pub users: HashMap<Box<str>, UserPool>,
+    pub users: foldhash::HashMap<Box<str>, UserPool>,
     /// How long a client waits for a connection, opening one included, before it gets 53300.
     pub checkout_timeout: Duration,
     /// How long a connection may lie unused, beyond `min` of them.
@@ -129,7 +129,7 @@ impl PoolSettings {
             max_pinned: None,
             max_connections: None,
             server_limits: HashMap::new(),
-            users: HashMap::new(),
+            users: foldhash::HashMap::default(),
             checkout_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             lifetime: Duration::from_secs(3600),

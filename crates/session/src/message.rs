@@ -519,7 +519,8 @@ impl Session {
 
     /// Whether a portal's name stands for a cursor of SQL.
     fn is_cursor(&mut self, name: &[u8]) -> bool {
-        self.statements.portal(name).is_none()
+        !self.cursors.is_empty()
+            && self.statements.portal(name).is_none()
             && std::str::from_utf8(name).is_ok_and(|name| self.cursors.contains_key(name))
     }
 

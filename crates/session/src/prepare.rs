@@ -76,6 +76,10 @@ impl Session {
         planned: &Planned,
         sql: &str,
     ) -> Result<Option<Spliced>, Failure> {
+        let mut statements = planned.plan.statements.iter().enumerate();
+        if !statements.any(|(index, statement)| may_have_name(statement, planned, index, sql)) {
+            return Ok(None);
+        }
         let plan = Arc::clone(&planned.plan);
         let texts = move || (0_usize..).map(move |index| span_text(planned, index, sql));
         let mut named = plan.statements.iter().zip(texts());
@@ -434,6 +438,19 @@ fn may_use(statement: &StatementPlan, known: Option<&Statement>) -> bool {
 /// Whether a prepared statement executes another one.
 pub(crate) fn is_execute(statement: &Statement) -> bool {
     single_plan(statement).is_some_and(|plan| matches!(plan.action, Action::Execute { .. }))
+}
+
+/// Whether there may be such a name in a statement: told without looking at more than its first byte.
+fn may_have_name(statement: &StatementPlan, planned: &Planned, index: usize, sql: &str) -> bool {
+    match statement.action {
+        Action::Prepare { .. } | Action::Execute { .. } | Action::Deallocate(Some(_)) => true,
+        Action::Run | Action::Ddl(_) => {
+            let start = planned.spans.get(index).map_or(0, |span| span.start);
+            let first = sql.as_bytes().get(start as usize);
+            first.is_some_and(|first| matches!(first, b'e' | b'E' | b'c' | b'C'))
+        }
+        _ => false,
+    }
 }
 
 /// Where the name of a prepared statement stands in a statement that has one.

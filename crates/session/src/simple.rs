@@ -304,19 +304,16 @@ impl Session {
     /// # Errors
     /// 22021 on a sharded database.
     pub(crate) fn text<'a>(&self, bytes: &'a [u8]) -> Result<std::borrow::Cow<'a, str>, Failure> {
-        if self.sharding().is_unsharded() {
-            return Ok(String::from_utf8_lossy(bytes));
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(std::borrow::Cow::Borrowed(text)),
+            Err(_) if self.sharding().is_unsharded() => Ok(String::from_utf8_lossy(bytes)),
+            Err(_) => Err(PgError::error(
+                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                "invalid byte sequence for encoding \"UTF8\"",
+            )
+            .hint("On a sharded database statements are read as UTF-8.")
+            .into()),
         }
-        std::str::from_utf8(bytes)
-            .map(std::borrow::Cow::Borrowed)
-            .map_err(|_| {
-                PgError::error(
-                    SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-                    "invalid byte sequence for encoding \"UTF8\"",
-                )
-                .hint("On a sharded database statements are read as UTF-8.")
-                .into()
-            })
     }
 
     /// A client's message.

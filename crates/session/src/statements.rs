@@ -4,10 +4,10 @@
 //! parameters' types and the settings that it was parsed under, the same for all clients. Never does: sending. Main types: [`Statement`],
 //! [`Statements`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use pgherd_pool::{Shape, StatementId};
 use pgherd_protocol::{Frame, PgError, SqlState};
 use pgherd_router::Planned;
