@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgherd_router::{
-    BackslashReading, ClientEncoding, Overrides, ParameterFormat, ParameterSource, ParameterValue,
-    PlanContext, Planner, SettingsDigest, ValueEncoding, Values,
+    BackslashReading, ClientEncoding, ContextKey, Overrides, ParameterFormat, ParameterSource,
+    ParameterValue, PlanContext, Planner, SettingsDigest, ValueEncoding, Values,
 };
 use pgherd_topology::{Catalog, RelationName, ShardId, ShardMap, Sharding, TableRule, Unlisted};
 
@@ -60,10 +60,15 @@ impl ParameterSource for One<'_> {
     }
 }
 
-fn route(planner: &Planner, context: &PlanContext<'_>, sql: &str) -> ShardId {
+/// As a session does it, which keeps `key`.
+fn route(planner: &Planner, context: &PlanContext<'_>, key: &ContextKey, sql: &str) -> ShardId {
     let planned = planner
-        .plan(sql.as_bytes(), context)
-        .expect("the statement is proven");
+        .cached(sql.as_bytes(), key, &[], false)
+        .unwrap_or_else(|| {
+            planner
+                .plan(sql.as_bytes(), context)
+                .expect("the statement is proven")
+        });
     let values = Values {
         sql: sql.as_bytes(),
         literals: &planned.literals,
@@ -94,6 +99,7 @@ fn planning(criterion: &mut Criterion) {
         parameter_types: &[],
         named_shard: false,
     };
+    let key = context.key();
     let planner = Planner::new(1024);
     let statements = [
         (
@@ -115,16 +121,16 @@ fn planning(criterion: &mut Criterion) {
     ];
     let mut hits = criterion.benchmark_group("plan from the cache, and resolve");
     for (name, sql) in statements {
-        route(&planner, &context, sql);
+        route(&planner, &context, &key, sql);
         hits.bench_function(name, |bencher| {
-            bencher.iter(|| route(&planner, &context, black_box(sql)));
+            bencher.iter(|| route(&planner, &context, &key, black_box(sql)));
         });
     }
     hits.finish();
     let mut misses = criterion.benchmark_group("plan anew, and resolve");
     for (name, sql) in statements {
         misses.bench_function(name, |bencher| {
-            bencher.iter(|| route(&Planner::new(1), &context, black_box(sql)));
+            bencher.iter(|| route(&Planner::new(1), &context, &key, black_box(sql)));
         });
     }
     misses.finish();

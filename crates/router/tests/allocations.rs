@@ -5,7 +5,7 @@
 mod support;
 
 use pgherd_router::{
-    Destination, Overrides, ParameterFormat, ParameterSource, ParameterValue, Planner,
+    Destination, Overrides, ParameterFormat, ParameterSource, ParameterValue, Planned, Planner,
     ValueEncoding, Values,
 };
 
@@ -27,9 +27,9 @@ fn allocations(sql: &str, parameter: Option<One<'_>>) -> u64 {
     let path = ["public".into()];
     let context = support::context(&catalog, &sharding, &path, &[]);
     let planner = Planner::new(64);
-    let run = |expected_hit: bool| {
-        let planned = planner.plan(sql.as_bytes(), &context).unwrap();
-        assert_eq!(planned.cached, expected_hit, "{sql}");
+    // as a session keeps it
+    let key = context.key();
+    let resolve = |planned: Planned| {
         let values = Values {
             sql: sql.as_bytes(),
             literals: &planned.literals,
@@ -41,8 +41,9 @@ fn allocations(sql: &str, parameter: Option<One<'_>>) -> u64 {
             .unwrap();
         assert!(!matches!(resolved.destination, Destination::Nowhere));
     };
-    run(false);
-    allocation_counter::measure(|| run(true)).count_total
+    resolve(planner.plan(sql.as_bytes(), &context).unwrap());
+    let hit = || resolve(planner.cached(sql.as_bytes(), &key, &[], false).unwrap());
+    allocation_counter::measure(hit).count_total
 }
 
 #[test]
