@@ -24,6 +24,8 @@ pub(super) const CERTIFICATE_FILE: &str = "server.crt";
 pub(super) const KEY_FILE: &str = "server.key";
 
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// So many lines may be written while a server fails to start, those of its former life's last processes among them.
+const LINES_OF_A_START: usize = 20;
 const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A server's name, such as `s0b`: the shard's, then a letter.
@@ -166,7 +168,7 @@ impl Server {
             if !self.is_running() {
                 // after a kill Postgres refuses to start while processes of its former life are still ending
                 let leftovers = self
-                    .last_log_lines()
+                    .last_log_lines(LINES_OF_A_START)
                     .contains("shared memory block is still in use");
                 if !leftovers || Instant::now() > deadline {
                     return Err(self.start_error());
@@ -388,14 +390,14 @@ impl Server {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn last_log_lines(&self) -> String {
-        last_lines(&self.log_text().unwrap_or_default(), 3)
+    fn last_log_lines(&self, count: usize) -> String {
+        last_lines(&self.log_text().unwrap_or_default(), count)
     }
 
     fn start_error(&self) -> HerdError {
         HerdError::Start {
             server: self.name.to_string(),
-            reason: self.last_log_lines(),
+            reason: self.last_log_lines(3),
         }
     }
 }
