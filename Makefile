@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql chaos drivers drivers-quick drivers-tested drivers-built drivers-python drivers-rust suites regress bench bench-idle
+.PHONY: help demo build test prepare tools format lint unit docs deny grammar fuzz fuzz-sql chaos drivers drivers-quick drivers-tested drivers-built drivers-python drivers-rust suites regress bench bench-idle bench-instructions
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -152,3 +152,8 @@ BENCH ?=
 bench: build
 	benches/pgbench/pgbouncer.sh
 	python3 -u benches/pgbench/run.py $(BENCH)
+
+# the same in instructions of user space, which a busy machine does not change; valgrind counts them
+bench-instructions: build
+	benches/pgbench/pgbouncer.sh
+	python3 -u benches/pgbench/instructions.py
