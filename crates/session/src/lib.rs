@@ -60,6 +60,7 @@ mod message;
 mod mode;
 mod oids;
 mod own;
+mod parsed;
 mod pins;
 mod positions;
 mod prepare;
