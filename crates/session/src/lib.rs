@@ -62,6 +62,7 @@ mod oids;
 mod own;
 mod parsed;
 mod pins;
+mod planning;
 mod positions;
 mod prepare;
 mod queue;
