@@ -141,6 +141,8 @@ await run("postgres", version, {
 
   async cancel() {
     await connected(async (sql) => {
+      // connected, or the driver would cancel what it has not sent yet by itself
+      await sql`SELECT 1`;
       const sleep = sql`SELECT pg_sleep(50)`.execute();
       const refused = tried(sleep);
       await pause(400);
