@@ -356,3 +356,31 @@ async fn a_portal_that_was_described_once_tells_of_its_statement() {
     .await;
     assert_eq!(heard.matches(STALE).count(), 1, "{heard}");
 }
+
+/// A table that is made and dropped between two looks at the catalog was never in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_block_has_defined_is_its_own() {
+    let beside = Beside::two_connections().await;
+    let mut mover = Mover::new(&beside.cluster.endpoint()).await;
+    let mut steps = Vec::new();
+    for (name, made) in [("a", "int"), ("b", "text"), ("c", "numeric(5, 2)")] {
+        steps.extend([
+            asked("BEGIN"),
+            asked("SAVEPOINT s"),
+            asked("CREATE TABLE fleeting (x date)"),
+            prepared(&format!("{name}1"), "SELECT x FROM fleeting"),
+            asked("ROLLBACK TO s"),
+            Say(vec![query(&format!("CREATE TABLE fleeting (x {made})"))]),
+            prepared(name, "SELECT x FROM fleeting"),
+            run(name),
+            asked("ALTER TABLE fleeting ALTER x TYPE varchar(7)"),
+            prepared(&format!("{name}2"), "SELECT x FROM fleeting"),
+            run(&format!("{name}2")),
+            asked("COMMIT"),
+            run(&format!("{name}2")),
+            asked("DROP TABLE fleeting"),
+        ]);
+    }
+    let heard = alike(&beside, &mut mover, "a block's own table", steps).await;
+    assert_eq!(heard.matches("E 0A000").count(), 0, "{heard}");
+}

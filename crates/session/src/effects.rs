@@ -98,11 +98,16 @@ impl Session {
 
     /// DDL: plans are made anew once it is committed.
     pub(crate) fn note_catalog(&mut self, statement: &StatementPlan) {
-        if matches!(statement.action, Action::Ddl(_)) {
-            match &mut self.block {
-                Some(block) => block.definitions.change(),
-                None => self.catalog_changed = true,
+        if !matches!(statement.action, Action::Ddl(_)) {
+            return;
+        }
+        let mark = self.next_generation();
+        match &mut self.block {
+            Some(block) => {
+                block.definitions.change();
+                block.defined = (mark, 0);
             }
+            None => self.catalog_changed = true,
         }
     }
 

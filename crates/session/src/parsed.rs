@@ -171,6 +171,7 @@ impl Session {
             declared.extend_from_slice(&declared_type.to_be_bytes());
         }
         let settings = settings.as_deref().map(CarriedSettings::fingerprint);
+        let (mark, undone) = self.block.as_ref().map_or((0, 0), |block| block.defined);
         StatementId::of(&[
             kind,
             sql,
@@ -178,6 +179,8 @@ impl Session {
             settings.unwrap_or_default().as_bytes(),
             self.database.name().as_bytes(),
             &self.catalog_version().to_be_bytes(),
+            &mark.to_be_bytes(),
+            &undone.to_be_bytes(),
         ])
     }
 

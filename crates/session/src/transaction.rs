@@ -49,6 +49,8 @@ pub struct Block {
     pub two_phase: bool,
     /// What DDL in this block makes of the catalog.
     pub definitions: Definitions,
+    /// Tells what is defined in it by now from what any other block has defined, and this one before. Zeros where that is nothing.
+    pub defined: (u64, u64),
     /// A server that took part is gone, and the client has not heard of it yet.
     pub lost: Option<Box<PgError>>,
     /// Servers that have left the block by its end.
@@ -69,6 +71,7 @@ impl Block {
             moment: None,
             two_phase: false,
             definitions: Definitions::default(),
+            defined: (0, 0),
             lost: None,
             took_part: SmallVec::new(),
             start,
@@ -189,6 +192,7 @@ impl Block {
         self.told.truncate(position + 1);
         self.failed = false;
         self.definitions.roll_back();
+        self.defined.1 += 1;
         match &self.told[position] {
             Told::Savepoint { mark, .. } => Some(mark.clone()),
             Told::Setting { .. } | Told::Modes(_) => None,
