@@ -6,10 +6,10 @@
 //! - [`handshake`], [`options`], [`parameters`]: [`accept`], from a socket to a [`Login`] that has been greeted.
 //! - [`registry`], [`limits`]: who is connected, what each holds, and how many there may be.
 //! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
-//! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `route`, `choose`: where each goes.
+//! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `planning`: their plans; `route`, `choose`: where each goes.
 //! - `taking`, `bringing`, `joining`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes
 //!   over them; `effects`, `set_config`: what that changes. `pins`, `sequences`: what is left on them. `cancelling`, `timeouts`: what ends early.
-//! - `prepare`: PREPARE and EXECUTE of SQL; `positions`: where errors are in a text that was replaced.
+//! - `parsed`: prepared statements, as the client and the servers know them; `prepare`: PREPARE and EXECUTE of SQL; `positions`: where errors are in a text that was replaced.
 //! - `read_only`: what is refused where nothing may be written. `refusal`: what else is refused, and what Postgres itself would refuse. `transaction`, `block`, `definitions`, `temporary`, `beginning`, `settings`, `statements`, `tokens`: what the client believes to be so.
 //! - `shape`: what the client was told of a statement's parameters and columns, and that it gets nothing else.
 //! - `mode`: what the pool's mode asks beyond that.
