@@ -852,6 +852,122 @@ async fn overrides_of_the_startup_message_hold_and_nobody_else_is_authorized() {
     assert_eq!(sqlstate(&refused), "22023");
 }
 
+/// `"$user"` is the schema of the role in force, where a table may have the name of one that is sharded elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_of_a_role_comes_first_while_it_is_in_force() {
+    let beside = Beside::sharded().await;
+    beside
+        .sql_on_both(
+            "CREATE ROLE other; GRANT other TO app; GRANT ALL ON users TO other; \
+             CREATE SCHEMA app AUTHORIZATION app; CREATE TABLE app.users (id bigint, name text); ALTER TABLE app.users OWNER TO app; \
+             CREATE SCHEMA other AUTHORIZATION other; CREATE TABLE other.users (id bigint, name text); ALTER TABLE other.users OWNER TO other",
+        )
+        .await;
+    // a name that is not known makes the catalog be read
+    let mut talk = Talk::new().ready([query("SELECT name FROM app.users")]);
+    for (role, whose) in [("other", "its"), ("none", "mine"), ("other", "its")] {
+        talk = talk.ready([query(&format!("SET ROLE {role}"))]);
+        for id in 1..=6 {
+            talk = talk
+                .ready([query(&format!(
+                    "INSERT INTO users VALUES ({id}, '{whose}')"
+                ))])
+                .ready([query(&format!("SELECT name FROM users WHERE id = {id}"))]);
+        }
+    }
+    talk = talk
+        .ready([query("RESET ROLE")])
+        .ready([query("SELECT count(*) FROM users")])
+        .ready([query("SELECT count(*) FROM public.users WHERE id = 1")]);
+    // within one pipeline what follows a SET is read under it
+    talk = talk
+        .ready([query("BEGIN")])
+        .ready([query("SELECT count(*) FROM app.users")]);
+    for (path, id) in [("other", 2), ("app", 2), ("other", 3)] {
+        talk = talk.ready([
+            unnamed(&format!("SET search_path = {path}")),
+            unnamed(&format!(
+                "SELECT count(*), min(name) FROM users WHERE id = {id}"
+            )),
+            sync(),
+        ]);
+    }
+    talk = talk.ready([query("ROLLBACK")]);
+    let difference = beside.difference("roles", &talk, false).await;
+    assert!(difference.is_none(), "{}", difference.unwrap_or_default());
+    let mut client = RawClient::log_in(&beside.cluster.endpoint(), "app", "shop").await;
+    let mut plain = RawClient::log_in(&beside.plain_endpoint(), "app", "shop").await;
+    for (path, id) in [
+        ("public", 2),
+        ("app", 2),
+        ("other", 2),
+        ("public", 3),
+        ("app", 3),
+    ] {
+        let said = joined([
+            unnamed(&format!("SET search_path = {path}")),
+            unnamed(&format!("SELECT count(*) FROM users WHERE id = {id}")),
+            sync(),
+        ]);
+        let (expected, got) = (
+            answer(&mut plain, &said).await,
+            answer(&mut client, &said).await,
+        );
+        // the SET may have gone to another shard
+        let refused = got.iter().any(|line| line.contains("0A000"));
+        assert!(
+            got == expected || refused,
+            "{path}: {got:?}, and not {expected:?}"
+        );
+    }
+    answer(&mut client, &query("RESET ALL")).await;
+    // a query string is planned as a whole
+    for (before, refused) in [
+        (
+            "",
+            "SET search_path = app; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "",
+            "SELECT 1; RESET ALL; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "",
+            "SELECT set_config('role', 'other', false); SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "",
+            "SET timezone = 'Asia/Tokyo'; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "BEGIN; SET LOCAL search_path = app",
+            "COMMIT; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "BEGIN; SET search_path = app",
+            "ROLLBACK; SELECT name FROM users WHERE id = 2",
+        ),
+    ] {
+        answer(&mut client, &query(before)).await;
+        let answers = answer(&mut client, &query(refused)).await;
+        assert!(answers[0].contains("0A000"), "{refused}: {answers:?}");
+        answer(&mut client, &query("ROLLBACK")).await;
+    }
+    for passed in [
+        "BEGIN; SET LOCAL search_path = app; SET LOCAL timezone = 'UTC'",
+        "COMMIT; BEGIN",
+        "COMMIT",
+        "SET work_mem = '3MB'; SELECT name FROM public.users WHERE id = 2",
+        "SELECT name FROM public.users WHERE id = 2; RESET ALL",
+    ] {
+        let answers = answer(&mut client, &query(passed)).await;
+        assert!(
+            !answers.iter().any(|line| line.starts_with('E')),
+            "{passed}: {answers:?}"
+        );
+    }
+}
+
 /// EXECUTE is held to a shard that is named as its statement would be.
 #[tokio::test(flavor = "multi_thread")]
 async fn execute_goes_to_the_shard_that_is_named_but_never_misplaces_a_row() {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use pgherd_pool::Shape;
 use pgherd_protocol::frontend::encode_parse;
 use pgherd_protocol::{Frame, FrontendMessage, SqlState, tag};
-use pgherd_router::{Access, Action, StatementPlan};
+use pgherd_router::{Access, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::attempt::Ran;
@@ -131,11 +131,11 @@ impl Session {
         let mut parsed_for = Route::NOWHERE;
         let mut failure = None;
         for frame in frames {
-            let changes_names = run
+            let ends = run
                 .steps
                 .last()
-                .is_some_and(|(step, _)| changes_names(step));
-            if changes_names && frame.tag() != tag::frontend::SYNC {
+                .is_some_and(|(step, _)| self.ends_understanding(step));
+            if ends && frame.tag() != tag::frontend::SYNC {
                 break;
             }
             match self.understand_one(frame, &mut run, &mut parsed_for).await {
@@ -534,16 +534,6 @@ fn note_told(steps: &[(Step, Frame)], outcome: &Outcome) {
         if let Some(statement) = statement {
             statement.told.note(described);
         }
-    }
-}
-
-/// Whether a step changes what the names of prepared statements stand for.
-fn changes_names(step: &Step) -> bool {
-    match step {
-        Step::Execute { bound } => single_plan(&bound.statement).is_some_and(|plan| {
-            matches!(plan.action, Action::Prepare { .. } | Action::Deallocate(_))
-        }),
-        _ => false,
     }
 }
 

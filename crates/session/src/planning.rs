@@ -192,7 +192,7 @@ impl Session {
             database: self.database.name(),
             search_path: &self.search_path(&catalog),
             backslash: self.backslash(),
-            role: self.settings.value("role").unwrap_or(&self.user_name),
+            role: self.role_under(self.settings.known()),
             settings: SettingsDigest::of(|name| self.settings.value(name)),
             encoding: self
                 .settings
@@ -231,16 +231,24 @@ impl Session {
         schemas
     }
 
+    /// The role in force: that of SET ROLE, which `none` takes back (Postgres documentation, reference: SET ROLE).
+    fn role_under<'s>(&'s self, known: &'s Known) -> &'s str {
+        known
+            .get("role")
+            .filter(|role| ***role != *"none")
+            .unwrap_or(&self.user_name)
+    }
+
     /// The schemas of a search path. `"$user"` counts only where there is such a schema, as in Postgres: a table is created in the first one.
     pub(crate) fn schemas_under(&self, known: &Known, catalog: &Catalog) -> Vec<Box<str>> {
         let schemas: Vec<Box<str>> = match known.get("search_path") {
             None => catalog.settings().search_path_of(&self.user.name).to_vec(),
             Some(path) => path.split('\u{0}').map(Into::into).collect(),
         };
-        let role = known.get("role").unwrap_or(&self.user_name);
+        let role = self.role_under(known);
         let named = schemas.into_iter().filter_map(|schema| match &*schema {
             "" => None,
-            "$user" => catalog.has_schema(role).then(|| role.clone()),
+            "$user" => catalog.has_schema(role).then(|| role.into()),
             _ => Some(schema),
         });
         named.collect()

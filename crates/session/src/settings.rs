@@ -225,6 +225,12 @@ impl Settings {
         }
     }
 
+    /// Whether the end of a block that began at `start` may change a value that pgherd knows: what holds within it only, or is undone.
+    pub fn may_change_at_end_of(&self, start: &Mark) -> bool {
+        let known = &self.state.known;
+        *known != self.state.session_known || *known != start.state.known
+    }
+
     /// Undoes all since `mark` (ROLLBACK, ROLLBACK TO).
     pub fn undo_to(&mut self, mark: &Mark) {
         if self.state != mark.state {

@@ -4,7 +4,7 @@
 //! Main function: [`Session::simple`].
 
 use bytes::BytesMut;
-use pgherd_pool::{PoolMode, Shape};
+use pgherd_pool::PoolMode;
 use pgherd_protocol::{
     BackendMessage, Frame, FrontendMessage, PgError, SqlState, TransactionStatus, split_frame,
 };
@@ -116,6 +116,7 @@ impl Session {
     ) -> Result<Route, Failure> {
         let mut route = Route::NOWHERE;
         let sharding = self.sharding();
+        self.check_order(statements)?;
         for statement in statements {
             if statements.len() > 1 {
                 self.check_in_company(statement)?;
@@ -185,7 +186,7 @@ impl Session {
             }
             if let Some(spliced) = spliced {
                 // the answer tells the columns
-                session.queue_for_spliced(node, script, spliced, Shape::default())?;
+                session.queue_for_spliced(node, script, spliced)?;
                 script.tell_positions(Positions::new(&spliced.text, sql));
                 // a server that cannot do that skips the query too
                 script.is_brought();
