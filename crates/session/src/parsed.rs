@@ -127,19 +127,24 @@ impl Session {
         })
     }
 
+    /// What a statement of the protocol is on servers, with this text.
+    fn again_on_servers(&mut self, statement: &Statement, sql: &str) -> Result<OnServers, Failure> {
+        let generation = self.next_generation();
+        self.on_servers(
+            &statement.name,
+            sql.as_bytes(),
+            &statement.parameter_types,
+            &statement.settings,
+            generation,
+        )
+    }
+
     /// A statement that names a prepared one, which may stand for another by now.
     fn renamed(&mut self, statement: Arc<Statement>) -> Result<Arc<Statement>, Failure> {
         let Some(spliced) = self.splice(&statement.planned, &statement.sql)? else {
             return Ok(statement);
         };
-        let generation = self.next_generation();
-        let now = self.on_servers(
-            &statement.name,
-            spliced.text.as_bytes(),
-            &statement.parameter_types,
-            &statement.settings,
-            generation,
-        )?;
+        let now = self.again_on_servers(&statement, &spliced.text)?;
         let MadeBy::Parse(before) = &statement.made_by else {
             return Ok(statement);
         };
@@ -257,14 +262,7 @@ impl Session {
         statement.known_settings = self.settings.known().clone();
         match &statement.made_by {
             MadeBy::Parse(_) => {
-                let generation = self.next_generation();
-                let now = self.on_servers(
-                    &statement.name,
-                    statement.sql.as_bytes(),
-                    &statement.parameter_types,
-                    &statement.settings,
-                    generation,
-                )?;
+                let now = self.again_on_servers(statement, &statement.sql)?;
                 statement.prepared = now.prepared;
                 statement.server_name = now.name;
                 statement.made_by = MadeBy::Parse(now.parse);

@@ -207,7 +207,7 @@ impl Session {
         Ok(())
     }
 
-    /// Queues what a text relies on ahead of it, and takes away what it makes. `told` is what the client goes by for its result.
+    /// Queues what a text relies on ahead of it, and takes away what it makes.
     ///
     /// # Errors
     /// 54000 where something does not fit a message.
@@ -216,12 +216,11 @@ impl Session {
         node: NodeId,
         script: &mut Script,
         spliced: &Spliced,
-        told: Shape,
     ) -> Result<(), Failure> {
         for made in &spliced.makes {
             self.make_way(node, script, made)?;
         }
-        self.queue_uses(node, script, spliced, told)
+        self.queue_uses(node, script, spliced, Shape::default())
     }
 
     /// Queues what a text relies on. `told` is what the client goes by for its result.

@@ -144,7 +144,7 @@ impl Session {
         statement: &Statement,
     ) -> Result<(), Failure> {
         match self.splice(&statement.planned, &statement.sql)? {
-            Some(spliced) => self.queue_for_spliced(node, script, &spliced, Shape::default()),
+            Some(spliced) => self.queue_for_spliced(node, script, &spliced),
             None => Ok(()),
         }
     }

@@ -49,7 +49,8 @@ pub struct Block {
     pub two_phase: bool,
     /// What DDL in this block makes of the catalog.
     pub definitions: Definitions,
-    /// Tells what is defined in it by now from what any other block has defined, and this one before. Zeros where that is nothing.
+    /// Tells what is defined in it by now from what any other block has defined, and this one before: the generation of its last DDL, and how often
+    /// some was undone since. Zeros where it ran none.
     pub defined: (u64, u64),
     /// A server that took part is gone, and the client has not heard of it yet.
     pub lost: Option<Box<PgError>>,
@@ -192,7 +193,9 @@ impl Block {
         self.told.truncate(position + 1);
         self.failed = false;
         self.definitions.roll_back();
-        self.defined.1 += 1;
+        if self.definitions.are_changed() {
+            self.defined.1 += 1;
+        }
         match &self.told[position] {
             Told::Savepoint { mark, .. } => Some(mark.clone()),
             Told::Setting { .. } | Told::Modes(_) => None,

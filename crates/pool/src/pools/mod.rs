@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use pgherd_topology::{Address, Epoch, NodeId, NodeState, ShardId, ShardState};
 
 use self::apart::Guest;
@@ -38,8 +39,6 @@ pub(crate) use self::member::Member;
 pub(crate) use self::node_pool::NodePool;
 pub use self::statistics::{PoolSnapshot, ServerSnapshot};
 pub use self::upkeep::AllPinned;
-use foldhash::HashMap;
-
 use crate::budget::{Budget, Limit, Reservation};
 use crate::error::PoolError;
 use crate::server::{Server, UserLogin};
