@@ -865,8 +865,14 @@ async fn the_schema_of_a_role_comes_first_while_it_is_in_force() {
         .await;
     // a name that is not known makes the catalog be read
     let mut talk = Talk::new().ready([query("SELECT name FROM app.users")]);
-    for (role, whose) in [("other", "its"), ("none", "mine"), ("other", "its")] {
-        talk = talk.ready([query(&format!("SET ROLE {role}"))]);
+    for (role, whose) in [
+        ("ROLE other", "its"),
+        ("ROLE none", "mine"),
+        ("ROLE other", "its"),
+        ("SESSION AUTHORIZATION DEFAULT", "mine"),
+        ("ROLE other", "its"),
+    ] {
+        talk = talk.ready([query(&format!("SET {role}"))]);
         for id in 1..=6 {
             talk = talk
                 .ready([query(&format!(
@@ -925,26 +931,34 @@ async fn the_schema_of_a_role_comes_first_while_it_is_in_force() {
     for (before, refused) in [
         (
             "",
-            "SET search_path = app; SELECT name FROM users WHERE id = 2",
+            "SET search_path = public; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "SET search_path = public",
+            "SELECT 1; RESET ALL; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "RESET ALL",
+            "SET LOCAL search_path = public; INSERT INTO users VALUES (2, 'x')",
         ),
         (
             "",
-            "SELECT 1; RESET ALL; SELECT name FROM users WHERE id = 2",
+            "SET search_path = other; COMMIT; SELECT name FROM users WHERE id = 2",
+        ),
+        (
+            "PREPARE named AS SELECT name FROM users WHERE id = 2",
+            "SET search_path = public; EXECUTE named",
         ),
         (
             "",
             "SELECT set_config('role', 'other', false); SELECT name FROM users WHERE id = 2",
         ),
         (
-            "",
-            "SET timezone = 'Asia/Tokyo'; SELECT name FROM users WHERE id = 2",
-        ),
-        (
-            "BEGIN; SET LOCAL search_path = app",
+            "BEGIN; SET LOCAL search_path = public",
             "COMMIT; SELECT name FROM users WHERE id = 2",
         ),
         (
-            "BEGIN; SET search_path = app",
+            "BEGIN; SET search_path = public",
             "ROLLBACK; SELECT name FROM users WHERE id = 2",
         ),
     ] {
@@ -959,6 +973,11 @@ async fn the_schema_of_a_role_comes_first_while_it_is_in_force() {
         "COMMIT",
         "SET work_mem = '3MB'; SELECT name FROM public.users WHERE id = 2",
         "SELECT name FROM public.users WHERE id = 2; RESET ALL",
+        "SET search_path = app; SELECT name FROM public.users WHERE id = 2",
+        "SET timezone = 'Asia/Tokyo'; SELECT name FROM users WHERE id = 2",
+        "BEGIN; SET LOCAL timezone = 'Asia/Tokyo'; INSERT INTO users VALUES (2, 'x'); COMMIT",
+        // as pools clean a connection
+        "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES",
     ] {
         let answers = answer(&mut client, &query(passed)).await;
         assert!(

@@ -206,6 +206,12 @@ impl Session {
                 return;
             }
         }
+        if name == "session_authorization" {
+            // which ends SET ROLE (Postgres documentation, reference: SET SESSION AUTHORIZATION)
+            let none = NewValue::Texts(&["none".into()]);
+            self.note_value("role", none, is_local, node);
+            self.settings.know("role", Some("none"), is_local);
+        }
         if name == "application_name" {
             let name = self.settings.value(name).unwrap_or_default().to_owned();
             self.registration.set_application_name(&name);
@@ -316,7 +322,7 @@ pub(crate) fn set_text(name: &str, value: NewValue<'_>, is_local: bool) -> Strin
 }
 
 /// The values that bring a setting from anywhere to what these make of the value before: `DateStyle` takes half of itself.
-fn canonical(name: &str, texts: &[Box<str>], before: Option<&str>) -> Box<[Box<str>]> {
+pub(crate) fn canonical(name: &str, texts: &[Box<str>], before: Option<&str>) -> Box<[Box<str>]> {
     if name == "datestyle" {
         return date_style(texts, before);
     }

@@ -231,11 +231,12 @@ impl Session {
         schemas
     }
 
-    /// The role in force: that of SET ROLE, which `none` takes back (Postgres documentation, reference: SET ROLE).
+    /// The role in force: that of SET ROLE, which `none` takes back (Postgres documentation, reference: SET ROLE), or who is authorized.
     fn role_under<'s>(&'s self, known: &'s Known) -> &'s str {
         known
             .get("role")
             .filter(|role| ***role != *"none")
+            .or_else(|| known.get("session_authorization"))
             .unwrap_or(&self.user_name)
     }
 

@@ -116,7 +116,7 @@ impl Session {
     ) -> Result<Route, Failure> {
         let mut route = Route::NOWHERE;
         let sharding = self.sharding();
-        self.check_order(statements)?;
+        self.check_order(planned, sql)?;
         for statement in statements {
             if statements.len() > 1 {
                 self.check_in_company(statement)?;
