@@ -158,13 +158,19 @@ impl Life {
     /// Sends a cancel request in so long a time.
     pub fn cancel_after(&self, delay: Duration) -> JoinHandle<()> {
         count(&self.world.counters.cancels);
-        let (endpoint, key) = (self.world.endpoint.clone(), self.client.cancel_key());
+        let request = self.cancel_request();
         tokio::spawn(async move {
             if !delay.is_zero() {
                 sleep(delay).await;
             }
-            cancel(&endpoint, &key).await;
+            request.await;
         })
+    }
+
+    /// A cancel request for this client, sent once it is awaited.
+    pub fn cancel_request(&self) -> impl Future<Output = ()> + use<> {
+        let (endpoint, key) = (self.world.endpoint.clone(), self.client.cancel_key());
+        async move { cancel(&endpoint, &key).await }
     }
 
     /// Sends messages.
