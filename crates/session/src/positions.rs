@@ -25,6 +25,11 @@ impl Positions {
 
     /// A position that the server tells, in characters from 1, in the client's text.
     fn in_clients(&self, position: usize) -> usize {
+        let length = self.server.chars().count();
+        if position > length + 1 {
+            // within the text that EXECUTE runs: no place in this one
+            return self.client.chars().count() + position - length;
+        }
         let characters = self.server.char_indices();
         let at = characters.map(|(byte, _)| byte).nth(position.max(1) - 1);
         let at = at.unwrap_or(self.server.len());
@@ -72,7 +77,15 @@ mod tests {
     #[test]
     fn positions_behind_a_longer_name_are_the_clients() {
         let positions = Positions::new("PREPARE \"long\" AS 'ä' ;\nx", ";PREPARE p AS 'ä';x");
-        for (there, here) in [(1, 2), (9, 10), (12, 10), (16, 12), (19, 15), (25, 19)] {
+        for (there, here) in [
+            (1, 2),
+            (9, 10),
+            (12, 10),
+            (16, 12),
+            (19, 15),
+            (25, 19),
+            (40, 34),
+        ] {
             assert_eq!(positions.in_clients(there), here, "{there}");
         }
 
