@@ -13,6 +13,7 @@ mod requests;
 mod signals;
 pub(crate) mod translate;
 mod warming;
+mod workers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub use assemble::AssembleError;
 use assemble::Assembled;
 use listeners::Doors;
 use signals::{Request, Signals};
+use workers::Workers;
 
 /// How long the start waits for every shard to have a primary before clients are let in all the same.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
@@ -68,17 +70,13 @@ pub enum ServeError {
     Log(#[from] pgherd_telemetry::LoggingError),
 }
 
-/// Serves until a signal ends it. Blocks; makes the runtime that the configuration asks for, and the process's log.
+/// Serves until a signal ends it. Blocks; this thread's runtime is the process's, beside those of the workers. Makes the process's log.
 ///
 /// # Errors
 /// [`ServeError`], each one line for a terminal except a configuration's report.
 pub fn run(path: &Path) -> Result<(), ServeError> {
     let loaded = crate::config::load(path)?;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if loaded.config.workers > 0 {
-        builder.worker_threads(loaded.config.workers);
-    }
-    let runtime = builder
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| ServeError::Process {
@@ -142,9 +140,11 @@ pub struct Server {
     config: Config,
     assembled: Assembled,
     addresses: Vec<SocketAddr>,
-    /// Those who let clients in, each with its clients.
+    /// Those who let clients in.
     accepting: JoinSet<()>,
     stop_accepting: watch::Sender<bool>,
+    /// Those who serve them.
+    workers: Workers,
     /// HTTP and upkeep, which go on while clients drain.
     background: JoinSet<()>,
     _socket: Option<listeners::UnixSocket>,
@@ -177,6 +177,11 @@ impl Server {
         assembled.wait_ready(READY_PATIENCE).await;
 
         let doors = Doors::new(Arc::clone(&assembled.herd));
+        let (workers, entrance) =
+            Workers::start(config.workers).map_err(|source| ServeError::Process {
+                what: "cannot start the workers",
+                source,
+            })?;
         let (stop_accepting, stopped) = watch::channel(false);
         let mut accepting = JoinSet::new();
         let mut addresses = Vec::new();
@@ -186,12 +191,13 @@ impl Server {
             accepting.spawn(listeners::accept_tcp(
                 listener,
                 Arc::clone(&doors),
+                entrance.clone(),
                 stopped.clone(),
             ));
         }
         let socket = bound.unix.map(|(listener, socket)| {
             tracing::info!("listening on {}", socket.path().display());
-            accepting.spawn(listeners::accept_unix(listener, doors, stopped));
+            accepting.spawn(listeners::accept_unix(listener, doors, entrance, stopped));
             socket
         });
         Ok(Self {
@@ -201,6 +207,7 @@ impl Server {
             addresses,
             accepting,
             stop_accepting,
+            workers,
             background,
             _socket: socket,
         })
@@ -237,7 +244,10 @@ impl Server {
         tracing::info!(clients = herd.clients().len(), ?patience, "draining");
         herd.drain();
         self.stop_accepting.send_replace(true);
-        let emptied = async { while self.accepting.join_next().await.is_some() {} };
+        let emptied = async {
+            while self.accepting.join_next().await.is_some() {}
+            self.workers.emptied().await;
+        };
         if tokio::time::timeout(patience, emptied).await.is_err() {
             tracing::warn!(
                 clients = herd.clients().len(),
@@ -249,8 +259,10 @@ impl Server {
     /// Cuts off whoever is left, and ends.
     pub async fn shutdown(mut self) {
         self.accepting.shutdown().await;
+        self.workers.cut_off().await;
         self.assembled.shutdown().await;
         self.background.shutdown().await;
+        self.workers.shutdown().await;
     }
 
     /// Reads the configuration again and puts in force what can be without dropping a client. A wrong file changes

@@ -247,6 +247,23 @@ impl Stream {
         peeked.is_ok()
     }
 
+    /// Has the runtime of the current thread tell of what can be read and written, rather than the one that does so far.
+    ///
+    /// # Errors
+    /// What the system reports; nothing has changed then.
+    pub(crate) fn adopt(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => adopt_tcp(socket),
+            Self::Unix(socket) => {
+                let same = SockRef::from(&*socket).try_clone()?;
+                *socket = UnixStream::from_std(same.into())?;
+                Ok(())
+            }
+            Self::TlsClient(stream) => adopt_tcp(stream.get_mut().0),
+            Self::TlsServer(stream) => adopt_tcp(stream.get_mut().0),
+        }
+    }
+
     /// Ready once a read would not have to wait: for TLS, once there are decrypted bytes or its end.
     pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let filled = match self {
@@ -257,6 +274,13 @@ impl Stream {
         };
         Poll::Ready(filled.or_else(end_without_goodbye))
     }
+}
+
+/// The old descriptor is closed, the connection lives on in the new one.
+fn adopt_tcp(socket: &mut TcpStream) -> io::Result<()> {
+    let same = SockRef::from(&*socket).try_clone()?;
+    *socket = TcpStream::from_std(same.into())?;
+    Ok(())
 }
 
 /// A peer that was killed sends no close_notify. The protocol's own lengths show a message that was cut off, so that this is an end like

@@ -271,6 +271,14 @@ impl Transport {
         }
     }
 
+    /// See [`Stream::adopt`].
+    ///
+    /// # Errors
+    /// What the system reports; nothing has changed then.
+    pub(crate) fn adopt(&mut self) -> io::Result<()> {
+        self.stream.adopt()
+    }
+
     /// Gives back the memory of empty buffers. For a peer that is about to be silent for long; the next read or
     /// write takes new memory.
     pub fn release_buffers(&mut self) {

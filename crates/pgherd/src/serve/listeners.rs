@@ -1,8 +1,9 @@
 //! Where clients come in.
 //!
-//! Owns binding, accepting, and the Unix socket's file. What happens to a connection is the session's business.
+//! Owns binding, accepting, and the Unix socket's file. Who serves a connection is the workers' business, what happens to it the session's.
 //! Main functions: [`bind`], [`accept_tcp`], [`accept_unix`].
 
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +11,11 @@ use std::time::Duration;
 
 use pgherd_pool::Stream;
 use pgherd_session::{Accepted, ConsoleLogin, Herd, Phase};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::ServeError;
+use super::workers::Entrance;
 use crate::config::settings::{Listen, ListenAddress};
 
 /// After a failed accept (too many open files, as a rule) so long a pause, so that the loop does not spin.
@@ -100,7 +101,7 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     };
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            return Err(failed(std::io::ErrorKind::AddrInUse.into()));
+            return Err(failed(io::ErrorKind::AddrInUse.into()));
         }
         // left behind by a process that was killed
         std::fs::remove_file(path).map_err(failed)?;
@@ -114,48 +115,55 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
 pub(super) async fn accept_tcp(
     listener: TcpListener,
     doors: Arc<Doors>,
+    entrance: Entrance,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut clients = JoinSet::new();
     loop {
         tokio::select! {
-            () = stop_requested(&mut stopped) => break,
-            Some(_) = clients.join_next() => {}
+            () = stop_requested(&mut stopped) => return,
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => match Stream::tcp(socket, &doors.herd.settings().tcp) {
-                    Ok(stream) => {
-                        clients.spawn(serve_client(stream, Arc::clone(&doors)));
-                    }
-                    Err(error) => tracing::debug!(%error, "a client was gone at once"),
-                },
+                Ok((socket, _)) => bring(&entrance, socket.into_std(), &doors, |socket, doors| {
+                    Stream::tcp(TcpStream::from_std(socket)?, &doors.herd.settings().tcp)
+                }),
                 Err(error) => pause(&error).await,
             },
         }
     }
-    drop(listener);
-    while clients.join_next().await.is_some() {}
 }
 
 pub(super) async fn accept_unix(
     listener: UnixListener,
     doors: Arc<Doors>,
+    entrance: Entrance,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut clients = JoinSet::new();
     loop {
         tokio::select! {
-            () = stop_requested(&mut stopped) => break,
-            Some(_) = clients.join_next() => {}
+            () = stop_requested(&mut stopped) => return,
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
-                    clients.spawn(serve_client(Stream::unix(socket), Arc::clone(&doors)));
-                }
+                Ok((socket, _)) => bring(&entrance, socket.into_std(), &doors, |socket, _| {
+                    UnixStream::from_std(socket).map(Stream::unix)
+                }),
                 Err(error) => pause(&error).await,
             },
         }
     }
-    drop(listener);
-    while clients.join_next().await.is_some() {}
+}
+
+/// Brings a socket that belongs to no runtime to a worker, whose runtime `adopt` has it belong to.
+fn bring<S: Send + 'static>(
+    entrance: &Entrance,
+    socket: io::Result<S>,
+    doors: &Arc<Doors>,
+    adopt: impl FnOnce(S, &Doors) -> io::Result<Stream> + Send + 'static,
+) {
+    let doors = Arc::clone(doors);
+    entrance.bring(move || async move {
+        match socket.and_then(|socket| adopt(socket, &doors)) {
+            Ok(stream) => serve_client(stream, doors).await,
+            Err(error) => tracing::debug!(%error, "a client was gone at once"),
+        }
+    });
 }
 
 /// Returns once no more clients are to be let in. Cancel-safe.
@@ -164,7 +172,7 @@ async fn stop_requested(stopped: &mut watch::Receiver<bool>) {
     drop(stopped.wait_for(|stop| *stop).await);
 }
 
-async fn pause(error: &std::io::Error) {
+async fn pause(error: &io::Error) {
     tracing::warn!(%error, "a connection could not be accepted");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }

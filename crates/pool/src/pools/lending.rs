@@ -3,11 +3,9 @@
 //! Owns the awaiting side of a checkout. Never counts: the pool does, by what is dropped. Extends [`super::Pools`].
 
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use pgherd_topology::Epoch;
-use tokio::runtime::RuntimeFlavor;
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, warn};
 
@@ -18,7 +16,7 @@ use super::queue::{Grant, Place, Slot};
 use super::statistics::Counters;
 use crate::error::PoolError;
 use crate::server::{
-    Beginning, Opened, Origin, RunError, Server, ServerConnection, UserLogin, open,
+    Beginning, Opened, Origin, RunError, Server, ServerConnection, UserLogin, here, open,
 };
 use crate::settings::PoolSettings;
 
@@ -34,6 +32,7 @@ pub(super) async fn lend(
         let slot = match pool.ask(login, epoch)? {
             Asked::Connection(mut connection) => {
                 if connection.is_alive() {
+                    connection.move_home();
                     Counters::add(&pool.counters.checkouts);
                     return Ok(Checkout::new(connection, Arc::clone(pool)));
                 }
@@ -47,6 +46,7 @@ pub(super) async fn lend(
                 match wait(pool, place, patience).await? {
                     Grant::Connection(mut checkout) => {
                         if checkout.is_alive() {
+                            checkout.move_home();
                             Counters::add(&pool.counters.checkouts);
                             return Ok(checkout);
                         }
@@ -194,7 +194,7 @@ async fn connect(
         cancel_key: opened.cancel_key,
         created: now,
         expires: now.checked_add(lifetime(settings.lifetime)),
-        home: home(),
+        home: here(),
         member: Arc::clone(&member),
         connect_query: settings.connect_query.clone(),
     };
@@ -210,12 +210,6 @@ async fn connect(
         })?;
     member.hand(Holding::Running, now);
     Ok(Box::new(connection))
-}
-
-/// The thread whose runtime drives what is opened now, where each thread has its own.
-pub(super) fn home() -> Option<ThreadId> {
-    let runtime = tokio::runtime::Handle::try_current().ok()?;
-    (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| thread::current().id())
 }
 
 /// Up to a tenth less.

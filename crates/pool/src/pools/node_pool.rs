@@ -6,12 +6,14 @@
 //! # Invariants
 //! - Every connection, open or being opened, is in `members`, and `members` is never longer than the bound, except
 //!   after the bound was lowered.
-//! - While somebody waits, nothing lies idle that he could have: what comes back goes to the first who waits.
+//! - While somebody waits, nothing lies idle that he could have: what comes back goes to the first who waits
+//!   ([`take_turn`]).
 //! - Nothing that can come back here by being dropped ([`Checkout`], [`Slot`]) is dropped under the lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use pgherd_topology::{Address, Epoch};
@@ -20,8 +22,7 @@ use tracing::debug;
 
 use super::checkout::Checkout;
 use super::failure::Failure;
-use super::lending::home;
-use super::queue::{Grant, Place, Slot, Waiter};
+use super::queue::{Grant, Place, Slot, Waiter, take_turn};
 use super::statistics::Counters;
 use super::{Holding, Member, Shared};
 use crate::budget::{Permit, Scope};
@@ -76,18 +77,17 @@ pub(super) enum Asked {
 }
 
 impl State {
-    /// The one used last; before that the one used last of those that this thread's runtime drives: another's
-    /// answers come by way of another thread.
+    /// The one used last of those that this thread's runtime drives, else of all.
     fn take_idle(&mut self) -> Option<Box<ServerConnection>> {
         let last = self.idle.last()?;
-        if last.origin().home.is_none() {
+        if last.home().is_none() {
             return self.idle.pop();
         }
-        let here = home();
+        let here = Some(thread::current().id());
         match self
             .idle
             .iter()
-            .rposition(|connection| connection.origin().home == here)
+            .rposition(|connection| connection.home() == here)
         {
             Some(index) => Some(self.idle.remove(index)),
             None => self.idle.pop(),
@@ -244,6 +244,7 @@ impl NodePool {
             id,
             epoch,
             since: now,
+            thread: thread::current().id(),
             sender,
         });
         self.claim(state, now);
@@ -314,7 +315,7 @@ impl NodePool {
         mut connection: Box<ServerConnection>,
         now: Instant,
     ) -> Result<(), Box<ServerConnection>> {
-        while let Some(waiter) = state.waiters.pop_front() {
+        while let Some(waiter) = take_turn(&mut state.waiters, connection.home()) {
             connection.origin().member.hand(Holding::Running, now);
             let grant = Grant::Connection(Checkout::new(connection, Arc::clone(self)));
             match waiter.sender.send(grant) {

@@ -3,8 +3,10 @@
 //! Owns the values by which nothing is lost when one who waits goes away: each, dropped, gives itself back. Never
 //! decides who gets what: [`NodePool`] does. Main types: [`Grant`], [`Slot`], [`Place`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 use pgherd_topology::Epoch;
 use tokio::sync::oneshot;
@@ -21,7 +23,22 @@ pub(super) struct Waiter {
     pub(super) id: u64,
     pub(super) epoch: Epoch,
     pub(super) since: Instant,
+    pub(super) thread: ThreadId,
     pub(super) sender: oneshot::Sender<Grant>,
+}
+
+/// Who begin to wait within so short a time come together: which of them is seen first is for the threads' turns to decide.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// Takes out who gets a connection that comes back: the first who waits, or, of those who came together with him, the first on the
+/// thread that drives the connection, so that no thread has to wake another.
+pub(super) fn take_turn(waiters: &mut VecDeque<Waiter>, home: Option<ThreadId>) -> Option<Waiter> {
+    let until = waiters.front()?.since + TOGETHER;
+    let together = waiters.iter().take_while(|waiter| waiter.since <= until);
+    let near = together
+        .map(|waiter| Some(waiter.thread))
+        .position(|thread| thread == home);
+    waiters.remove(near.unwrap_or(0))
 }
 
 /// What one who waits is given. Dropped unread, it goes back to the pool by itself.
@@ -72,5 +89,52 @@ impl Drop for Slot {
         if let Some((pool, member)) = self.0.take() {
             pool.release(&member);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::thread;
+
+    use super::*;
+
+    /// Two threads.
+    fn threads() -> (ThreadId, ThreadId) {
+        let other = thread::spawn(|| thread::current().id());
+        (thread::current().id(), other.join().unwrap())
+    }
+
+    /// Waiters with their numbers, in order: how long after the first each came, and on which thread.
+    fn queue(came: &[(Duration, ThreadId)]) -> VecDeque<Waiter> {
+        let begun = Instant::now();
+        let waiters = came.iter().zip(0..);
+        let waiters = waiters.map(|((after, thread), id)| Waiter {
+            id,
+            epoch: Epoch(1),
+            since: begun + *after,
+            thread: *thread,
+            sender: oneshot::channel().0,
+        });
+        waiters.collect()
+    }
+
+    fn turns(mut waiters: VecDeque<Waiter>, home: Option<ThreadId>) -> Vec<u64> {
+        std::iter::from_fn(|| take_turn(&mut waiters, home).map(|waiter| waiter.id)).collect()
+    }
+
+    #[test]
+    fn of_those_who_came_together_the_connections_thread_goes_first() {
+        let (here, there) = threads();
+        let came = [
+            (Duration::ZERO, there),
+            (TOGETHER / 2, here),
+            (TOGETHER, here),
+            (TOGETHER + Duration::from_nanos(1), here),
+        ];
+        assert_eq!(turns(queue(&came), Some(here)), [1, 2, 0, 3]);
+        assert_eq!(turns(queue(&came), Some(there)), [0, 1, 2, 3]);
+        assert_eq!(turns(queue(&came), None), [0, 1, 2, 3]);
     }
 }

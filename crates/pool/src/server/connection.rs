@@ -7,12 +7,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::ThreadId;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use pgherd_protocol::{CancelKey, TransactionStatus};
 use pgherd_tls::ClientTls;
 use pgherd_topology::{Epoch, NodeId, ShardId};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Canceller, CarriedSettings, PreparedStatements, Server, SetScope};
 use crate::pools::{Holding, Member};
@@ -328,6 +329,26 @@ impl ServerConnection {
         &self.origin
     }
 
+    /// The thread whose runtime drives it, where each thread has its own.
+    pub(crate) fn home(&self) -> Option<ThreadId> {
+        self.origin.home
+    }
+
+    /// Has the current thread's runtime drive it: an answer that comes by way of another thread costs more than this does once. To be called
+    /// after [`Self::is_alive`], which only knows what the runtime has seen.
+    pub(crate) fn move_home(&mut self) {
+        let home = self.origin.home;
+        if home.is_none() || home == Some(thread::current().id()) {
+            return;
+        }
+        match self.transport.adopt() {
+            Ok(()) => self.origin.home = here(),
+            Err(error) => {
+                tracing::debug!(pid = self.pid(), %error, "a server connection stays with another thread");
+            }
+        }
+    }
+
     pub(crate) fn touch(&mut self, now: Instant) {
         self.last_used = now;
     }
@@ -349,6 +370,12 @@ impl ServerConnection {
         }
         self.transport.close_at_once();
     }
+}
+
+/// The current thread, where its runtime is its own.
+pub(crate) fn here() -> Option<ThreadId> {
+    let runtime = Handle::try_current().ok()?;
+    (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| thread::current().id())
 }
 
 /// Those of a server's parameters that a session's settings change, so that its client is to hear of them. The rest is said once, at login.

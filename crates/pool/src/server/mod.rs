@@ -18,8 +18,8 @@ use pgherd_topology::{Address, NodeId, ShardId};
 
 pub use self::cancel::Canceller;
 pub use self::carried::{CarriedSettings, SetScope};
-pub(crate) use self::connection::Origin;
 pub use self::connection::{Drawn, Parameters, ServerConnection};
+pub(crate) use self::connection::{Origin, here};
 pub(crate) use self::login::{Beginning, Opened, open};
 pub(crate) use self::own::RunError;
 pub use self::prepared::{PreparedStatements, STATEMENT_PREFIX, StatementId};

@@ -1,10 +1,12 @@
 //! Who gets a connection, when, and which ones come back.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pgherd_pool::{Holding, PoolError, PoolSettings, Pools, Target};
 use pgherd_protocol::SqlState;
 use pgherd_topology::{Address, Epoch, NodeId, NodeState, ShardId};
+use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
 use crate::server::{
@@ -53,6 +55,36 @@ async fn the_one_given_back_last_is_lent_first() {
             .pid(),
         pid
     );
+}
+
+#[tokio::test]
+async fn a_connection_moves_to_the_thread_that_uses_it() {
+    let server = TestServer::start().await;
+    for target in [server.unix(), server.tcp()] {
+        let pools = Pools::new(settings(1));
+        let (opened, is_open) = tokio::sync::oneshot::channel();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let opener = thread::spawn({
+            let (pools, target) = (pools.clone(), target.clone());
+            move || {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async move {
+                    let connection = checkout(&pools, &superuser(), &target).await.unwrap();
+                    opened.send(connection.pid()).unwrap();
+                    drop(connection);
+                    ended.await.unwrap_err();
+                });
+            }
+        });
+        let pid = is_open.await.unwrap();
+        let mut connection = checkout(&pools, &superuser(), &target).await.unwrap();
+        assert_eq!(connection.pid(), pid);
+        // the runtime in which it was opened is gone
+        drop(end);
+        opener.join().unwrap();
+        query(&mut connection, "SELECT 1").await.unwrap();
+        assert!(connection.is_clean());
+    }
 }
 
 #[tokio::test]
