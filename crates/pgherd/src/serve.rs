@@ -167,6 +167,8 @@ impl Server {
         let assembled = Assembled::new(&config)?;
         let mut background = JoinSet::new();
         background.spawn(keep_up(Arc::clone(&assembled.herd)));
+        let herd = Arc::clone(&assembled.herd);
+        background.spawn(async move { herd.tend().await });
         if let Some(listener) = http {
             tracing::info!(
                 "metrics and health are served on {}",

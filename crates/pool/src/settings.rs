@@ -149,41 +149,41 @@ impl PoolSettings {
         }
     }
 
-    fn of_user(&self, user: &str) -> UserPool {
-        self.users.get(user).copied().unwrap_or_default()
+    /// What is said of this user in particular.
+    fn of_user<T>(&self, user: &str, said: impl FnOnce(&UserPool) -> Option<T>) -> Option<T> {
+        self.users.get(user).and_then(said)
     }
 
     /// When a connection of this user's clients goes back.
     #[must_use]
     pub fn mode_of(&self, user: &str) -> PoolMode {
-        self.of_user(user).mode.unwrap_or(self.mode)
+        self.of_user(user, |of| of.mode).unwrap_or(self.mode)
     }
 
     /// The most connections of this user to one server, at least 1.
     #[must_use]
     pub fn size_of(&self, user: &str) -> usize {
-        self.of_user(user).size.unwrap_or(self.size).max(1)
+        self.of_user(user, |of| of.size).unwrap_or(self.size).max(1)
     }
 
     /// So many connections of this user to one server are kept open, never more than there may be.
     #[must_use]
     pub fn min_of(&self, user: &str) -> usize {
-        let min = self.of_user(user).min.unwrap_or(self.min);
+        let min = self.of_user(user, |of| of.min).unwrap_or(self.min);
         min.min(self.size_of(user))
     }
 
     /// The most connections beyond that for one who has waited for [`Self::reserve_after`].
     #[must_use]
     pub fn reserve_of(&self, user: &str) -> usize {
-        self.of_user(user).reserve.unwrap_or(self.reserve)
+        self.of_user(user, |of| of.reserve).unwrap_or(self.reserve)
     }
 
     /// The most connections of this user to one server that clients may keep beyond their transactions: half of them, rounded up, unless it
     /// is said otherwise.
     #[must_use]
     pub fn max_pinned_of(&self, user: &str) -> usize {
-        self.of_user(user)
-            .max_pinned
+        self.of_user(user, |of| of.max_pinned)
             .or(self.max_pinned)
             .unwrap_or_else(|| self.size_of(user).div_ceil(2))
     }

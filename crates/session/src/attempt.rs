@@ -252,7 +252,7 @@ impl Session {
             self.legs.close(node);
             return Err(failure);
         }
-        let max_message = self.herd.settings().max_message;
+        let max_message = self.herd.max_message();
         let begun = Instant::now();
         let leg = self.legs.at(node);
         let hears = leg.hears;
@@ -262,11 +262,11 @@ impl Session {
         } else {
             &[]
         };
-        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold)
-            .hearing(hears, &leg.listened)
-            .telling(&mut self.told, except)
-            .serving(&leg.client)
-            .naming(&self.statements);
+        let mut relay = Relay::new(&mut script, leg.translation.as_mut(), hold);
+        relay.hearing(hears, &leg.listened);
+        relay.telling(&mut self.told, except);
+        relay.serving(&leg.client);
+        relay.naming(&self.statements);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),

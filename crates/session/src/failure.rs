@@ -18,6 +18,12 @@ pub enum Failure {
     ClientGone,
 }
 
+impl From<Box<PgError>> for Failure {
+    fn from(error: Box<PgError>) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl From<PgError> for Failure {
     fn from(error: PgError) -> Self {
         Self::Refused(Box::new(error))

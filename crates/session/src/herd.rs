@@ -9,6 +9,7 @@ mod on_demand;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -16,6 +17,7 @@ use pgherd_pool::TcpSettings;
 use pgherd_protocol::MockSecret;
 use pgherd_telemetry::Metrics;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 pub use self::database::{
     CatalogRequest, CatalogRequests, Consistency, Database, DatabaseParts, ReadSettings, ReadsFrom,
@@ -96,12 +98,17 @@ pub enum Phase {
     Draining,
 }
 
+/// How long a session keeps what a request needs: it costs more to allocate for each than to keep for so long.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Herd {
     databases: ArcSwap<HashMap<Box<str>, Arc<Database>>>,
     on_demand: ArcSwapOption<OnDemand>,
     settings: ArcSwap<ListenSettings>,
+    /// Of those settings, as each request asks for it.
+    max_message: AtomicUsize,
     console: ArcSwap<ConsoleSettings>,
     clients: Arc<ClientRegistry>,
     phase: watch::Sender<Phase>,
@@ -122,6 +129,7 @@ impl Herd {
         Self {
             databases: ArcSwap::default(),
             on_demand: ArcSwapOption::empty(),
+            max_message: AtomicUsize::new(settings.max_message),
             settings: ArcSwap::from_pointee(settings),
             console: ArcSwap::from_pointee(console),
             clients: Arc::default(),
@@ -177,7 +185,14 @@ impl Herd {
 
     /// Changes how clients are listened to; those connected stay.
     pub fn set_settings(&self, settings: ListenSettings) {
+        self.max_message
+            .store(settings.max_message, Ordering::Relaxed);
         self.settings.store(Arc::new(settings));
+    }
+
+    /// The longest message taken from a client now, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.max_message.load(Ordering::Relaxed)
     }
 
     /// The console now.
@@ -203,6 +218,15 @@ impl Herd {
     /// Starts to drain. There is no way back.
     pub fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
+        self.clients.ring_all();
+    }
+
+    /// Has sessions whose clients are silent for [`REST_AFTER`] give back what only a request needs; never returns. Cancel-safe.
+    pub async fn tend(&self) {
+        loop {
+            sleep(REST_AFTER).await;
+            self.clients.rest_after(REST_AFTER);
+        }
     }
 
     /// Where is counted.

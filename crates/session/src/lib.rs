@@ -98,7 +98,8 @@ pub use limits::{ClientLimits, TooMany};
 pub use lookup::{FoundRole, LookupRequest, UserLookup};
 pub use read_only::SERVER_OPTIONS as READ_ONLY_OPTIONS;
 pub use registry::{
-    Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration, Release,
+    Call, Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration,
+    Release,
 };
 pub use replication::{ReplicationLogin, replicate};
 pub use session::run;

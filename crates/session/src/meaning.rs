@@ -23,7 +23,7 @@ const NAMING_SETTINGS: [&str; 3] = ["search_path", "role", "session_authorizatio
 enum Then {
     /// Those before it.
     Unchanged,
-    Settings(Box<Settings>),
+    Settings(Settings),
     Unknown,
 }
 
@@ -71,7 +71,7 @@ impl Session {
     /// What the settings will be once a statement that changes them has run.
     fn foresee(&self, now: Then, statement: &StatementPlan) -> Then {
         let mut settings = match now {
-            Then::Unchanged => Box::new(self.settings.clone()),
+            Then::Unchanged => self.settings.clone(),
             Then::Settings(settings) => settings,
             Then::Unknown => return Then::Unknown,
         };

@@ -87,7 +87,7 @@ impl Session {
             .await
             .map_err(Trouble::Lost)?;
         if let Some(error) = outcome.error {
-            return Err(Trouble::Refused(Box::new(error)));
+            return Err(Trouble::Refused(error));
         }
         while let Ok(Some(frame)) = split_frame(&mut sink, usize::MAX) {
             if let Ok(BackendMessage::DataRow(row)) = BackendMessage::parse(&frame) {
@@ -138,7 +138,7 @@ impl Session {
             leg.connection.prepared.forget_unnamed();
         }
         if let Some(error) = outcome.error {
-            return Err(Trouble::Refused(Box::new(error)));
+            return Err(Trouble::Refused(error));
         }
         let mut found = Vec::new();
         while let Ok(Some(frame)) = split_frame(&mut sink, usize::MAX) {
@@ -194,7 +194,7 @@ impl Session {
             .await
             .map_err(Trouble::Lost)?;
         match outcome.error {
-            Some(error) => Err(Trouble::Refused(Box::new(error))),
+            Some(error) => Err(Trouble::Refused(error)),
             None => Ok(read_answer(sink)),
         }
     }
@@ -233,7 +233,8 @@ impl Session {
         client_stays: bool,
     ) -> Result<Outcome, Failure> {
         let leg = self.legs.at(node);
-        let mut relay = Relay::new(script, leg.translation.as_mut(), false).serving(&leg.client);
+        let mut relay = Relay::new(script, leg.translation.as_mut(), false);
+        relay.serving(&leg.client);
         let client = client_stays.then_some(&mut self.client);
         let result = relay.collect(&mut leg.connection, sink, client).await;
         self.client_left |= relay.was_abandoned();

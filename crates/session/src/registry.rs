@@ -9,12 +9,13 @@ mod client;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pgherd_protocol::CancelKey;
 
 pub use self::client::{
-    CancelCause, CancelHandle, Client, ClientId, ClientIdentity, ClientState, HeldId, HeldServer,
-    Pin, Release,
+    Call, CancelCause, CancelHandle, Client, ClientId, ClientIdentity, ClientState, HeldId,
+    HeldServer, Pin, Release,
 };
 use crate::limits::{Admission, Admissions, ClientLimits, TooMany};
 
@@ -117,6 +118,21 @@ impl ClientRegistry {
         let mut clients: Vec<_> = self.clients().values().cloned().collect();
         clients.sort_unstable_by_key(|client| client.id());
         clients
+    }
+
+    /// Has all sessions look whether anything has changed for them.
+    pub fn ring_all(&self) {
+        for client in self.clients().values() {
+            client.ring();
+        }
+    }
+
+    /// Has sessions give back what only a request needs, where none has come for so long.
+    pub fn rest_after(&self, idle: Duration) {
+        let now = Instant::now();
+        for client in self.clients().values() {
+            client.rest_after(idle, now);
+        }
     }
 
     /// Whether a client was told this process id.

@@ -37,7 +37,7 @@ pub struct Outcome {
     /// How many of the client's statements completed, or stopped at the number of rows that was asked for, in order.
     pub completed: usize,
     /// The first error, the client's or of a message of pgherd's own.
-    pub error: Option<PgError>,
+    pub error: Option<Box<PgError>>,
     /// Whether [`Outcome::error`] answers a message of pgherd's own, so that the client has not seen it.
     pub error_is_ours: bool,
     /// Whether that message was to bring the connection to where the client is: it is nowhere now.
@@ -191,10 +191,9 @@ impl<'a> Relay<'a> {
     }
 
     /// Whether notifications on this connection are the client's, but for channels that it hears `elsewhere`.
-    pub fn hearing(mut self, hears: bool, elsewhere: &'a [Box<str>]) -> Self {
+    pub fn hearing(&mut self, hears: bool, elsewhere: &'a [Box<str>]) {
         self.hears = hears;
         self.heard_elsewhere = elsewhere;
-        self
     }
 
     /// Whether a notification is to be passed on: process id, channel and payload (Postgres documentation, chapter 55.7).
@@ -210,13 +209,8 @@ impl<'a> Relay<'a> {
 
     /// The client hears of parameters that differ from what it was told, before it hears ReadyForQuery; not of those with the names of
     /// `except`, whatever their values there.
-    pub fn telling(
-        mut self,
-        told: &'a mut Arc<Parameters>,
-        except: &'a [(Box<str>, Box<str>)],
-    ) -> Self {
+    pub fn telling(&mut self, told: &'a mut Arc<Parameters>, except: &'a [(Box<str>, Box<str>)]) {
         self.telling = Some(Telling { told, except });
-        self
     }
 
     /// Whether what ran was cancelled because the client has gone.
@@ -225,16 +219,14 @@ impl<'a> Relay<'a> {
     }
 
     /// For whom the request is.
-    pub fn serving(mut self, client: &'a Client) -> Self {
+    pub fn serving(&mut self, client: &'a Client) {
         self.client = Some(client);
         self.unsent = Some(client);
-        self
     }
 
     /// Errors name the client's statements as it does.
-    pub fn naming(mut self, statements: &'a Statements) -> Self {
+    pub fn naming(&mut self, statements: &'a Statements) {
         self.statements = Some(statements);
-        self
     }
 
     /// What came of it.

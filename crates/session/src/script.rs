@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pgherd_pool::{Shape, StatementId};
-use smallvec::SmallVec;
 
 use crate::positions::Positions;
 
@@ -89,13 +88,13 @@ pub struct Script {
     /// Whether rows are kept, beside being handed to the client.
     keeps_rows: bool,
     /// The shared statements that are made.
-    shared: SmallVec<[(Prepared, Shape); 2]>,
+    shared: Vec<(Prepared, Shape)>,
     /// The last unnamed statement that is made.
     unnamed: Option<(Prepared, Shape)>,
     /// Whether the unnamed statement of before is replaced.
     replaces_unnamed: bool,
     /// The statements that are held against what the client was told.
-    compared: SmallVec<[(Prepared, Shape); 2]>,
+    compared: Vec<(Prepared, Shape)>,
     /// Where errors are in the client's text, if the server was sent another.
     positions: Option<Positions>,
 }

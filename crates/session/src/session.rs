@@ -29,7 +29,7 @@ use crate::legs::Legs;
 use crate::listening::Subscriptions;
 use crate::parameters::is_own_setting;
 use crate::pins::state_lost;
-use crate::registry::{ClientState, Registration};
+use crate::registry::{Call, ClientState, Registration};
 use crate::relay::Relay;
 use crate::request::{Request, RequestReader};
 use crate::script::Script;
@@ -49,6 +49,12 @@ const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the runtime may take to see what has come by a client's socket.
 const OVERTAKEN_LIMIT: Duration = Duration::from_secs(1);
+
+/// Requests that start within so short a time of each other come without a pause.
+const QUICK: Duration = Duration::from_millis(100);
+
+/// After so many of them, what a request needs is kept for the next ([`Herd::tend`]).
+const MANY_REQUESTS: u8 = 4;
 
 /// A logged-in client.
 pub struct Session {
@@ -99,6 +105,8 @@ pub struct Session {
     /// Whether the request at hand takes back settings that the client began with.
     pub(crate) resets_startup: bool,
     requests: RequestReader,
+    /// So many requests have come without a pause.
+    in_quick_succession: u8,
     generations: u64,
     phase: watch::Receiver<Phase>,
 }
@@ -162,6 +170,7 @@ impl Session {
             client_left: false,
             counted: (0, 0),
             requests: RequestReader::default(),
+            in_quick_succession: 0,
             generations,
         }
     }
@@ -195,7 +204,12 @@ impl Session {
     async fn take_turn(&mut self, request: Request) -> Result<(), Failure> {
         self.take_rules();
         self.begin_implicit();
-        self.registration.begin_request(Instant::now());
+        let after = self.registration.begin_request(Instant::now());
+        self.in_quick_succession = if after < QUICK {
+            self.in_quick_succession.saturating_add(1)
+        } else {
+            0
+        };
         self.answer_in_time(request).await?;
         if self.client_left {
             return Ok(());
@@ -328,8 +342,9 @@ impl Session {
 
     /// The next request; what held servers send meanwhile (notifications, their end) is seen to.
     async fn next_request(&mut self) -> Result<Request, Failure> {
-        let max_message = self.herd.settings().max_message;
+        let max_message = self.herd.max_message();
         let idle_since = Instant::now();
+        let mut rests = self.in_quick_succession < MANY_REQUESTS;
         loop {
             if self.may_hear() {
                 self.pass_on_mail()?;
@@ -343,23 +358,30 @@ impl Session {
             if let Some(request) = next {
                 return Ok(request);
             }
-            if self.registration.is_cancelled_early() {
+            if self.registration.is_called(Call::LookOut) {
                 self.look_for_overtaken().await?;
                 continue;
             }
             self.check_drain()?;
-            self.rest();
+            if rests {
+                self.rest();
+            }
             match self.wait(idle_since).await? {
                 Event::Client => {}
-                Event::Server(node) => self.hear(node)?,
+                Event::Server(node) => {
+                    rests = true;
+                    self.hear(node)?;
+                }
+                Event::Rest => rests = true,
                 // seen to above
                 Event::Phase | Event::Mail | Event::Cancel => {}
             }
         }
     }
 
-    /// Gives back what only a request needs. The client may be silent for long, and there are many of them.
+    /// Gives back what only a request needs: the client may be silent for long, and there are many of them.
     fn rest(&mut self) {
+        self.registration.rest();
         self.client.release_buffers();
         self.script.rest();
         self.requests.rest();
@@ -411,6 +433,19 @@ impl Session {
             {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
+            registration.hear_bell(context.waker());
+            if registration.is_called(Call::LookOut) {
+                return Poll::Ready(Ok(Event::Cancel));
+            }
+            if registration.is_called(Call::Rest) {
+                return Poll::Ready(Ok(Event::Rest));
+            }
+            match phase.has_changed() {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Ok(Event::Phase)),
+                // the herd outlives its sessions; were it gone, this one would drain too
+                Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
+            }
             if may_hear && Self::takes_mail(&client.outbox) && subscriptions.has_mail() {
                 return Poll::Ready(Ok(Event::Mail));
             }
@@ -431,19 +466,13 @@ impl Session {
             biased;
             event = from_peers => event,
             () = subscriptions.mail(), if may_hear => Ok(Event::Mail),
-            () = registration.cancelled_early() => Ok(Event::Cancel),
-            changed = phase.changed() => {
-                // the herd outlives its sessions; were it gone, this one would drain too
-                changed.map_err(|_| Failure::ClientGone)?;
-                Ok(Event::Phase)
-            }
             failure = overdue => Err(failure),
         }
     }
 
     /// A session that is idle ends when pgherd drains; one in a block goes on to its end.
     fn check_drain(&mut self) -> Result<(), Failure> {
-        if *self.phase.borrow() == Phase::Draining
+        if *self.phase.borrow_and_update() == Phase::Draining
             && self.block.is_none()
             && self.open_run.is_none()
             && !self.skipping
@@ -462,10 +491,9 @@ impl Session {
         let mut script = Script::default();
         let leg = self.legs.at(node);
         let hears = leg.hears;
-        let heard = Relay::new(&mut script, None, false)
-            .hearing(hears, &leg.listened)
-            .hear(&mut leg.connection, &mut self.client.outbox);
-        match heard {
+        let mut relay = Relay::new(&mut script, None, false);
+        relay.hearing(hears, &leg.listened);
+        match relay.hear(&mut leg.connection, &mut self.client.outbox) {
             Ok(notified) => {
                 if notified {
                     self.tokens.observe(shard, node, Instant::now());
@@ -583,6 +611,7 @@ enum Event {
     Phase,
     Mail,
     Cancel,
+    Rest,
 }
 
 fn is_utf8(encoding: &str) -> bool {

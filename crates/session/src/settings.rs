@@ -77,8 +77,7 @@ impl NewValue<'_> {
 /// What a savepoint, or the start of a transaction, brings back.
 #[derive(Debug, Clone)]
 pub struct Mark {
-    state: State,
-    session_overrides: Overrides,
+    state: Arc<State>,
 }
 
 /// What is in force.
@@ -89,6 +88,8 @@ struct State {
     /// That, and what the open block has set for itself.
     block: SettingsList,
     overrides: Overrides,
+    /// What the overrides will be when SET LOCAL ends.
+    session_overrides: Overrides,
     /// Values of the settings that pgherd itself must know (search_path, standard_conforming_strings ...).
     known: Known,
     /// What they will be when SET LOCAL ends.
@@ -114,9 +115,8 @@ fn know(known: &mut Known, name: &str, value: Option<&str>) {
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     version: u64,
-    state: State,
-    /// What the overrides will be when SET LOCAL ends.
-    session_overrides: Overrides,
+    /// Shared with the marks since it last changed.
+    state: Arc<State>,
 }
 
 impl Settings {
@@ -154,17 +154,16 @@ impl Settings {
 
     /// Changes the overrides: for the session, or for the open block only.
     pub fn override_with(&mut self, local: bool, change: impl Fn(&mut Overrides)) {
-        self.version += 1;
-        change(&mut self.state.overrides);
+        let state = self.change();
+        change(&mut state.overrides);
         if !local {
-            change(&mut self.session_overrides);
+            change(&mut state.session_overrides);
         }
     }
 
     /// Remembers a value that pgherd itself needs to know while it is in force: in the session, or in the open block only.
     pub fn know(&mut self, name: &str, value: Option<&str>, is_local: bool) {
-        self.version += 1;
-        let state = &mut self.state;
+        let state = self.change();
         let are_equal = state.known == state.session_known;
         if !is_local {
             know(&mut state.session_known, name, value);
@@ -179,8 +178,7 @@ impl Settings {
 
     /// Records a setting that a server has made.
     pub fn record(&mut self, name: &str, value: NewValue<'_>) {
-        self.version += 1;
-        let state = &mut self.state;
+        let state = self.change();
         let are_equal = state.block == state.session;
         value.put(name, &mut state.session);
         if are_equal {
@@ -192,36 +190,31 @@ impl Settings {
 
     /// Records what a server has set for the open block only.
     pub fn record_local(&mut self, name: &str, value: NewValue<'_>) {
-        self.version += 1;
-        value.put(name, &mut self.state.block);
+        value.put(name, &mut self.change().block);
     }
 
     /// RESET ALL: all but the role.
     pub fn reset_all(&mut self) {
-        self.version += 1;
         let role = self.state.session_known.get("role").cloned();
-        let state = &mut self.state;
+        let state = self.change();
         change(&mut state.session, CarriedSettings::reset_all);
         change(&mut state.block, CarriedSettings::reset_all);
         state.session_known =
             Arc::new(role.map(|role| ("role".into(), role)).into_iter().collect());
         state.known = Arc::clone(&state.session_known);
         state.overrides = Overrides::default();
-        self.session_overrides = Overrides::default();
+        state.session_overrides = Overrides::default();
     }
 
     /// Forgets all (DISCARD ALL).
     pub fn clear(&mut self) {
-        self.version += 1;
-        self.state = State::default();
-        self.session_overrides = Overrides::default();
+        *self.change() = State::default();
     }
 
     /// Where a savepoint or a transaction starts.
     pub fn mark(&self) -> Mark {
         Mark {
-            state: self.state.clone(),
-            session_overrides: self.session_overrides.clone(),
+            state: Arc::clone(&self.state),
         }
     }
 
@@ -236,19 +229,32 @@ impl Settings {
         if self.state != mark.state {
             self.version += 1;
         }
-        self.state.clone_from(&mark.state);
-        self.session_overrides.clone_from(&mark.session_overrides);
+        self.state = Arc::clone(&mark.state);
     }
 
     /// The block committed: SET LOCAL ends.
     pub fn commit(&mut self) {
-        let state = &mut self.state;
-        if state.block != state.session || state.known != state.session_known {
-            self.version += 1;
+        let State {
+            session,
+            block,
+            overrides,
+            session_overrides,
+            known,
+            session_known,
+        } = &*self.state;
+        if block == session && known == session_known && overrides == session_overrides {
+            return;
         }
+        let state = self.change();
         state.block.clone_from(&state.session);
         state.known = Arc::clone(&state.session_known);
-        state.overrides.clone_from(&self.session_overrides);
+        state.overrides.clone_from(&state.session_overrides);
+    }
+
+    /// To change what is in force.
+    fn change(&mut self) -> &mut State {
+        self.version += 1;
+        Arc::make_mut(&mut self.state)
     }
 }
 

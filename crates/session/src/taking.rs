@@ -202,7 +202,7 @@ impl Session {
         shard: ShardId,
         wanted: Option<WantedRole>,
     ) -> Result<Option<(NodeId, Role)>, Failure> {
-        let begun = Instant::now();
+        let mut waits_since = None;
         loop {
             let topology = self.topology();
             let state = shard_state(&topology, shard)?;
@@ -226,7 +226,9 @@ impl Session {
                 }
                 ReplicaChoice::Unsettled | ReplicaChoice::None => Duration::ZERO,
             };
-            if begun.elapsed() >= patience {
+            if patience.is_zero()
+                || waits_since.get_or_insert_with(Instant::now).elapsed() >= patience
+            {
                 if wanted == Some(WantedRole::Replica) {
                     return Err(no_server(
                         state,
@@ -242,6 +244,14 @@ impl Session {
 
     /// The primary of a shard; waits a moment for one to be found.
     pub(crate) async fn primary(&mut self, shard: ShardId) -> Result<NodeId, Failure> {
+        match shard_state(&self.topology(), shard)?.primary {
+            Some(primary) => Ok(primary),
+            // boxed, as hardly any request waits for it
+            None => Box::pin(self.next_primary(shard)).await,
+        }
+    }
+
+    async fn next_primary(&self, shard: ShardId) -> Result<NodeId, Failure> {
         let deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
         let mut changes = self.database.watch_topology();
         loop {

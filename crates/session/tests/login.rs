@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use pgherd_protocol::{BackendMessage, Verifier};
-use pgherd_session::{ListenSettings, PasswordExchange, TrustedOrigin, User, Users};
+use pgherd_session::{Call, ListenSettings, PasswordExchange, TrustedOrigin, User, Users};
 use support::server::Server;
 use support::{Client, Front, database, scram, user};
 use tokio_postgres::config::SslMode;
@@ -365,7 +365,7 @@ async fn servers_are_not_given_back_while_a_cancel_request_is_on_its_way() {
     assert!(!login.client.end_request());
     drop((early, another));
     let early = cancel();
-    assert!(login.client.is_cancelled_early());
+    assert!(login.client.is_called(Call::LookOut));
     login.client.nothing_to_cancel();
     assert!(early.cancellers().await.is_empty());
     login.client.begin_request(std::time::Instant::now());

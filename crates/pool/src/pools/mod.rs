@@ -143,7 +143,7 @@ impl Pools {
     }
 
     /// Lends a connection to a server, logged in as the user: one that lies idle, a new one as long as the bound
-    /// allows, else one that comes back, first come first served; of those who come within 2 ms, one on the connection's
+    /// allows, else one that comes back, first come first served; of those who come within 20 ms, one on the connection's
     /// thread before the others, where threads have a runtime each. Waits until `checkout_timeout`, or until the deadline
     /// if that is earlier.
     ///

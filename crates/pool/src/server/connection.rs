@@ -88,6 +88,7 @@ pub struct ServerConnection {
     /// What a reset takes away again.
     changed: Option<&'static str>,
     last_used: Instant,
+    canceller: Option<Arc<Canceller>>,
     origin: Origin,
 }
 
@@ -112,8 +113,18 @@ pub(crate) struct Origin {
 impl ServerConnection {
     pub(crate) fn new(transport: Transport, parameters: Parameters, origin: Origin) -> Self {
         let settled_at = transport.bytes_written();
+        let canceller = origin.cancel_key.clone().map(|key| {
+            Arc::new(Canceller {
+                server: Arc::clone(&origin.server),
+                peer: origin.peer,
+                tls: Arc::clone(&origin.tls),
+                pid: origin.pid,
+                key,
+            })
+        });
         Self {
             transport,
+            canceller,
             prepared: PreparedStatements::default(),
             carried: None,
             tainted_by: None,
@@ -162,14 +173,8 @@ impl ServerConnection {
     /// What it takes to cancel what runs here, independent of the connection's life. `None` if the server gave no
     /// key.
     #[must_use]
-    pub fn canceller(&self) -> Option<Canceller> {
-        Some(Canceller {
-            server: Arc::clone(&self.origin.server),
-            peer: self.origin.peer,
-            tls: Arc::clone(&self.origin.tls),
-            pid: self.origin.pid,
-            key: self.origin.cancel_key.clone()?,
-        })
+    pub fn canceller(&self) -> Option<Arc<Canceller>> {
+        self.canceller.clone()
     }
 
     /// When it was opened.

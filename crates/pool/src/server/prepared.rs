@@ -3,9 +3,9 @@
 //! Owns: the name that a text has on every server, which of them a connection has, and which go first when there are too many.
 //! Never sends a Parse or a Close. Main types: [`PreparedStatements`], [`StatementId`].
 
-use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::Shape;

@@ -6,9 +6,11 @@
 mod cancels;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use atomic_waker::AtomicWaker;
 use pgherd_pool::{Canceller, PeerAddress};
 use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState};
 use pgherd_topology::{NodeId, ShardId};
@@ -74,7 +76,7 @@ pub struct HeldServer {
     /// The server's process id for it.
     pub pid: i32,
     /// How a request on it is cancelled; `None` where the server gave no key.
-    pub canceller: Option<Canceller>,
+    pub canceller: Option<Arc<Canceller>>,
     /// Whether it is pinned, and why.
     pub pin: Option<Pin>,
 }
@@ -172,6 +174,12 @@ pub struct Client {
     /// Microseconds after `connected`.
     last_request: AtomicU64,
     requests: AtomicU64,
+    /// How many requests it had made when it was last asked to rest; at first more than it can make.
+    rested: AtomicU64,
+    /// What its session is to do though the client asks for nothing: [`Call`]s.
+    calls: AtomicU8,
+    /// Wakes the session to that.
+    bell: AtomicWaker,
     holdings: Mutex<Holdings>,
     /// The last cancel request on its way has ended.
     cancels_ended: Notify,
@@ -179,6 +187,16 @@ pub struct Client {
     cancel_came: Notify,
     /// What a cancel request waits for has come: a look for what it is for, or the writing of that, or its end.
     cancel_may_go_on: Notify,
+}
+
+/// What a session is to do while its client asks for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Call {
+    /// To look for the request that a cancel request has overtaken.
+    LookOut = 1,
+    /// To give back what only a request needs.
+    Rest = 2,
 }
 
 /// Whether a client's servers may go back to their pools.
@@ -202,6 +220,9 @@ impl Client {
             state: AtomicU8::new(ClientState::Idle as u8),
             last_request: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            rested: AtomicU64::new(u64::MAX),
+            calls: AtomicU8::new(0),
+            bell: AtomicWaker::new(),
             holdings: Mutex::new(Holdings {
                 application_name: identity.application_name.clone(),
                 ..Holdings::default()
@@ -243,11 +264,12 @@ impl Client {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Notes that a request of its starts now: cancel requests are for this one, and so are those that came before it was read.
-    pub fn begin_request(&self, now: Instant) {
+    /// Notes that a request of its starts now: cancel requests are for this one, and so are those that came before it was read. Returns
+    /// how long after the one before it starts, or after the login.
+    pub fn begin_request(&self, now: Instant) -> Duration {
         let micros = u64::try_from(now.saturating_duration_since(self.connected).as_micros())
             .unwrap_or(u64::MAX);
-        self.last_request.store(micros, Ordering::Relaxed);
+        let before = self.last_request.swap(micros, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.set_state(ClientState::Active);
         let mut holdings = self.holdings();
@@ -257,6 +279,55 @@ impl Client {
             holdings.cancelled = Some(CancelCause::User);
         }
         self.looked(holdings);
+        Duration::from_micros(micros.saturating_sub(before))
+    }
+
+    /// Has the session woken whenever it is to look at [`Client::is_called`] or at what else [`Client::ring`] is for. Of those who wait
+    /// so, the last is woken.
+    pub fn hear_bell(&self, waker: &Waker) {
+        self.bell.register(waker);
+    }
+
+    /// Wakes its session, if that waits for the next request.
+    pub fn ring(&self) {
+        self.bell.wake();
+    }
+
+    /// Whether its session is to do this.
+    pub fn is_called(&self, call: Call) -> bool {
+        self.calls.load(Ordering::Acquire) & call as u8 != 0
+    }
+
+    fn call(&self, call: Call) {
+        self.calls.fetch_or(call as u8, Ordering::Release);
+        self.ring();
+    }
+
+    fn is_done(&self, call: Call) {
+        self.calls.fetch_and(!(call as u8), Ordering::AcqRel);
+    }
+
+    /// Calls for rest where no request has come for so long, once.
+    pub fn rest_after(&self, idle: Duration, now: Instant) {
+        let requests = self.requests();
+        let asks = matches!(self.state(), ClientState::Active | ClientState::Waiting);
+        let asked =
+            self.connected + Duration::from_micros(self.last_request.load(Ordering::Relaxed));
+        if !asks
+            && now.saturating_duration_since(asked) >= idle
+            && self.rested.swap(requests, Ordering::Relaxed) != requests
+        {
+            self.call(Call::Rest);
+        }
+    }
+
+    /// Gives back the memory for servers that it does not hold.
+    pub fn rest(&self) {
+        self.is_done(Call::Rest);
+        let mut holdings = self.holdings();
+        if holdings.servers.is_empty() {
+            holdings.servers = Vec::new();
+        }
     }
 
     /// When it connected.
@@ -342,10 +413,6 @@ impl Client {
     pub fn try_release(&self, id: HeldId) -> Release {
         let mut holdings = self.holdings();
         holdings.servers.retain(|(held, _)| *held != id);
-        if holdings.servers.is_empty() {
-            // there are many clients, and few of them hold any
-            holdings.servers = Vec::new();
-        }
         if holdings.cancels == 0 {
             Release::Released
         } else {

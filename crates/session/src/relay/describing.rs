@@ -78,7 +78,7 @@ impl Relay<'_> {
             // the server goes on, and nobody hears it
             self.script.silence();
             self.outcome.answered = answered;
-            self.outcome.error = Some(stale_plan());
+            self.outcome.error = Some(Box::new(stale_plan()));
             self.outcome.error_is_ours = true;
             self.outcome.differs = true;
             return false;

@@ -64,7 +64,7 @@ impl Relay<'_> {
             self.outcome.answered = self.script.answered();
             self.outcome.error_is_ours = audience == Audience::Pgherd;
             self.outcome.not_brought = self.script.is_bringing();
-            self.outcome.error = Some(error);
+            self.outcome.error = Some(Box::new(error));
         }
         if !matches!(self.script.front(), Some(Awaited::Server(Reply::Query, _))) {
             let skipped = self.script.skip_to_sync();

@@ -6,34 +6,16 @@ use std::sync::{Arc, MutexGuard};
 
 use pgherd_pool::Canceller;
 
-use super::{CancelCause, Client, Holdings, Running};
+use super::{Call, CancelCause, Client, Holdings, Running};
 
 impl Client {
-    /// Notes whether its session looks for what an early cancel request is for ([`Client::cancelled_early`]).
+    /// Notes whether its session looks for what an early cancel request is for, one that comes while nothing runs ([`Call::LookOut`]). The
+    /// request that it is for may have been overtaken by it, and be in the socket already: the session is to read that, and then to begin a
+    /// request or to say that there is [`Client::nothing_to_cancel`].
     pub fn look_out(&self, looks_out: bool) {
         let mut holdings = self.holdings();
         holdings.looks_out = looks_out;
         self.looked(holdings);
-    }
-
-    /// Waits for a cancel request that comes while nothing runs. The request that it is for may have been overtaken by it, and be in the
-    /// socket already: the session is to read that, and then to begin a request or to say that there is [`Client::nothing_to_cancel`].
-    /// Cancel-safe.
-    pub async fn cancelled_early(&self) {
-        loop {
-            let came = self.cancel_came.notified();
-            tokio::pin!(came);
-            came.as_mut().enable();
-            if self.is_cancelled_early() {
-                return;
-            }
-            came.await;
-        }
-    }
-
-    /// Whether such a cancel request has come.
-    pub fn is_cancelled_early(&self) -> bool {
-        self.holdings().early_cancels > 0
     }
 
     /// As with Postgres, nothing happens where nothing runs.
@@ -42,6 +24,10 @@ impl Client {
     }
 
     pub(super) fn looked(&self, mut holdings: MutexGuard<'_, Holdings>) {
+        // under the lock, as is what calls for it
+        if self.is_called(Call::LookOut) {
+            self.is_done(Call::LookOut);
+        }
         if std::mem::take(&mut holdings.early_cancels) > 0 {
             holdings.looks += 1;
             drop(holdings);
@@ -154,7 +140,10 @@ impl Client {
         let early =
             (holdings.running == Running::Nothing && holdings.looks_out).then_some(holdings.looks);
         match early {
-            Some(_) => holdings.early_cancels += 1,
+            Some(_) => {
+                holdings.early_cancels += 1;
+                self.call(Call::LookOut);
+            }
             None => holdings.cancels += 1,
         }
         if holdings.running == Running::Request {
@@ -181,7 +170,7 @@ pub struct CancelHandle {
 impl CancelHandle {
     /// The server connections to cancel, once they have been written what is to be cancelled: a server that is idle ignores a cancel
     /// request. None where the request ends before that, or has none yet: what is cancelled is not sent any more. Cancel-safe.
-    pub async fn cancellers(&self) -> Vec<Canceller> {
+    pub async fn cancellers(&self) -> Vec<Arc<Canceller>> {
         loop {
             let goes_on = self.client.cancel_may_go_on.notified();
             tokio::pin!(goes_on);
