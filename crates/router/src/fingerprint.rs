@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 use crate::hint::Hint;
-use crate::lexer::{BackslashReading, LexError, Lexer, Token, TokenKind};
+use crate::lexer::{BackslashReading, LexError, Lexer, LiteralKind, Token, TokenKind};
 use crate::list::ListFolder;
 use crate::literal::{Literal, Literals};
 use crate::plan::Span;
@@ -17,7 +17,7 @@ use crate::rejection::Rejection;
 pub(crate) type KeyBuffer = SmallVec<[u8; 1024]>;
 
 /// What one pass over a text found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scan {
     pub(crate) literals: Literals,
     /// Statements that are not empty.
@@ -41,61 +41,54 @@ impl From<LexError> for ScanError {
 /// Stands before a literal's kind in the normalised text; SQL text holds no zero byte.
 pub(crate) const SLOT: u8 = 0;
 
-/// Scans `sql`, appending its normalised text to `key`.
-pub(crate) fn scan(
-    sql: &[u8],
-    backslash: BackslashReading,
-    key: &mut KeyBuffer,
-) -> Result<Scan, ScanError> {
-    let mut lexer = Lexer::new(sql, backslash);
-    lexer.skip_blank()?;
-    let hint = match lexer.position() {
-        0 => None,
-        blank => Hint::read(&sql[..blank]).map_err(ScanError::Hint)?,
-    };
-    let mut literals = Literals::default();
-    let mut splitter = Splitter::default();
-    let mut lists = ListFolder::default();
-    let mut text = Normalised {
-        sql,
-        key,
-        start: 0,
-        end: 0,
-    };
-    let mut end = u32::MAX;
-    while let Some(token) = lexer.next_token()? {
-        lists.before(sql, token, &mut text, &mut literals);
-        if end != u32::MAX && token.start != end && !lists.just_folded {
-            text.push_blank();
+impl Scan {
+    /// Scans `sql` into a new scan, appending its normalised text to `key`.
+    pub(crate) fn read(
+        &mut self,
+        sql: &[u8],
+        backslash: BackslashReading,
+        key: &mut KeyBuffer,
+    ) -> Result<(), ScanError> {
+        let mut lexer = Lexer::new(sql, backslash);
+        lexer.skip_blank()?;
+        if lexer.position() > 0 {
+            self.hint = Hint::read(&sql[..lexer.position()]).map_err(ScanError::Hint)?;
         }
-        end = token.end;
-        lists.starts_at = text.len();
-        if let TokenKind::Literal(kind) = token.kind {
-            text.push_slot(kind as u8);
-            literals.slots.push(Literal {
-                kind,
-                start: token.start,
-                end: token.end,
-            });
-        } else {
-            text.push(token);
+        let literals = &mut self.literals;
+        let mut splitter = Splitter::new(&mut self.spans);
+        let mut lists = ListFolder::default();
+        let mut text = Normalised {
+            sql,
+            key,
+            start: lexer.position(),
+            end: lexer.position(),
+        };
+        while let Some(token) = lexer.next_token()? {
+            lists.before(sql, token, &mut text, literals);
+            if let TokenKind::Literal(kind) = token.kind {
+                text.push_literal(token, kind);
+                literals.slots.push(Literal {
+                    kind,
+                    start: token.start,
+                    end: token.end,
+                });
+            } else {
+                text.push(token);
+            }
+            lists.after(sql, token, &mut text, literals);
+            splitter.push(sql, token);
         }
-        lists.after(sql, token, &mut text, &mut literals);
-        splitter.push(sql, token);
+        text.gathered();
+        splitter.end_statement();
+        Ok(())
     }
-    text.gathered();
-    Ok(Scan {
-        literals,
-        spans: splitter.finish(),
-        hint,
-    })
 }
 
 /// The normalised text as it grows. What it has in common with the text itself is copied in one piece.
 pub(crate) struct Normalised<'s, 'k> {
     sql: &'s [u8],
     key: &'k mut KeyBuffer,
-    /// What of `sql` is to be appended to `key` yet.
+    /// What of `sql` is to be appended to `key` yet: it ends where the last token does.
     start: usize,
     end: usize,
 }
@@ -114,34 +107,48 @@ impl Normalised<'_, '_> {
         self.key
     }
 
+    #[inline]
     fn push(&mut self, token: Token) {
-        let (start, end) = (token.start as usize, token.end as usize);
-        if start != self.end {
-            self.gathered();
-            self.start = start;
-        }
-        self.end = end;
+        self.reach(token);
+        self.end = token.end as usize;
     }
 
-    fn push_blank(&mut self) {
-        if self.start < self.end && self.sql.get(self.end) == Some(&b' ') {
-            self.end += 1;
-        } else {
-            self.gathered().push(b' ');
-        }
+    #[inline]
+    fn push_literal(&mut self, token: Token, kind: LiteralKind) {
+        self.reach(token);
+        self.push_slot(kind as u8);
+        self.skip_to(token.end);
     }
 
     /// A literal of this kind, or a list of them.
     pub(crate) fn push_slot(&mut self, kind: u8) {
         self.gathered().extend_from_slice(&[SLOT, kind]);
     }
+
+    /// Leaves out what of the text is before `position`.
+    pub(crate) fn skip_to(&mut self, position: u32) {
+        self.start = position as usize;
+        self.end = position as usize;
+    }
+
+    /// One blank stands for any blanks and comments between the last token and this one.
+    #[inline]
+    fn reach(&mut self, token: Token) {
+        match self.sql.get(self.end..token.start as usize) {
+            Some([]) => {}
+            Some([b' ']) => self.end += 1,
+            _ => {
+                self.gathered().push(b' ');
+                self.skip_to(token.start);
+            }
+        }
+    }
 }
 
 /// Finds where statements end: at `;` outside parentheses and outside a SQL-standard function body
 /// (`BEGIN ATOMIC ... END`).
-#[derive(Default)]
-struct Splitter {
-    spans: SmallVec<[Span; 2]>,
+struct Splitter<'s> {
+    spans: &'s mut SmallVec<[Span; 2]>,
     current: Option<Span>,
     parentheses: u32,
     creates: bool,
@@ -149,15 +156,23 @@ struct Splitter {
     body: u32,
 }
 
-impl Splitter {
+impl<'s> Splitter<'s> {
+    fn new(spans: &'s mut SmallVec<[Span; 2]>) -> Self {
+        Self {
+            spans,
+            current: None,
+            parentheses: 0,
+            creates: false,
+            begins: false,
+            body: 0,
+        }
+    }
+
+    #[inline]
     fn push(&mut self, sql: &[u8], token: Token) {
         match token.kind {
             TokenKind::Semicolon if self.parentheses == 0 && self.body == 0 => {
-                self.spans.extend(self.current.take());
-                *self = Self {
-                    spans: std::mem::take(&mut self.spans),
-                    ..Self::default()
-                };
+                self.end_statement();
                 return;
             }
             TokenKind::LeftParen => self.parentheses += 1,
@@ -179,6 +194,14 @@ impl Splitter {
         }
     }
 
+    fn end_statement(&mut self) {
+        if let Some(span) = self.current.take() {
+            self.spans.push(span);
+        }
+        self.creates = false;
+        self.begins = false;
+    }
+
     fn follow_body(&mut self, word: &[u8]) {
         if self.body == 0 {
             if self.begins && word.eq_ignore_ascii_case(b"atomic") {
@@ -191,11 +214,6 @@ impl Splitter {
             self.body -= 1;
         }
     }
-
-    fn finish(mut self) -> SmallVec<[Span; 2]> {
-        self.spans.extend(self.current.take());
-        self.spans
-    }
 }
 
 #[cfg(test)]
@@ -203,6 +221,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+
+    fn scan(
+        sql: &[u8],
+        backslash: BackslashReading,
+        key: &mut KeyBuffer,
+    ) -> Result<Scan, ScanError> {
+        let mut scan = Scan::default();
+        scan.read(sql, backslash, key)?;
+        Ok(scan)
+    }
 
     fn normalised(sql: &str) -> Vec<u8> {
         let mut key = KeyBuffer::new();

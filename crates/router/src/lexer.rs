@@ -156,10 +156,11 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// A comment that does not end.
+    #[inline]
     pub fn skip_blank(&mut self) -> Result<(), LexError> {
         loop {
+            self.skip_while(|class| class == Class::Blank);
             match self.peek(0) {
-                Some(b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) => self.at += 1,
                 Some(b'-') if self.peek(1) == Some(b'-') => self.skip_line_comment(),
                 Some(b'/') if self.peek(1) == Some(b'*') => self.skip_block_comment()?,
                 _ => return Ok(()),
@@ -182,6 +183,7 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// [`LexError`] where Postgres' scanner fails as well. The lexer is not to be used after it.
+    #[inline(always)] // the scan of each query string spends its time here
     pub fn next_token(&mut self) -> Result<Option<Token>, LexError> {
         self.skip_blank()?;
         let start = self.at;
@@ -198,28 +200,30 @@ impl<'a> Lexer<'a> {
         self.sql.get(self.at + ahead).copied()
     }
 
+    #[inline(always)]
     fn take(&mut self, first: u8) -> Result<TokenKind, LexError> {
-        match first {
-            b'\'' => self.take_plain_string(),
-            b'"' => {
+        Ok(match Class::of(first) {
+            Class::Name => self.take_name(),
+            Class::NameOrPrefix => self.take_name_or_literal(first)?,
+            Class::Digit => self.take_number(),
+            Class::Dollar => self.take_dollar()?,
+            Class::Quote => self.take_plain_string()?,
+            Class::DoubleQuote => {
                 self.take_quoted_name(1)?;
-                Ok(TokenKind::QuotedName)
+                TokenKind::QuotedName
             }
-            b'$' => self.take_dollar(),
-            b'0'..=b'9' => Ok(self.take_number()),
-            b'.' => Ok(self.take_dot()),
-            b':' => Ok(self.take_colon()),
-            b'(' => Ok(self.one(TokenKind::LeftParen)),
-            b')' => Ok(self.one(TokenKind::RightParen)),
-            b'[' => Ok(self.one(TokenKind::LeftBracket)),
-            b']' => Ok(self.one(TokenKind::RightBracket)),
-            b',' => Ok(self.one(TokenKind::Comma)),
-            b';' => Ok(self.one(TokenKind::Semicolon)),
-            0 => Err(LexError::ZeroByte),
-            _ if is_name_start(first) => self.take_word(first),
-            _ if is_operator(first) => Ok(self.take_operator()),
-            _ => Ok(self.one(TokenKind::Other)),
-        }
+            Class::Operator => self.take_operator(),
+            Class::Dot => self.take_dot(),
+            Class::Colon => self.take_colon(),
+            Class::LeftParen => self.one(TokenKind::LeftParen),
+            Class::RightParen => self.one(TokenKind::RightParen),
+            Class::LeftBracket => self.one(TokenKind::LeftBracket),
+            Class::RightBracket => self.one(TokenKind::RightBracket),
+            Class::Comma => self.one(TokenKind::Comma),
+            Class::Semicolon => self.one(TokenKind::Semicolon),
+            Class::Blank | Class::Other => self.one(TokenKind::Other),
+            Class::Zero => return Err(LexError::ZeroByte),
+        })
     }
 
     fn one(&mut self, kind: TokenKind) -> TokenKind {
@@ -258,20 +262,26 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// An identifier, or a literal that a letter announces (`E'`, `B'`, `X'`, `N'`, `U&'`).
-    fn take_word(&mut self, first: u8) -> Result<TokenKind, LexError> {
+    #[inline]
+    fn take_name(&mut self) -> TokenKind {
+        self.skip_while(Class::continues_name);
+        TokenKind::Word
+    }
+
+    /// A literal that a letter announces (`E'`, `B'`, `X'`, `N'`, `U&'`), or else an identifier.
+    fn take_name_or_literal(&mut self, first: u8) -> Result<TokenKind, LexError> {
         match (first, self.peek(1), self.peek(2)) {
             (b'e' | b'E', Some(b'\''), _) => {
                 self.take_string(2, Inside::Escapes, LexError::UnterminatedString)?;
-                return Ok(TokenKind::Literal(LiteralKind::EscapeString));
+                Ok(TokenKind::Literal(LiteralKind::EscapeString))
             }
             (b'b' | b'B', Some(b'\''), _) => {
                 self.take_string(2, Inside::Bits, LexError::UnterminatedBitString)?;
-                return Ok(TokenKind::Literal(LiteralKind::BitString));
+                Ok(TokenKind::Literal(LiteralKind::BitString))
             }
             (b'x' | b'X', Some(b'\''), _) => {
                 self.take_string(2, Inside::Bits, LexError::UnterminatedHexString)?;
-                return Ok(TokenKind::Literal(LiteralKind::HexString));
+                Ok(TokenKind::Literal(LiteralKind::HexString))
             }
             (b'n' | b'N', Some(b'\''), _) => {
                 let inside = match self.backslash {
@@ -279,20 +289,18 @@ impl<'a> Lexer<'a> {
                     BackslashReading::Escape => Inside::Escapes,
                 };
                 self.take_string(2, inside, LexError::UnterminatedString)?;
-                return Ok(TokenKind::Literal(LiteralKind::NationalString));
+                Ok(TokenKind::Literal(LiteralKind::NationalString))
             }
             (b'u' | b'U', Some(b'&'), Some(b'\'')) => {
                 self.take_string(3, Inside::Plain, LexError::UnterminatedString)?;
-                return Ok(TokenKind::Literal(LiteralKind::UnicodeString));
+                Ok(TokenKind::Literal(LiteralKind::UnicodeString))
             }
             (b'u' | b'U', Some(b'&'), Some(b'"')) => {
                 self.take_quoted_name(3)?;
-                return Ok(TokenKind::UnicodeName);
+                Ok(TokenKind::UnicodeName)
             }
-            _ => {}
+            _ => Ok(self.take_name()),
         }
-        self.skip_while(|byte| NAME_PARTS[usize::from(byte)]);
-        Ok(TokenKind::Word)
     }
 
     fn take_plain_string(&mut self) -> Result<TokenKind, LexError> {
@@ -415,18 +423,31 @@ impl<'a> Lexer<'a> {
     }
 
     fn skip_digits(&mut self) {
-        self.skip_while(|byte| byte.is_ascii_digit());
+        self.skip_while(|class| class == Class::Digit);
     }
 
-    fn skip_while(&mut self, belongs: impl Fn(u8) -> bool) {
-        let rest = self.sql.get(self.at..).unwrap_or_default();
-        self.at += rest
-            .iter()
-            .position(|byte| !belongs(*byte))
-            .unwrap_or(rest.len());
+    #[inline]
+    fn skip_while(&mut self, belongs: impl Fn(Class) -> bool) {
+        while self.peek(0).is_some_and(|byte| belongs(Class::of(byte))) {
+            self.at += 1;
+        }
     }
 
+    #[inline]
     fn take_number(&mut self) -> TokenKind {
+        let start = self.at;
+        self.skip_digits();
+        match self.peek(0) {
+            Some(b'.' | b'_' | b'e' | b'E' | b'x' | b'X' | b'o' | b'O' | b'b' | b'B') => {
+                self.at = start;
+                self.take_number_of_parts()
+            }
+            _ => TokenKind::Literal(LiteralKind::Integer),
+        }
+    }
+
+    /// A number that may have more than digits.
+    fn take_number_of_parts(&mut self) -> TokenKind {
         if self.peek(0) == Some(b'0')
             && matches!(self.peek(1), Some(b'x' | b'X' | b'o' | b'O' | b'b' | b'B'))
             && self
@@ -479,7 +500,7 @@ impl<'a> Lexer<'a> {
             }
         }
         if self.peek(0).is_some_and(is_name_start) {
-            self.skip_while(|byte| NAME_PARTS[usize::from(byte)]);
+            self.skip_while(Class::continues_name);
         }
         TokenKind::Literal(LiteralKind::OtherNumber)
     }
@@ -554,7 +575,7 @@ impl<'a> Lexer<'a> {
         let rest = &self.sql[self.at..];
         let mut length = rest
             .iter()
-            .position(|&byte| !is_operator(byte))
+            .position(|&byte| Class::of(byte) != Class::Operator)
             .unwrap_or(rest.len());
         let comment = rest[..length]
             .windows(2)
@@ -619,43 +640,83 @@ pub(crate) const fn is_name_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-/// May it go on with this byte?
-const NAME_PARTS: [bool; 256] = {
-    let mut parts = [false; 256];
-    let mut byte = 0;
-    while byte < parts.len() {
-        #[expect(clippy::cast_possible_truncation)] // there are 256
-        let part = byte as u8;
-        parts[byte] = is_name_start(part) || part.is_ascii_digit() || part == b'$';
-        byte += 1;
-    }
-    parts
-};
-
 fn is_dollar_tag_part(byte: u8) -> bool {
     is_name_start(byte) || byte.is_ascii_digit()
 }
 
-fn is_operator(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'~' | b'!'
-            | b'@'
-            | b'#'
-            | b'^'
-            | b'&'
-            | b'|'
-            | b'`'
-            | b'?'
-            | b'+'
-            | b'-'
-            | b'*'
-            | b'/'
-            | b'%'
-            | b'<'
-            | b'>'
-            | b'='
-    )
+/// What a token that begins with a byte is. Those that a name goes on with come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Name,
+    /// A name, unless a quote follows.
+    NameOrPrefix,
+    Digit,
+    Dollar,
+    Blank,
+    Quote,
+    DoubleQuote,
+    Operator,
+    Dot,
+    Colon,
+    LeftParen,
+    RightParen,
+    LeftBracket,
+    RightBracket,
+    Comma,
+    Semicolon,
+    Zero,
+    Other,
+}
+
+/// The class of each byte.
+static CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0;
+    while byte < classes.len() {
+        #[expect(clippy::cast_possible_truncation)] // there are 256
+        let class = Class::new(byte as u8);
+        classes[byte] = class;
+        byte += 1;
+    }
+    classes
+};
+
+impl Class {
+    #[inline]
+    fn of(byte: u8) -> Self {
+        CLASSES[usize::from(byte)]
+    }
+
+    #[inline]
+    fn continues_name(self) -> bool {
+        self <= Self::Dollar
+    }
+
+    const fn new(byte: u8) -> Self {
+        match byte {
+            b'b' | b'B' | b'e' | b'E' | b'n' | b'N' | b'u' | b'U' | b'x' | b'X' => {
+                Self::NameOrPrefix
+            }
+            _ if is_name_start(byte) => Self::Name,
+            b'0'..=b'9' => Self::Digit,
+            b'$' => Self::Dollar,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Self::Blank,
+            b'\'' => Self::Quote,
+            b'"' => Self::DoubleQuote,
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*'
+            | b'/' | b'%' | b'<' | b'>' | b'=' => Self::Operator,
+            b'.' => Self::Dot,
+            b':' => Self::Colon,
+            b'(' => Self::LeftParen,
+            b')' => Self::RightParen,
+            b'[' => Self::LeftBracket,
+            b']' => Self::RightBracket,
+            b',' => Self::Comma,
+            b';' => Self::Semicolon,
+            0 => Self::Zero,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,31 +13,16 @@ use crate::plan::Span;
 const LIST: u8 = 0x80;
 
 /// Follows the tokens of a text, and takes from the normalised text what a list repeats.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ListFolder {
-    /// Where the current token begins in the normalised text.
-    pub(crate) starts_at: usize,
-    /// The blank before the current token went with the list.
-    pub(crate) just_folded: bool,
     depth: u32,
-    before_last: Last,
-    last: Last,
-    /// The last token was `(` or a comma.
-    follows_separator: bool,
+    last: Token,
+    /// The kind of the token before the last.
+    before_last: TokenKind,
+    /// The last `(` follows IN.
+    opened_in: bool,
     elements: Option<Elements>,
     rows: Option<Rows>,
-}
-
-/// The last token, as far as a list may follow it.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Last {
-    #[default]
-    Other,
-    Dot,
-    In,
-    Values,
-    /// The `(` after IN.
-    InOpen,
 }
 
 /// An IN list whose every token so far is one of a plain list.
@@ -90,8 +75,26 @@ enum RowState {
     After,
 }
 
+impl Default for ListFolder {
+    fn default() -> Self {
+        Self {
+            depth: 0,
+            last: Token {
+                kind: TokenKind::Other,
+                start: 0,
+                end: 0,
+            },
+            before_last: TokenKind::Other,
+            opened_in: false,
+            elements: None,
+            rows: None,
+        }
+    }
+}
+
 impl ListFolder {
     /// Before a token is appended to the normalised text: folds the IN list that it closes.
+    #[inline]
     pub(crate) fn before(
         &mut self,
         sql: &[u8],
@@ -99,11 +102,20 @@ impl ListFolder {
         text: &mut Normalised<'_, '_>,
         literals: &mut Literals,
     ) {
-        self.just_folded = false;
-        let Some(mut list) = self.elements else {
-            return;
-        };
-        self.elements = match (token.kind, list.next) {
+        if let Some(list) = self.elements {
+            self.elements = self.follow_elements(list, sql, token, text, literals);
+        }
+    }
+
+    fn follow_elements(
+        &mut self,
+        mut list: Elements,
+        sql: &[u8],
+        token: Token,
+        text: &mut Normalised<'_, '_>,
+        literals: &mut Literals,
+    ) -> Option<Elements> {
+        match (token.kind, list.next) {
             (TokenKind::Literal(kind), Next::Element) if list.kind.is_none_or(|k| k == kind) => {
                 list.kind = Some(kind);
                 list.next = Next::Comma;
@@ -126,16 +138,17 @@ impl ListFolder {
                 Some(list)
             }
             (TokenKind::RightParen, Next::Comma) => {
-                self.fold_elements(list, text, literals);
+                self.fold_elements(list, token, text, literals);
                 None
             }
             _ => None,
-        };
+        }
     }
 
     fn fold_elements(
         &mut self,
         list: Elements,
+        closing: Token,
         text: &mut Normalised<'_, '_>,
         literals: &mut Literals,
     ) {
@@ -144,7 +157,7 @@ impl ListFolder {
         };
         text.gathered().truncate(list.key_start);
         text.push_slot(kind as u8 | LIST);
-        self.just_folded = true;
+        text.skip_to(closing.start);
         let further = &literals.slots[list.first_slot + 1..];
         literals.lists.push(List {
             first_slot: position(list.first_slot),
@@ -162,6 +175,7 @@ impl ListFolder {
     }
 
     /// After a token was appended to the normalised text.
+    #[inline]
     pub(crate) fn after(
         &mut self,
         sql: &[u8],
@@ -169,6 +183,20 @@ impl ListFolder {
         text: &mut Normalised<'_, '_>,
         literals: &mut Literals,
     ) {
+        match token.kind {
+            TokenKind::LeftParen => self.open(sql, text, literals),
+            TokenKind::RightParen => self.close(token, text, literals),
+            _ if self.elements.is_some() || self.rows.is_some() => {
+                self.follow(sql, token, literals);
+            }
+            _ => {}
+        }
+        self.before_last = self.last.kind;
+        self.last = token;
+    }
+
+    /// Follows a token of a list or of rows that is no parenthesis.
+    fn follow(&mut self, sql: &[u8], token: Token, literals: &mut Literals) {
         if let Some(list) = &mut self.elements
             && let Some(literal) = literals.slots.last_mut()
             && matches!(token.kind, TokenKind::Literal(_))
@@ -181,43 +209,21 @@ impl ListFolder {
                 list.first_end = token.end;
             }
         }
-        match token.kind {
-            TokenKind::LeftParen => self.open(text, literals),
-            TokenKind::RightParen => self.close(token, text, literals),
-            TokenKind::Comma => self.follow_rows(RowState::After, RowState::Before),
-            TokenKind::Parameter => self.keep_apart(),
-            // what is worked out may need each row's own values; a sign does not
-            TokenKind::Operator if token.text(sql) != b"-" || !self.follows_separator => {
-                self.keep_apart();
-            }
-            _ => {}
-        }
-        if let Some(rows) = &self.rows
-            && rows.state != RowState::Within
-            && !matches!(
-                token.kind,
-                TokenKind::LeftParen | TokenKind::RightParen | TokenKind::Comma
-            )
-        {
-            self.rows = None;
-        }
-        self.follows_separator = matches!(token.kind, TokenKind::LeftParen | TokenKind::Comma);
-        self.before_last = self.last;
-        self.last = match token.kind {
-            TokenKind::Dot => Last::Dot,
-            TokenKind::LeftParen if self.last == Last::In => Last::InOpen,
-            TokenKind::Word if self.before_last != Last::Dot => {
-                let word = token.text(sql);
-                if word.eq_ignore_ascii_case(b"in") {
-                    Last::In
-                } else if word.eq_ignore_ascii_case(b"values") {
-                    Last::Values
-                } else {
-                    Last::Other
-                }
-            }
-            _ => Last::Other,
+        let Some(rows) = &mut self.rows else {
+            return;
         };
+        match (rows.state, token.kind) {
+            (RowState::Within, TokenKind::Parameter) => rows.plain = false,
+            // what is worked out may need each row's own values; a sign does not
+            (RowState::Within, TokenKind::Operator) => {
+                let follows_separator =
+                    matches!(self.last.kind, TokenKind::LeftParen | TokenKind::Comma);
+                rows.plain &= follows_separator && token.text(sql) == b"-";
+            }
+            (RowState::Within, _) | (RowState::Before, TokenKind::Comma) => {}
+            (RowState::After, TokenKind::Comma) => rows.state = RowState::Before,
+            (RowState::Before | RowState::After, _) => self.rows = None,
+        }
     }
 
     /// The current row is not folded into another, and no other into it.
@@ -227,17 +233,18 @@ impl ListFolder {
         }
     }
 
-    fn follow_rows(&mut self, from: RowState, to: RowState) {
-        if let Some(rows) = &mut self.rows
-            && rows.state == from
-        {
-            rows.state = to;
-        }
+    /// Is the last token this word (lower case), and not a part of a longer name?
+    fn follows_word(&self, sql: &[u8], word: &[u8]) -> bool {
+        self.last.kind == TokenKind::Word
+            && self.before_last != TokenKind::Dot
+            && self.last.text(sql).eq_ignore_ascii_case(word)
     }
 
     /// At `(`: a list or a row may begin.
-    fn open(&mut self, text: &Normalised<'_, '_>, literals: &Literals) {
-        if self.last == Last::In {
+    fn open(&mut self, sql: &[u8], text: &Normalised<'_, '_>, literals: &Literals) {
+        let within_in = self.opened_in && self.last.kind == TokenKind::LeftParen;
+        self.opened_in = self.follows_word(sql, b"in");
+        if self.opened_in {
             self.elements = Some(Elements {
                 key_start: text.len(),
                 first_slot: literals.slots.len(),
@@ -246,8 +253,7 @@ impl ListFolder {
                 first_end: 0,
             });
         }
-        let begins = matches!(self.last, Last::Values | Last::InOpen);
-        if begins && self.rows.is_none() {
+        if self.rows.is_none() && (within_in || self.follows_word(sql, b"values")) {
             self.rows = Some(Rows {
                 depth: self.depth,
                 state: RowState::Before,
@@ -261,7 +267,7 @@ impl ListFolder {
             if rows.state == RowState::Before && rows.depth == self.depth {
                 rows.state = RowState::Within;
                 rows.plain = true;
-                rows.key_start = self.starts_at;
+                rows.key_start = text.len() - 1;
                 rows.first_slot = literals.slots.len();
             } else if rows.state != RowState::Within {
                 self.rows = None;
@@ -355,20 +361,23 @@ fn position(index: usize) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::fingerprint::KeyBuffer;
-    use crate::fingerprint::scan;
+    use crate::fingerprint::{KeyBuffer, Scan};
     use crate::lexer::BackslashReading;
 
+    fn scan(sql: &str) -> (Scan, KeyBuffer) {
+        let (mut scan, mut key) = (Scan::default(), KeyBuffer::new());
+        scan.read(sql.as_bytes(), BackslashReading::Literal, &mut key)
+            .unwrap();
+        (scan, key)
+    }
+
     fn normalised(sql: &str) -> Vec<u8> {
-        let mut key = KeyBuffer::new();
-        scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
-        key.to_vec()
+        scan(sql).1.to_vec()
     }
 
     /// The elements of each slot.
     fn slots(sql: &str) -> Vec<Vec<&str>> {
-        let mut key = KeyBuffer::new();
-        let scan = scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
+        let (scan, _) = scan(sql);
         let text =
             |literal: &crate::literal::Literal| &sql[literal.start as usize..literal.end as usize];
         (0..position(scan.literals.len()))

@@ -14,7 +14,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::action::Action;
 use crate::cache::{Looked, PlanCache};
-use crate::fingerprint::{KeyBuffer, Scan, ScanError, scan};
+use crate::fingerprint::{KeyBuffer, Scan, ScanError};
+use crate::hint::Hint;
 use crate::lexer::BackslashReading;
 use crate::literal::Literals;
 use crate::meaning::{ClientEncoding, SettingsDigest};
@@ -103,14 +104,16 @@ impl Planner {
         if context_key.ascii_only && !sql.is_ascii() {
             return Err(unread_encoding());
         }
-        let mut key = context_key.begin(context.parameter_types);
-        let context_length = key.len();
-        let found = match scan(sql, context.backslash, &mut key) {
-            Ok(found) => found,
+        let (mut key, mut found) = (KeyBuffer::new(), Scan::default());
+        key.extend_from_slice(&context_key.bytes);
+        match found.read(sql, context.backslash, &mut key) {
+            Ok(()) => {}
             Err(ScanError::Hint(rejection)) => return Err(rejection),
             Err(ScanError::Lex(error)) => return Ok(unlexed(sql, context, &error.to_string())),
-        };
-        let named = names_shard(&found, context.named_shard, &mut key);
+        }
+        let normalised = context_key.bytes.len()..key.len();
+        let named = found.names_shard(context.named_shard);
+        end_key(&mut key, context.parameter_types, named);
         let looked = looked(sql, &key, &found);
         if let Some(cached) = self.cache.find(looked) {
             return Ok(planned(Arc::clone(&cached.plan), found, true));
@@ -128,7 +131,7 @@ impl Planner {
                 .map_err(|rejection| about_what_is_made(rejection, &statements))?;
             statements.push(plan);
         }
-        let normalised = &key[context_length..key.len() - 1];
+        let normalised = &key[normalised];
         let plan = Arc::new(QueryPlan {
             fingerprint: xxh3_128(normalised),
             statements,
@@ -159,9 +162,10 @@ impl Planner {
         if context.ascii_only && !sql.is_ascii() {
             return None;
         }
-        let mut key = context.begin(parameter_types);
-        let found = scan(sql, context.backslash, &mut key).ok()?;
-        names_shard(&found, named_shard, &mut key);
+        let (mut key, mut found) = (KeyBuffer::new(), Scan::default());
+        key.extend_from_slice(&context.bytes);
+        found.read(sql, context.backslash, &mut key).ok()?;
+        end_key(&mut key, parameter_types, found.names_shard(named_shard));
         let cached = self.cache.find(looked(sql, &key, &found))?;
         Some(planned(Arc::clone(&cached.plan), found, true))
     }
@@ -192,11 +196,20 @@ impl Planner {
     }
 }
 
-/// Ends a key: whether a shard is named, by the client or by the text's leading comment.
-fn names_shard(found: &Scan, by_client: bool, key: &mut KeyBuffer) -> bool {
-    let named = by_client || found.hint.as_ref().is_some_and(|hint| hint.names_shard());
-    key.push(u8::from(named));
-    named
+impl Scan {
+    /// Is a shard named, by the client or by the text's leading comment?
+    fn names_shard(&self, by_client: bool) -> bool {
+        by_client || self.hint.as_ref().is_some_and(Hint::names_shard)
+    }
+}
+
+/// Ends a key with what a text brings beside itself. Read from its end, it can only be read in one way.
+fn end_key(key: &mut KeyBuffer, parameter_types: &[u32], named_shard: bool) {
+    for oid in parameter_types {
+        key.extend_from_slice(&oid.to_le_bytes());
+    }
+    let [a, b, c, d] = length(parameter_types.len());
+    key.extend_from_slice(&[a, b, c, d, u8::from(named_shard)]);
 }
 
 fn looked<'a>(sql: &'a [u8], key: &'a [u8], found: &'a Scan) -> Looked<'a> {
@@ -242,19 +255,6 @@ impl PlanContext<'_> {
             ascii_only: self.encoding == ClientEncoding::AsciiTrail
                 && !self.sharding.is_unsharded(),
         }
-    }
-}
-
-impl ContextKey {
-    /// What a key begins with.
-    fn begin(&self, parameter_types: &[u32]) -> KeyBuffer {
-        let mut key = KeyBuffer::new();
-        key.extend_from_slice(&self.bytes);
-        key.extend_from_slice(&length(parameter_types.len()));
-        for oid in parameter_types {
-            key.extend_from_slice(&oid.to_le_bytes());
-        }
-        key
     }
 }
 
