@@ -41,8 +41,8 @@ pub(crate) struct CachedPlan {
 #[derive(Debug, Clone)]
 struct BytesWeighter;
 
-impl Weighter<u128, Arc<CachedPlan>> for BytesWeighter {
-    fn weight(&self, _hash: &u128, plan: &Arc<CachedPlan>) -> u64 {
+impl Weighter<u64, Arc<CachedPlan>> for BytesWeighter {
+    fn weight(&self, _hash: &u64, plan: &Arc<CachedPlan>) -> u64 {
         BYTES_PER_PLAN.max(plan.key.len() as u64)
     }
 }
@@ -51,7 +51,7 @@ impl Weighter<u128, Arc<CachedPlan>> for BytesWeighter {
 #[derive(Clone, Copy)]
 pub(crate) struct Looked<'a> {
     /// The hash of `key`.
-    pub(crate) hash: u128,
+    pub(crate) hash: u64,
     /// The context's bytes and the normalised text.
     pub(crate) key: &'a [u8],
     pub(crate) sql: &'a [u8],
@@ -62,7 +62,7 @@ pub(crate) struct Looked<'a> {
 /// is ever given the other's plan.
 #[derive(Debug)]
 pub(crate) struct PlanCache {
-    plans: Cache<u128, Arc<CachedPlan>, BytesWeighter>,
+    plans: Cache<u64, Arc<CachedPlan>, BytesWeighter>,
 }
 
 impl PlanCache {

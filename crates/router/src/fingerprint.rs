@@ -12,10 +12,6 @@ use crate::literal::{Literal, Literals};
 use crate::plan::Span;
 use crate::rejection::Rejection;
 
-/// The buffer that a cache key is gathered in: the context's bytes, then the normalised text. On the
-/// stack for all but long statements.
-pub(crate) type KeyBuffer = SmallVec<[u8; 1024]>;
-
 /// What one pass over a text found.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
@@ -47,8 +43,9 @@ impl Scan {
         &mut self,
         sql: &[u8],
         backslash: BackslashReading,
-        key: &mut KeyBuffer,
+        key: &mut Vec<u8>,
     ) -> Result<(), ScanError> {
+        u32::try_from(sql.len()).map_err(|_| LexError::TooLong)?;
         let mut lexer = Lexer::new(sql, backslash);
         lexer.skip_blank()?;
         if lexer.position() > 0 {
@@ -63,8 +60,15 @@ impl Scan {
             start: lexer.position(),
             end: lexer.position(),
         };
-        while let Some(token) = lexer.next_token()? {
+        while let Some(kind) = lexer.next_kind()? {
+            #[expect(clippy::cast_possible_truncation)] // the text is not as long
+            let token = Token {
+                kind,
+                start: lexer.last_start() as u32,
+                end: lexer.position() as u32,
+            };
             lists.before(sql, token, &mut text, literals);
+            splitter.push(sql, token, text.end, lists.depth());
             if let TokenKind::Literal(kind) = token.kind {
                 text.push_literal(token, kind);
                 literals.slots.push(Literal {
@@ -76,10 +80,9 @@ impl Scan {
                 text.push(token);
             }
             lists.after(sql, token, &mut text, literals);
-            splitter.push(sql, token);
         }
         text.gathered();
-        splitter.end_statement();
+        splitter.end_statement(text.end);
         Ok(())
     }
 }
@@ -87,7 +90,7 @@ impl Scan {
 /// The normalised text as it grows. What it has in common with the text itself is copied in one piece.
 pub(crate) struct Normalised<'s, 'k> {
     sql: &'s [u8],
-    key: &'k mut KeyBuffer,
+    key: &'k mut Vec<u8>,
     /// What of `sql` is to be appended to `key` yet: it ends where the last token does.
     start: usize,
     end: usize,
@@ -100,7 +103,8 @@ impl Normalised<'_, '_> {
     }
 
     /// All of it so far.
-    pub(crate) fn gathered(&mut self) -> &mut KeyBuffer {
+    #[inline(never)]
+    pub(crate) fn gathered(&mut self) -> &mut Vec<u8> {
         let piece = self.sql.get(self.start..self.end).unwrap_or_default();
         self.key.extend_from_slice(piece);
         self.start = self.end;
@@ -134,14 +138,16 @@ impl Normalised<'_, '_> {
     /// One blank stands for any blanks and comments between the last token and this one.
     #[inline]
     fn reach(&mut self, token: Token) {
-        match self.sql.get(self.end..token.start as usize) {
-            Some([]) => {}
-            Some([b' ']) => self.end += 1,
-            _ => {
-                self.gathered().push(b' ');
-                self.skip_to(token.start);
-            }
+        let start = token.start as usize;
+        if start == self.end {
+            return;
         }
+        if start == self.end + 1 && self.sql.get(self.end) == Some(&b' ') {
+            self.end = start;
+            return;
+        }
+        self.gathered().push(b' ');
+        self.skip_to(token.start);
     }
 }
 
@@ -149,8 +155,8 @@ impl Normalised<'_, '_> {
 /// (`BEGIN ATOMIC ... END`).
 struct Splitter<'s> {
     spans: &'s mut SmallVec<[Span; 2]>,
-    current: Option<Span>,
-    parentheses: u32,
+    /// Where the current statement begins.
+    start: Option<u32>,
     creates: bool,
     begins: bool,
     body: u32,
@@ -160,48 +166,38 @@ impl<'s> Splitter<'s> {
     fn new(spans: &'s mut SmallVec<[Span; 2]>) -> Self {
         Self {
             spans,
-            current: None,
-            parentheses: 0,
+            start: None,
             creates: false,
             begins: false,
             body: 0,
         }
     }
 
+    /// Follows a token. The one before it ends at `last_end`, and `parentheses` are open.
     #[inline]
-    fn push(&mut self, sql: &[u8], token: Token) {
-        match token.kind {
-            TokenKind::Semicolon if self.parentheses == 0 && self.body == 0 => {
-                self.end_statement();
-                return;
-            }
-            TokenKind::LeftParen => self.parentheses += 1,
-            TokenKind::RightParen => self.parentheses = self.parentheses.saturating_sub(1),
-            TokenKind::Word if self.current.is_none() => {
-                self.creates = token.text(sql).eq_ignore_ascii_case(b"create");
-            }
-            TokenKind::Word if self.creates => self.follow_body(token.text(sql)),
-            _ => {}
-        }
-        match &mut self.current {
-            Some(span) => span.end = token.end,
-            None => {
-                self.current = Some(Span {
-                    start: token.start,
-                    end: token.end,
-                });
-            }
+    fn push(&mut self, sql: &[u8], token: Token, last_end: usize, parentheses: u32) {
+        if token.kind == TokenKind::Semicolon && parentheses == 0 && self.body == 0 {
+            self.end_statement(last_end);
+        } else if self.start.is_none() {
+            self.start = Some(token.start);
+            self.creates =
+                token.kind == TokenKind::Word && token.text(sql).eq_ignore_ascii_case(b"create");
+        } else if self.creates && token.kind == TokenKind::Word {
+            self.follow_body(token.text(sql));
         }
     }
 
-    fn end_statement(&mut self) {
-        if let Some(span) = self.current.take() {
-            self.spans.push(span);
+    #[inline(never)]
+    fn end_statement(&mut self, end: usize) {
+        if let Some(start) = self.start.take() {
+            let end = u32::try_from(end).unwrap_or(u32::MAX);
+            self.spans.push(Span { start, end });
         }
         self.creates = false;
         self.begins = false;
     }
 
+    #[inline(never)]
     fn follow_body(&mut self, word: &[u8]) {
         if self.body == 0 {
             if self.begins && word.eq_ignore_ascii_case(b"atomic") {
@@ -222,24 +218,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scan(
-        sql: &[u8],
-        backslash: BackslashReading,
-        key: &mut KeyBuffer,
-    ) -> Result<Scan, ScanError> {
+    fn scan(sql: &[u8], backslash: BackslashReading, key: &mut Vec<u8>) -> Result<Scan, ScanError> {
         let mut scan = Scan::default();
         scan.read(sql, backslash, key)?;
         Ok(scan)
     }
 
     fn normalised(sql: &str) -> Vec<u8> {
-        let mut key = KeyBuffer::new();
+        let mut key = Vec::new();
         scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
         key.to_vec()
     }
 
     fn statements(sql: &str) -> Vec<&str> {
-        let mut key = KeyBuffer::new();
+        let mut key = Vec::new();
         let scan = scan(sql.as_bytes(), BackslashReading::Literal, &mut key).unwrap();
         scan.spans
             .iter()
@@ -294,7 +286,7 @@ mod tests {
     proptest! {
         #[test]
         fn literals_tile_the_text_in_order(sql in "([a-z ]|'[a-z]*'|[0-9]{1,3}|\\$\\$x\\$\\$|;|\\(|\\)){0,40}") {
-            let mut key = KeyBuffer::new();
+            let mut key = Vec::new();
             if let Ok(scan) = scan(sql.as_bytes(), BackslashReading::Literal, &mut key) {
                 let mut end = 0;
                 for literal in &scan.literals.slots {

@@ -137,6 +137,8 @@ pub enum BackslashReading {
 #[derive(Debug, Clone)]
 pub struct Lexer<'a> {
     sql: &'a [u8],
+    /// Where the last token starts.
+    start: usize,
     at: usize,
     backslash: BackslashReading,
 }
@@ -147,6 +149,7 @@ impl<'a> Lexer<'a> {
     pub fn new(sql: &'a [u8], backslash: BackslashReading) -> Self {
         Self {
             sql,
+            start: 0,
             at: 0,
             backslash,
         }
@@ -156,16 +159,8 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// A comment that does not end.
-    #[inline]
     pub fn skip_blank(&mut self) -> Result<(), LexError> {
-        loop {
-            self.skip_while(|class| class == Class::Blank);
-            match self.peek(0) {
-                Some(b'-') if self.peek(1) == Some(b'-') => self.skip_line_comment(),
-                Some(b'/') if self.peek(1) == Some(b'*') => self.skip_block_comment()?,
-                _ => return Ok(()),
-            }
-        }
+        self.skip_to_token().map(drop)
     }
 
     /// The byte offset that the next token (or blank) starts at.
@@ -183,17 +178,42 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// [`LexError`] where Postgres' scanner fails as well. The lexer is not to be used after it.
-    #[inline(always)] // the scan of each query string spends its time here
     pub fn next_token(&mut self) -> Result<Option<Token>, LexError> {
-        self.skip_blank()?;
-        let start = self.at;
-        let Some(first) = self.peek(0) else {
+        let Some(kind) = self.next_kind()? else {
             return Ok(None);
         };
-        let kind = self.take(first)?;
-        let start = u32::try_from(start).map_err(|_| LexError::TooLong)?;
+        let start = u32::try_from(self.start).map_err(|_| LexError::TooLong)?;
         let end = u32::try_from(self.at).map_err(|_| LexError::TooLong)?;
         Ok(Some(Token { kind, start, end }))
+    }
+
+    /// The kind of the next token, which is from [`Self::last_start`] to [`Self::position`].
+    // the scan of each query string spends its time here: words and blanks are read inline, all else out of line
+    #[inline(always)]
+    pub(crate) fn next_kind(&mut self) -> Result<Option<TokenKind>, LexError> {
+        let Some(class) = self.skip_to_token()? else {
+            return Ok(None);
+        };
+        self.start = self.at;
+        self.take(class).map(Some)
+    }
+
+    /// The byte offset that the last token starts at.
+    pub(crate) fn last_start(&self) -> usize {
+        self.start
+    }
+
+    /// Skips whitespace and comments. What the byte after them begins, if there is one.
+    #[inline(always)]
+    fn skip_to_token(&mut self) -> Result<Option<Class>, LexError> {
+        while let Some(byte) = self.peek(0) {
+            match Class::of(byte) {
+                Class::Blank => self.at += 1,
+                Class::OperatorOrComment if self.skip_comment()? => {}
+                class => return Ok(Some(class)),
+            }
+        }
+        Ok(None)
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -201,10 +221,10 @@ impl<'a> Lexer<'a> {
     }
 
     #[inline(always)]
-    fn take(&mut self, first: u8) -> Result<TokenKind, LexError> {
-        Ok(match Class::of(first) {
+    fn take(&mut self, class: Class) -> Result<TokenKind, LexError> {
+        Ok(match class {
             Class::Name => self.take_name(),
-            Class::NameOrPrefix => self.take_name_or_literal(first)?,
+            Class::NameOrPrefix => self.take_name_or_literal()?,
             Class::Digit => self.take_number(),
             Class::Dollar => self.take_dollar()?,
             Class::Quote => self.take_plain_string()?,
@@ -212,7 +232,7 @@ impl<'a> Lexer<'a> {
                 self.take_quoted_name(1)?;
                 TokenKind::QuotedName
             }
-            Class::Operator => self.take_operator(),
+            Class::Operator | Class::OperatorOrComment => self.take_operator(),
             Class::Dot => self.take_dot(),
             Class::Colon => self.take_colon(),
             Class::LeftParen => self.one(TokenKind::LeftParen),
@@ -229,6 +249,17 @@ impl<'a> Lexer<'a> {
     fn one(&mut self, kind: TokenKind) -> TokenKind {
         self.at += 1;
         kind
+    }
+
+    /// Skips the comment that begins here; `false` where none does.
+    #[inline(never)]
+    fn skip_comment(&mut self) -> Result<bool, LexError> {
+        match (self.peek(0), self.peek(1)) {
+            (Some(b'-'), Some(b'-')) => self.skip_line_comment(),
+            (Some(b'/'), Some(b'*')) => self.skip_block_comment()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn skip_line_comment(&mut self) {
@@ -269,8 +300,12 @@ impl<'a> Lexer<'a> {
     }
 
     /// A literal that a letter announces (`E'`, `B'`, `X'`, `N'`, `U&'`), or else an identifier.
-    fn take_name_or_literal(&mut self, first: u8) -> Result<TokenKind, LexError> {
-        match (first, self.peek(1), self.peek(2)) {
+    #[inline(never)]
+    fn take_name_or_literal(&mut self) -> Result<TokenKind, LexError> {
+        let (Some(first), second) = (self.peek(0), self.peek(1)) else {
+            return Ok(self.take_name());
+        };
+        match (first, second, self.peek(2)) {
             (b'e' | b'E', Some(b'\''), _) => {
                 self.take_string(2, Inside::Escapes, LexError::UnterminatedString)?;
                 Ok(TokenKind::Literal(LiteralKind::EscapeString))
@@ -303,6 +338,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline(never)]
     fn take_plain_string(&mut self) -> Result<TokenKind, LexError> {
         match self.backslash {
             BackslashReading::Literal => {
@@ -360,6 +396,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline(never)]
     fn take_quoted_name(&mut self, opening: usize) -> Result<(), LexError> {
         self.at += opening;
         let start = self.at;
@@ -379,6 +416,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// `$1`, `$tag$...$tag$`, or a lone `$`.
+    #[inline(never)]
     fn take_dollar(&mut self) -> Result<TokenKind, LexError> {
         if self.peek(1).is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
@@ -433,7 +471,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn take_number(&mut self) -> TokenKind {
         let start = self.at;
         self.skip_digits();
@@ -532,6 +570,7 @@ impl<'a> Lexer<'a> {
         true
     }
 
+    #[inline(never)]
     fn take_dot(&mut self) -> TokenKind {
         match self.peek(1) {
             Some(b'.') => {
@@ -555,6 +594,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline(never)]
     fn take_colon(&mut self) -> TokenKind {
         match self.peek(1) {
             Some(b':') => {
@@ -571,11 +611,12 @@ impl<'a> Lexer<'a> {
 
     /// An operator: the longest run of operator characters that holds no comment start and, unless
     /// it contains one of ``~ ! @ # ^ & | ` ? %``, does not end in `+` or `-`.
+    #[inline(never)]
     fn take_operator(&mut self) -> TokenKind {
         let rest = &self.sql[self.at..];
         let mut length = rest
             .iter()
-            .position(|&byte| Class::of(byte) != Class::Operator)
+            .position(|&byte| !Class::of(byte).continues_operator())
             .unwrap_or(rest.len());
         let comment = rest[..length]
             .windows(2)
@@ -656,6 +697,8 @@ enum Class {
     Quote,
     DoubleQuote,
     Operator,
+    /// An operator, unless the first two bytes begin a comment.
+    OperatorOrComment,
     Dot,
     Colon,
     LeftParen,
@@ -692,6 +735,11 @@ impl Class {
         self <= Self::Dollar
     }
 
+    #[inline]
+    fn continues_operator(self) -> bool {
+        matches!(self, Self::Operator | Self::OperatorOrComment)
+    }
+
     const fn new(byte: u8) -> Self {
         match byte {
             b'b' | b'B' | b'e' | b'E' | b'n' | b'N' | b'u' | b'U' | b'x' | b'X' => {
@@ -703,8 +751,9 @@ impl Class {
             b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Self::Blank,
             b'\'' => Self::Quote,
             b'"' => Self::DoubleQuote,
-            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*'
-            | b'/' | b'%' | b'<' | b'>' | b'=' => Self::Operator,
+            b'-' | b'/' => Self::OperatorOrComment,
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'*' | b'%'
+            | b'<' | b'>' | b'=' => Self::Operator,
             b'.' => Self::Dot,
             b':' => Self::Colon,
             b'(' => Self::LeftParen,

@@ -12,13 +12,15 @@ use crate::plan::Span;
 /// Set in a literal's kind within the normalised text where it stands for a list of any length.
 const LIST: u8 = 0x80;
 
-/// Follows the tokens of a text, and takes from the normalised text what a list repeats.
+/// Follows the tokens of a text, and takes from the normalised text what a list repeats. Most tokens are in no list:
+/// what is done to those that are is kept out of line.
 #[derive(Debug)]
 pub(crate) struct ListFolder {
     depth: u32,
-    last: Token,
-    /// The kind of the token before the last.
+    /// The kinds of the last token and of the one before it, and where the last is.
+    last: TokenKind,
     before_last: TokenKind,
+    last_span: Span,
     /// The last `(` follows IN.
     opened_in: bool,
     elements: Option<Elements>,
@@ -79,12 +81,9 @@ impl Default for ListFolder {
     fn default() -> Self {
         Self {
             depth: 0,
-            last: Token {
-                kind: TokenKind::Other,
-                start: 0,
-                end: 0,
-            },
+            last: TokenKind::Other,
             before_last: TokenKind::Other,
+            last_span: Span { start: 0, end: 0 },
             opened_in: false,
             elements: None,
             rows: None,
@@ -93,6 +92,11 @@ impl Default for ListFolder {
 }
 
 impl ListFolder {
+    /// How many parentheses are open.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+
     /// Before a token is appended to the normalised text: folds the IN list that it closes.
     #[inline]
     pub(crate) fn before(
@@ -107,6 +111,7 @@ impl ListFolder {
         }
     }
 
+    #[inline(never)]
     fn follow_elements(
         &mut self,
         mut list: Elements,
@@ -191,11 +196,16 @@ impl ListFolder {
             }
             _ => {}
         }
-        self.before_last = self.last.kind;
-        self.last = token;
+        self.before_last = self.last;
+        self.last = token.kind;
+        self.last_span = Span {
+            start: token.start,
+            end: token.end,
+        };
     }
 
     /// Follows a token of a list or of rows that is no parenthesis.
+    #[inline(never)]
     fn follow(&mut self, sql: &[u8], token: Token, literals: &mut Literals) {
         if let Some(list) = &mut self.elements
             && let Some(literal) = literals.slots.last_mut()
@@ -217,7 +227,7 @@ impl ListFolder {
             // what is worked out may need each row's own values; a sign does not
             (RowState::Within, TokenKind::Operator) => {
                 let follows_separator =
-                    matches!(self.last.kind, TokenKind::LeftParen | TokenKind::Comma);
+                    matches!(self.last, TokenKind::LeftParen | TokenKind::Comma);
                 rows.plain &= follows_separator && token.text(sql) == b"-";
             }
             (RowState::Within, _) | (RowState::Before, TokenKind::Comma) => {}
@@ -235,14 +245,15 @@ impl ListFolder {
 
     /// Is the last token this word (lower case), and not a part of a longer name?
     fn follows_word(&self, sql: &[u8], word: &[u8]) -> bool {
-        self.last.kind == TokenKind::Word
+        self.last == TokenKind::Word
             && self.before_last != TokenKind::Dot
-            && self.last.text(sql).eq_ignore_ascii_case(word)
+            && self.last_span.text(sql).eq_ignore_ascii_case(word)
     }
 
     /// At `(`: a list or a row may begin.
+    #[inline(never)]
     fn open(&mut self, sql: &[u8], text: &Normalised<'_, '_>, literals: &Literals) {
-        let within_in = self.opened_in && self.last.kind == TokenKind::LeftParen;
+        let within_in = self.opened_in && self.last == TokenKind::LeftParen;
         self.opened_in = self.follows_word(sql, b"in");
         if self.opened_in {
             self.elements = Some(Elements {
@@ -277,6 +288,7 @@ impl ListFolder {
     }
 
     /// At `)`: a row may end.
+    #[inline(never)]
     fn close(&mut self, token: Token, text: &mut Normalised<'_, '_>, literals: &mut Literals) {
         self.depth = self.depth.saturating_sub(1);
         let Some(rows) = &mut self.rows else {
@@ -361,18 +373,18 @@ fn position(index: usize) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::fingerprint::{KeyBuffer, Scan};
+    use crate::fingerprint::Scan;
     use crate::lexer::BackslashReading;
 
-    fn scan(sql: &str) -> (Scan, KeyBuffer) {
-        let (mut scan, mut key) = (Scan::default(), KeyBuffer::new());
+    fn scan(sql: &str) -> (Scan, Vec<u8>) {
+        let (mut scan, mut key) = (Scan::default(), Vec::new());
         scan.read(sql.as_bytes(), BackslashReading::Literal, &mut key)
             .unwrap();
         (scan, key)
     }
 
     fn normalised(sql: &str) -> Vec<u8> {
-        scan(sql).1.to_vec()
+        scan(sql).1
     }
 
     /// The elements of each slot.

@@ -3,18 +3,18 @@
 //! Owns the cache and what its key is made of. Never decides a placement itself: that is
 //! `statement`'s. Main types: [`Planner`], [`PlanContext`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use pgherd_topology::{Catalog, Sharding};
 use smallvec::smallvec;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::action::Action;
 use crate::cache::{Looked, PlanCache};
-use crate::fingerprint::{KeyBuffer, Scan, ScanError};
+use crate::fingerprint::{Scan, ScanError};
 use crate::hint::Hint;
 use crate::lexer::BackslashReading;
 use crate::literal::Literals;
@@ -100,21 +100,30 @@ impl Planner {
     /// 22023 for a leading comment that cannot be understood. Where
     /// [`Rejection::catalog_may_help`] the catalog is to be read again and the text planned once more.
     pub fn plan(&self, sql: &[u8], context: &PlanContext<'_>) -> Result<Planned, Rejection> {
+        with_key(|key| self.plan_by(key, sql, context))
+    }
+
+    fn plan_by(
+        &self,
+        key: &mut Vec<u8>,
+        sql: &[u8],
+        context: &PlanContext<'_>,
+    ) -> Result<Planned, Rejection> {
         let context_key = context.key();
         if context_key.ascii_only && !sql.is_ascii() {
             return Err(unread_encoding());
         }
-        let (mut key, mut found) = (KeyBuffer::new(), Scan::default());
+        let mut found = Scan::default();
         key.extend_from_slice(&context_key.bytes);
-        match found.read(sql, context.backslash, &mut key) {
+        match found.read(sql, context.backslash, key) {
             Ok(()) => {}
             Err(ScanError::Hint(rejection)) => return Err(rejection),
             Err(ScanError::Lex(error)) => return Ok(unlexed(sql, context, &error.to_string())),
         }
         let normalised = context_key.bytes.len()..key.len();
         let named = found.names_shard(context.named_shard);
-        end_key(&mut key, context.parameter_types, named);
-        let looked = looked(sql, &key, &found);
+        end_key(key, context.parameter_types, named);
+        let looked = looked(sql, key, &found);
         if let Some(cached) = self.cache.find(looked) {
             return Ok(planned(Arc::clone(&cached.plan), found, true));
         }
@@ -162,11 +171,13 @@ impl Planner {
         if context.ascii_only && !sql.is_ascii() {
             return None;
         }
-        let (mut key, mut found) = (KeyBuffer::new(), Scan::default());
-        key.extend_from_slice(&context.bytes);
-        found.read(sql, context.backslash, &mut key).ok()?;
-        end_key(&mut key, parameter_types, found.names_shard(named_shard));
-        let cached = self.cache.find(looked(sql, &key, &found))?;
+        let mut found = Scan::default();
+        let cached = with_key(|key| {
+            key.extend_from_slice(&context.bytes);
+            found.read(sql, context.backslash, key).ok()?;
+            end_key(key, parameter_types, found.names_shard(named_shard));
+            self.cache.find(looked(sql, key, &found))
+        })?;
         Some(planned(Arc::clone(&cached.plan), found, true))
     }
 
@@ -203,8 +214,23 @@ impl Scan {
     }
 }
 
+/// Gathers a key in a buffer that the thread keeps, unless it has grown large.
+fn with_key<T>(gather: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    const MAX_KEPT_BYTES: usize = 64 << 10;
+    thread_local! {
+        static KEY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut key = KEY.take();
+    let found = gather(&mut key);
+    if key.capacity() <= MAX_KEPT_BYTES {
+        key.clear();
+        KEY.set(key);
+    }
+    found
+}
+
 /// Ends a key with what a text brings beside itself. Read from its end, it can only be read in one way.
-fn end_key(key: &mut KeyBuffer, parameter_types: &[u32], named_shard: bool) {
+fn end_key(key: &mut Vec<u8>, parameter_types: &[u32], named_shard: bool) {
     for oid in parameter_types {
         key.extend_from_slice(&oid.to_le_bytes());
     }
@@ -214,7 +240,7 @@ fn end_key(key: &mut KeyBuffer, parameter_types: &[u32], named_shard: bool) {
 
 fn looked<'a>(sql: &'a [u8], key: &'a [u8], found: &'a Scan) -> Looked<'a> {
     Looked {
-        hash: xxh3_128(key),
+        hash: xxh3_64(key),
         key,
         sql,
         literals: &found.literals,
