@@ -174,7 +174,7 @@ pub struct Client {
     /// Microseconds after `connected`.
     last_request: AtomicU64,
     requests: AtomicU64,
-    /// How many requests it had made when it was last asked to rest; at first more than it can make.
+    /// How many requests it had made when its session last rested; at first more than it can make.
     rested: AtomicU64,
     /// What its session is to do though the client asks for nothing: [`Call`]s.
     calls: AtomicU8,
@@ -307,22 +307,22 @@ impl Client {
         self.calls.fetch_and(!(call as u8), Ordering::AcqRel);
     }
 
-    /// Calls for rest where no request has come for so long, once.
+    /// Calls for rest where no request has come for so long since the session last rested.
     pub fn rest_after(&self, idle: Duration, now: Instant) {
-        let requests = self.requests();
         let asks = matches!(self.state(), ClientState::Active | ClientState::Waiting);
         let asked =
             self.connected + Duration::from_micros(self.last_request.load(Ordering::Relaxed));
         if !asks
             && now.saturating_duration_since(asked) >= idle
-            && self.rested.swap(requests, Ordering::Relaxed) != requests
+            && self.rested.load(Ordering::Relaxed) != self.requests()
         {
             self.call(Call::Rest);
         }
     }
 
-    /// Gives back the memory for servers that it does not hold.
+    /// Notes that its session rests, and gives back the memory for servers that it does not hold.
     pub fn rest(&self) {
+        self.rested.store(self.requests(), Ordering::Relaxed);
         self.is_done(Call::Rest);
         let mut holdings = self.holdings();
         if holdings.servers.is_empty() {
