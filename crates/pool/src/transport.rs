@@ -196,7 +196,11 @@ impl Transport {
     /// What the socket or TLS reports.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(self.poll_write(context));
-        self.broken |= flushed.is_err();
+        if flushed.is_err() {
+            self.broken = true;
+            // what TLS holds goes nowhere any more
+            self.unflushed = false;
+        }
         Poll::Ready(flushed)
     }
 
@@ -234,7 +238,7 @@ impl Transport {
         self.read
     }
 
-    /// Whether everything was handed to the socket.
+    /// Whether everything was handed to the socket. An empty outbox does not say so: TLS takes bytes that the socket has no room for.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.outbox.is_empty() && !self.unflushed

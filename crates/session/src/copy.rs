@@ -66,7 +66,7 @@ pub async fn copy_in(
         }
         let answered = poll_fn(|context| {
             // a server that cannot be written may have said why: the relay reads it
-            if !server.outbox.is_empty()
+            if !server.is_flushed()
                 && let Poll::Ready(Err(_)) = server.poll_flush(context)
             {
                 return Poll::Ready(Ok(true));
@@ -77,7 +77,7 @@ pub async fn copy_in(
             if let Poll::Ready(read) = server.poll_fill(context) {
                 return Poll::Ready(Ok(read.is_ok()));
             }
-            if !client.outbox.is_empty()
+            if !client.is_flushed()
                 && let Poll::Ready(Err(error)) = client.poll_flush(context)
             {
                 return Poll::Ready(Err(error));

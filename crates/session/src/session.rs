@@ -428,7 +428,7 @@ impl Session {
         } = self;
         let quiet = open_run.is_none();
         let from_peers = poll_fn(|context| {
-            if !client.outbox.is_empty()
+            if !client.is_flushed()
                 && let Poll::Ready(Err(_)) = client.poll_flush(context)
             {
                 return Poll::Ready(Err(Failure::ClientGone));

@@ -78,7 +78,7 @@ impl Line {
                 Err(error) => return Poll::Ready(Heard::End(error.to_string())),
             }
             let transport = &mut self.connection.transport;
-            if !transport.outbox.is_empty()
+            if !transport.is_flushed()
                 && let Poll::Ready(Err(error)) = transport.poll_flush(context)
             {
                 return Poll::Ready(Heard::End(error.to_string()));

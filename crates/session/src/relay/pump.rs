@@ -121,7 +121,7 @@ impl Relay<'_> {
         let written = server.bytes_written();
         let mut unwritable = false;
         let read = poll_fn(|context| {
-            if !unwritable && !server.outbox.is_empty() {
+            if !unwritable && !server.is_flushed() {
                 // a server that went away may have said why: what it sent is read before the failure counts
                 if let Poll::Ready(Err(_)) = server.poll_flush(context) {
                     unwritable = true;
@@ -142,7 +142,7 @@ impl Relay<'_> {
                 return Poll::Ready(Ok(read.unwrap_or(0)));
             }
             if let Some(client) = client.as_deref_mut()
-                && !client.outbox.is_empty()
+                && !client.is_flushed()
                 && !is_held
             {
                 match client.poll_flush(context) {
