@@ -221,7 +221,7 @@ impl Herd {
         self.clients.ring_all();
     }
 
-    /// Has sessions whose clients are silent for [`REST_AFTER`] give back what only a request needs; never returns. Cancel-safe.
+    /// Has sessions whose clients are silent for a second give back what only a request needs; never returns. Cancel-safe.
     pub async fn tend(&self) {
         loop {
             sleep(REST_AFTER).await;
