@@ -160,7 +160,7 @@ fn report(world: &World, clients: u64) {
     let counters = &world.counters;
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     println!(
-        "seed {}, {clients} clients at a time{}: {} clients with {} requests; {} cancel requests, {} statements cancelled, {} sent again, {} lost; \
+        "seed {}, {clients} clients at a time{}: {} clients with {} requests; {} cancel requests, {} statements cancelled, {} lost; \
          {} disconnected ({} in a block, {} in mid-query, {} in mid-COPY, {} in mid-message); {} kept a connection; \
          {} looks at the session, {} rows read back, {} COPYs, {} notifications heard; {} requests refused, {} times no connection in time",
         world.seed,
@@ -169,7 +169,6 @@ fn report(world: &World, clients: u64) {
         read(&counters.requests),
         read(&counters.cancels),
         read(&counters.cancelled),
-        read(&counters.early_cancels),
         read(&counters.lost_cancels),
         read(&counters.disconnects),
         read(&counters.amid_blocks),

@@ -158,19 +158,13 @@ impl Life {
     /// Sends a cancel request in so long a time.
     pub fn cancel_after(&self, delay: Duration) -> JoinHandle<()> {
         count(&self.world.counters.cancels);
-        let request = self.cancel_request();
+        let (endpoint, key) = (self.world.endpoint.clone(), self.client.cancel_key());
         tokio::spawn(async move {
             if !delay.is_zero() {
                 sleep(delay).await;
             }
-            request.await;
+            cancel(&endpoint, &key).await;
         })
-    }
-
-    /// A cancel request for this client, sent once it is awaited.
-    pub fn cancel_request(&self) -> impl Future<Output = ()> + use<> {
-        let (endpoint, key) = (self.world.endpoint.clone(), self.client.cancel_key());
-        async move { cancel(&endpoint, &key).await }
     }
 
     /// Sends messages.

@@ -1,10 +1,8 @@
 //! What leaves traces: temporary tables, locks, cursors WITH HOLD, code that is not read, LISTEN, and what is cancelled.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_tests::wire::{query, sync, unnamed};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::life::{Life, Step};
@@ -28,19 +26,8 @@ impl Life {
         }
         self.say(&format!("{SLEEP}, cancelled after {delay} us"), &messages)
             .await;
-        let first = self.cancel_after(Duration::from_micros(delay as u64));
-        let (world, again) = (Arc::clone(&self.world), self.cancel_request());
-        let (answered, is_answered) = oneshot::channel::<()>();
-        let cancelling = tokio::spawn(async move {
-            first.await.unwrap();
-            // as for Postgres: one that comes before the statement was read has nothing to cancel
-            if timeout(Duration::from_secs(15), is_answered).await.is_err() {
-                count(&world.counters.early_cancels);
-                again.await;
-            }
-        });
+        let cancelling = self.cancel_after(Duration::from_micros(delay as u64));
         let answer = self.answer().await?;
-        drop(answered);
         let answer = self.after_cancel(answer, Some(cancelling)).await?;
         if !self.failed(&answer, &[])? {
             count(&self.world.counters.lost_cancels);

@@ -49,8 +49,6 @@ pub struct Counters {
     pub cancels: AtomicU64,
     pub cancelled: AtomicU64,
     pub lost_cancels: AtomicU64,
-    /// Those that had to be sent again.
-    pub early_cancels: AtomicU64,
     /// Ends without Terminate.
     pub disconnects: AtomicU64,
     pub amid_queries: AtomicU64,

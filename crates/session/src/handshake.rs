@@ -467,6 +467,8 @@ async fn enter(
     }
     let parameters = parameters?;
     let client = herd.clients().register(admission, identity);
+    // its first cancel request may come before its session has begun
+    client.look_out(true);
     greeting::put_parameters(&mut transport.outbox, &parameters)?;
     greeting::put_ready(&mut transport.outbox, &client)?;
     Ok(Entered::Application {

@@ -330,6 +330,14 @@ async fn servers_are_not_given_back_while_a_cancel_request_is_on_its_way() {
             .cancel(login.client.pid(), login.client.key())
             .unwrap()
     };
+    // from the greeting on, one that has overtaken its request is for that, though the session has not begun
+    let early = cancel();
+    assert!(login.client.is_called(Call::LookOut));
+    login.client.begin_request(std::time::Instant::now());
+    assert!(login.client.begin_sending().is_err());
+    assert!(!login.client.end_request());
+    drop(early);
+    login.client.look_out(false);
     let held = hold();
     login.client.begin_request(std::time::Instant::now());
     let handle = cancel();
