@@ -37,6 +37,7 @@ pub mod registry;
 pub mod tls;
 pub mod trust;
 pub mod users;
+mod waiting;
 
 mod attempt;
 mod authentication;
