@@ -207,10 +207,9 @@ impl Session {
             }
         }
         if name == "session_authorization" {
-            // which ends SET ROLE (Postgres documentation, reference: SET SESSION AUTHORIZATION)
+            // which ends SET ROLE
             let none = NewValue::Texts(&["none".into()]);
             self.note_value("role", none, is_local, node);
-            self.settings.know("role", Some("none"), is_local);
         }
         if name == "application_name" {
             let name = self.settings.value(name).unwrap_or_default().to_owned();

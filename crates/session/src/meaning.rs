@@ -110,9 +110,6 @@ impl Session {
         };
         let value = value.map(|texts| texts.join("\u{0}"));
         settings.know(name, value.as_deref(), is_local);
-        if name == "session_authorization" {
-            settings.know("role", Some("none"), is_local);
-        }
         true
     }
 

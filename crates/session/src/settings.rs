@@ -161,7 +161,8 @@ impl Settings {
         }
     }
 
-    /// Remembers a value that pgherd itself needs to know while it is in force: in the session, or in the open block only.
+    /// Remembers a value that pgherd itself needs to know while it is in force: in the session, or in the open block only. Who is authorized
+    /// anew has no role (Postgres documentation, reference: SET SESSION AUTHORIZATION).
     pub fn know(&mut self, name: &str, value: Option<&str>, is_local: bool) {
         let state = self.change();
         let are_equal = state.known == state.session_known;
@@ -173,6 +174,9 @@ impl Settings {
             state.known = Arc::clone(&state.session_known);
         } else {
             know(&mut state.known, name, value);
+        }
+        if name == "session_authorization" {
+            self.know("role", Some("none"), is_local);
         }
     }
 
