@@ -540,7 +540,7 @@ async fn a_lost_listening_connection_ends_those_who_listen_and_nobody_else() {
     left.query("UNLISTEN *").await;
     never.query("SELECT 1").await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-               WHERE usename = 'app' AND (query = '' OR query LIKE 'LISTEN%')";
+               WHERE usename = 'app' AND application_name = 'pgherd listening'";
     let rows = cluster.shard(1).primary().sql(end).await.unwrap();
     assert_eq!(rows.len(), 1);
     let said = listener.message().await.unwrap();

@@ -82,7 +82,8 @@ pub async fn nobody_is_there(cluster: &Cluster) {
     .await;
 }
 
-/// Postgres sees as many idle connections as pgherd does, none in a transaction, and not more than the pools may have.
+/// Postgres sees as many idle connections as pgherd does, none in a transaction, and not more than the pools may have. Those that listen for all
+/// clients are no pool's.
 pub async fn connections_are_idle(cluster: &Cluster) -> usize {
     let mut all = 0;
     for shard in cluster.herd().shards() {
@@ -96,7 +97,8 @@ pub async fn connections_are_idle(cluster: &Cluster) -> usize {
                     .sum();
                 let sql = format!(
                     "SELECT count(*), count(*) FILTER (WHERE state = 'idle' AND xact_start IS NULL) \
-                     FROM pg_stat_activity WHERE usename = '{user}' AND backend_type = 'client backend'"
+                     FROM pg_stat_activity WHERE usename = '{user}' AND backend_type = 'client backend' \
+                     AND application_name <> 'pgherd listening'"
                 );
                 let rows = shard.primary().sql(&sql).await.unwrap();
                 let counts: Vec<usize> = rows[0]

@@ -219,8 +219,10 @@ mod tests {
             let (seen, until, came) = (Arc::clone(&seen), Arc::clone(until), came.clone());
             entrance.bring(move || async move {
                 seen.lock().unwrap().push(thread::current().id());
+                // from here on it hears what is told to all who wait
+                let told = until.notified();
                 came.send(()).unwrap();
-                until.notified().await;
+                told.await;
             });
         };
         bring(&leave);

@@ -25,7 +25,7 @@ pub(super) struct Guest {
 
 impl Pools {
     /// Opens a connection beside the pools: outside their bounds and the budget, and closed when it is dropped. For what must hear of a server all the time,
-    /// whoever is served meanwhile.
+    /// whoever is served meanwhile. The server's `pg_stat_activity` shows it under `name`, as `application_name`.
     ///
     /// Cancel-safe: dropped, the connection under way is closed.
     ///
@@ -35,8 +35,10 @@ impl Pools {
         &self,
         login: &UserLogin,
         target: &Target<'_>,
+        name: &str,
     ) -> Result<ServerConnection, PoolError> {
-        self.open_beside(login, target, Beginning::Settings).await
+        self.open_beside(login, target, Beginning::Named(name))
+            .await
     }
 
     /// Whether the host name of a connection's server stands for other addresses by now than the one that it was opened to. Never where names are

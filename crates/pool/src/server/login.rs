@@ -40,6 +40,8 @@ pub(crate) struct Opened {
 pub(crate) enum Beginning<'a> {
     /// What the settings say.
     Settings,
+    /// The same, under this `application_name`.
+    Named(&'a str),
     /// These parameters of a client's, `replication` among them, and nothing else.
     Client(&'a [(String, String)]),
 }
@@ -165,9 +167,13 @@ impl Exchange<'_> {
             return StartupMessage::new(self.settings.protocol, parameters);
         }
         parameters.push(("client_encoding".to_owned(), "UTF8".to_owned()));
+        let application_name = match self.beginning {
+            Beginning::Named(name) => Some(name),
+            _ => self.settings.application_name.as_deref(),
+        };
         let optional = [
-            ("application_name", &self.settings.application_name),
-            ("options", &self.settings.options),
+            ("application_name", application_name),
+            ("options", self.settings.options.as_deref()),
         ];
         for (name, value) in optional {
             if let Some(value) = value {

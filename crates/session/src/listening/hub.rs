@@ -33,6 +33,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_secs(1);
 /// How often it is looked at meanwhile.
 const GLANCE: Duration = Duration::from_millis(2);
+/// How the servers know them in `pg_stat_activity`.
+const NAME: &str = "pgherd listening";
 /// How long they stay open while nobody listens.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -280,7 +282,7 @@ impl Hub {
                     .hint("Try again: SHOW SERVERS on the console tells what is known of each server.")
                 })?;
             let target = Target::new(shard, primary);
-            let opened = self.parts.pools.open_apart(login, &target).await;
+            let opened = self.parts.pools.open_apart(login, &target, NAME).await;
             lines.push(Line::new(opened.map_err(|error| error.to_pg_error())?));
         }
         self.lines = lines;
