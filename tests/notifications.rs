@@ -494,6 +494,49 @@ async fn every_shard_is_heard_and_only_the_own_process_id_is_a_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_over_several_shards_hears_itself_on_a_connection_of_its_own() {
+    let cluster = trusting(TestCluster::new().shards(3).shop())
+        .configure(|configuration| {
+            configuration.sharding.push_str("\nfunctions: { hear: [] }");
+        })
+        .start()
+        .await;
+    for shard in cluster.herd().shards() {
+        shard
+            .primary()
+            .sql("CREATE FUNCTION hear() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'LISTEN others'; END $$")
+            .await
+            .unwrap();
+    }
+    let (mut client, _) = log_in(&cluster).await;
+    client.query("LISTEN before").await;
+    client.query("BEGIN").await;
+    for id in 1..=9 {
+        let read = format!("SELECT name FROM users WHERE id = {id}");
+        client.query(&read).await;
+    }
+    client.query("SELECT hear()").await;
+    for sql in ["LISTEN news", "LISTEN before"] {
+        client.query(sql).await;
+    }
+    for sql in ["NOTIFY news", "NOTIFY before", "NOTIFY others"] {
+        client.query(sql).await;
+    }
+    let mut heard = Vec::new();
+    for message in client.query("COMMIT").await {
+        if message.tag == b'A' {
+            heard.push(notification(&message).1);
+        }
+    }
+    while heard.len() < 3 {
+        heard.push(hears(&mut client).await.1);
+    }
+    heard.sort();
+    assert_eq!(heard, ["before", "news", "others"]);
+    hears_nothing(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_for_every_shard_notifies_once() {
     let cluster = trusting(TestCluster::new().shards(3).shop()).start().await;
     for shard in cluster.herd().shards() {

@@ -3,6 +3,7 @@
 //! Owns: running one to its end and reading its answer. Never does: relaying. Main types: [`Answer`], [`Trouble`].
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use pgherd_pool::Shape;
@@ -235,6 +236,8 @@ impl Session {
         let leg = self.legs.at(node);
         let mut relay = Relay::new(script, leg.translation.as_mut(), false);
         relay.serving(&leg.client);
+        relay.hearing(leg.hears, &leg.listened);
+        relay.hearing_aside(self.subscriptions.heard_aside());
         let client = client_stays.then_some(&mut self.client);
         let result = relay.collect(&mut leg.connection, sink, client).await;
         self.client_left |= relay.was_abandoned();
@@ -242,6 +245,10 @@ impl Session {
             return Err(self.lost(node, error));
         }
         let outcome = relay.into_outcome();
+        if outcome.notified {
+            let shard = leg.shard;
+            self.tokens.observe(shard, node, Instant::now());
+        }
         if outcome.not_brought {
             // it is not where the client is, nor where it was
             self.legs.close(node);

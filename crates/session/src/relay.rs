@@ -133,6 +133,8 @@ pub struct Relay<'a> {
     fatal: Option<Box<PgError>>,
     /// Whether notifications on this connection are the client's; else the listening connections hear them for it.
     hears: bool,
+    /// Where they go, if not among the replies.
+    heard_aside: Option<&'a mut BytesMut>,
     /// The channels whose notifications reach the client by another way.
     heard_elsewhere: &'a [Box<str>],
     /// For whom: who cancels the request is told in the words for that.
@@ -174,6 +176,7 @@ impl<'a> Relay<'a> {
             copying: None,
             fatal: None,
             hears: false,
+            heard_aside: None,
             heard_elsewhere: &[],
             client: None,
             unsent: None,
@@ -194,6 +197,11 @@ impl<'a> Relay<'a> {
     pub fn hearing(&mut self, hears: bool, elsewhere: &'a [Box<str>]) {
         self.hears = hears;
         self.heard_elsewhere = elsewhere;
+    }
+
+    /// Notifications for the client are kept apart from the replies: those go no further.
+    pub fn hearing_aside(&mut self, heard: &'a mut BytesMut) {
+        self.heard_aside = Some(heard);
     }
 
     /// Whether a notification is to be passed on: process id, channel and payload (Postgres documentation, chapter 55.7).
@@ -371,7 +379,8 @@ impl<'a> Relay<'a> {
             tag::backend::NOTIFICATION_RESPONSE => {
                 if self.passes_on(frame.body()) {
                     self.outcome.notified = true;
-                    out.extend_from_slice(frame.bytes());
+                    let heard = self.heard_aside.as_deref_mut().unwrap_or(out);
+                    heard.extend_from_slice(frame.bytes());
                 }
                 return Ok(None);
             }

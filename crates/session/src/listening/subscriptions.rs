@@ -44,6 +44,8 @@ pub(crate) struct Subscriptions {
     reserved: Vec<Box<str>>,
     /// The server processes that may notify for this client.
     sends: SmallVec<[Sends; 1]>,
+    /// Notifications, from connections of the client's own, that came with replies to pgherd.
+    heard_aside: BytesMut,
 }
 
 #[derive(Debug)]
@@ -72,9 +74,14 @@ struct Sends {
 impl Subscriptions {
     /// Whether there is anything to tell the client.
     pub(crate) fn has_mail(&self) -> bool {
-        self.listener
-            .as_ref()
-            .is_some_and(|listener| !listener.mailbox.is_empty())
+        let listener = self.listener.as_ref();
+        !self.heard_aside.is_empty()
+            || listener.is_some_and(|listener| !listener.mailbox.is_empty())
+    }
+
+    /// Where notifications go that come with replies to pgherd: the client is told once it may be.
+    pub(crate) fn heard_aside(&mut self) -> &mut BytesMut {
+        &mut self.heard_aside
     }
 
     /// Waits for something to tell the client; for ever where it does not listen. Cancel-safe.
@@ -240,7 +247,7 @@ impl Session {
     pub(crate) fn note_listening(&mut self, change: Change, node: NodeId) {
         let leg = self.legs.at(node);
         if let Change::Listen(channel) = &change {
-            if leg.hears || !self.subscriptions.reserved.contains(channel) {
+            if !self.subscriptions.reserved.contains(channel) {
                 // the connection is the client's own, and what it hears there comes from there
                 leg.hears = true;
                 self.pin(node, "listen");
@@ -384,6 +391,8 @@ impl Session {
     /// # Errors
     /// Fatal: it has missed something, or takes nothing.
     pub(crate) fn pass_on_mail(&mut self) -> Result<(), Failure> {
+        let heard_aside = std::mem::take(&mut self.subscriptions.heard_aside);
+        self.client.outbox.extend_from_slice(&heard_aside);
         let Some(listener) = &self.subscriptions.listener else {
             return Ok(());
         };
