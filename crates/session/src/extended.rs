@@ -68,11 +68,14 @@ impl Session {
         self.tell_unkept()?;
         let mut rest = frames;
         loop {
-            let (run, failure) = self.understand(rest).await;
+            let (mut run, failure) = self.understand(rest).await;
             let (_, after) = rest.split_at(run.steps.len());
             let Some(failure) = failure else {
                 if after.is_empty() {
-                    return self.run_understood(&run, end).await;
+                    let ran = self.run_understood(&run, end).await;
+                    run.steps.clear();
+                    self.spare_steps = run.steps;
+                    return ran;
                 }
                 self.run_understood(&run, &mut RunEnd::Flush.clone())
                     .await?;
@@ -122,7 +125,7 @@ impl Session {
     /// where what follows can be understood only when it has run.
     async fn understand(&mut self, frames: &[Frame]) -> (Run, Option<Failure>) {
         let mut run = Run {
-            steps: Vec::with_capacity(frames.len()),
+            steps: std::mem::take(&mut self.spare_steps),
             route: Route::NOWHERE,
             needs_server: false,
             opens: false,
@@ -338,10 +341,10 @@ impl Session {
         Ok(route)
     }
 
-    /// The answers to those messages of a run that no server is sent, in order.
+    /// The answers to those messages of a run that no server is sent, in order, up to the last of them.
     async fn answers_in_run(&mut self, run: &Run) -> Result<Vec<Option<Bytes>>, Failure> {
-        let mut answers = Vec::with_capacity(run.steps.len());
-        for (step, _) in &run.steps {
+        let mut answers = Vec::new();
+        for (index, (step, _)) in run.steps.iter().enumerate() {
             let local = match step {
                 Step::Parse(statement) | Step::DescribeStatement(statement) => {
                     local_only(statement)
@@ -354,13 +357,12 @@ impl Session {
                 Step::ClosePortal { local, .. } => *local,
                 Step::Sync | Step::OnCursor(_) => false,
             };
-            answers.push(if local {
+            if local {
                 let mut out = BytesMut::new();
                 self.answer_step(step, &mut out).await?;
-                Some(out.freeze())
-            } else {
-                None
-            });
+                answers.resize(index, None);
+                answers.push(Some(out.freeze()));
+            }
         }
         Ok(answers)
     }

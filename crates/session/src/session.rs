@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgherd_pool::{Parameters, PoolMode, Transport, UserLogin};
-use pgherd_protocol::{PgError, Severity, SqlState, TransactionStatus};
+use pgherd_protocol::{Frame, PgError, Severity, SqlState, TransactionStatus};
 use pgherd_router::{
     Action, ContextKey, OverrideName, SettingAction, SettingScope, SettingValue, ValueEncoding,
 };
@@ -25,6 +25,7 @@ use crate::handshake::Login;
 use crate::herd::{Database, Herd, Phase, Rules};
 use crate::legs::Legs;
 use crate::listening::Subscriptions;
+use crate::message::Step;
 use crate::parameters::is_own_setting;
 use crate::registry::{ClientState, Registration};
 use crate::request::{Request, RequestReader};
@@ -92,6 +93,8 @@ pub struct Session {
     /// Whether the request at hand takes back settings that the client began with.
     pub(crate) resets_startup: bool,
     pub(crate) requests: RequestReader,
+    /// Room for the steps of the next run of messages.
+    pub(crate) spare_steps: Vec<(Step, Frame)>,
     /// So many requests have come without a pause.
     pub(crate) in_quick_succession: u8,
     generations: u64,
@@ -156,6 +159,7 @@ impl Session {
             client_left: false,
             counted: (0, 0),
             requests: RequestReader::default(),
+            spare_steps: Vec::new(),
             in_quick_succession: 0,
             generations,
         }

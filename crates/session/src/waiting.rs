@@ -94,6 +94,7 @@ impl Session {
         self.client.release_buffers();
         self.script.rest();
         self.requests.rest();
+        self.spare_steps = Vec::new();
         self.legs.rest();
     }
 

@@ -181,6 +181,16 @@ impl Client {
         self.send(&packet).await;
     }
 
+    /// Reads some bytes of what comes next.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let read = timeout(LONG, self.socket.read(buffer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_ne!(read, 0, "the end");
+        read
+    }
+
     pub async fn byte(&mut self) -> u8 {
         timeout(LONG, self.socket.read_u8()).await.unwrap().unwrap()
     }
