@@ -32,6 +32,7 @@ const REFUSED: &[&str] = &[
     "UPDATE users SET id = {b} WHERE id = {a}",
     "UPDATE users SET name = 'all'",
     "DELETE FROM orders",
+    "DELETE FROM settings USING users",
     "SELECT avg(amount) FROM orders",
     "SELECT name FROM users WHERE id = {a}::float8",
     "SELECT name FROM users WHERE id <> {a}",
@@ -85,18 +86,26 @@ async fn nothing_unprovable_is_answered_and_nothing_of_it_runs() {
         let statement = statement
             .replace("{a}", &shards[0][0].to_string())
             .replace("{b}", &shards[1][0].to_string());
-        match client.simple_query(&statement).await {
-            Ok(_) => answered.push(statement.clone()),
-            Err(error) => {
-                let state = sqlstate(&error);
-                let hint = error.as_db_error().and_then(|error| error.hint());
-                if state != "0A000" || hint.is_none() {
-                    answered.push(format!("{statement}  -- {error:?}"));
+        // also within a block whose only server has not all tables
+        let elsewhere = format!("SELECT name FROM users WHERE id = {}", shards[1][0]);
+        for ahead in [&[][..], &["BEGIN", &elsewhere]] {
+            for text in ahead {
+                client.simple_query(text).await.unwrap();
+            }
+            match client.simple_query(&statement).await {
+                Ok(_) => answered.push(statement.clone()),
+                Err(error) => {
+                    let state = sqlstate(&error);
+                    let hint = error.as_db_error().and_then(|error| error.hint());
+                    if state != "0A000" || hint.is_none() {
+                        answered.push(format!("{ahead:?} {statement}  -- {error:?}"));
+                    }
                 }
             }
+            client.simple_query("ROLLBACK").await.unwrap();
+            let connected = client.simple_query("SELECT 1").await;
+            assert!(connected.is_ok(), "after {statement}: {connected:?}");
         }
-        let connected = client.simple_query("SELECT 1").await;
-        assert!(connected.is_ok(), "after {statement}: {connected:?}");
     }
     assert!(answered.is_empty(), "not refused:\n{}", answered.join("\n"));
     assert_eq!(cluster.on_each_primary(checksum).await, before);

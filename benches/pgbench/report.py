@@ -31,15 +31,13 @@ def machine(binaries, root):
     )
 
 
-def compared(of):
-    """An endpoint, and the one that it is to be held against."""
-    if "pgherd, sharded" in of:
-        return "pgherd, sharded", "pgherd"
-    return "pgherd", "pgbouncer"
+# an endpoint, and the one that it is held against where it runs: shards against one, and else PgBouncer
+AGAINST = {"pgherd, sharded": "pgherd", "pgherd": "pgbouncer", "pgherd, 1 worker": "pgbouncer"}
 
 
-def ratio(of, figure):
-    ours, theirs = (of[name].get(figure) for name in compared(of))
+def ratio(of, endpoint, figure):
+    against = of.get(AGAINST.get(endpoint))
+    ours, theirs = of[endpoint].get(figure), against and against.get(figure)
     return ours / theirs if ours and theirs else None
 
 
@@ -56,19 +54,24 @@ def table(results, machine):
     ]
     for name, of in results.items():
         for endpoint, figures in of.items():
-            shown = endpoint == compared(of)[0]
             lines.append(
                 f"| {name} | {endpoint} | {number(figures['throughput'], 0)} | {number(figures['latency_ms'], 3)} | {number(figures.get('p99_ms'), 3)} | "
                 + (number(figures["cpu_us"]) if endpoint != "postgres" else "")
-                + f" | {number(ratio(of, 'throughput'), 2) if shown else ''} | {number(ratio(of, 'cpu_us'), 2) if shown else ''} |"
+                + f" | {number(ratio(of, endpoint, 'throughput'), 2)} | {number(ratio(of, endpoint, 'cpu_us'), 2)} |"
             )
     return "\n".join(lines)
 
 
 def picture(results, machine):
     """A bar for each ratio; the line is PgBouncer, or one shard."""
-    rows = [(name, figure, value) for name, of in results.items() for figure in DRAWN if (value := ratio(of, figure))]
-    left, unit, height = 200, 260, 14
+    rows = [
+        (f"{name}, {endpoint}", figure, value)
+        for name, of in results.items()
+        for endpoint in of
+        for figure in DRAWN
+        if (value := ratio(of, endpoint, figure))
+    ]
+    left, unit, height = 290, 260, 14
     bottom = 40 + len(rows) * height
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + 2.4 * unit:.0f}" height="{bottom + 30}" font-family="sans-serif" font-size="11">',

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """pgbench beside plain Postgres, through PgBouncer and through pgherd: what each costs.
 
-    run.py [--rounds N] [--seconds S] [--workers N] [WORKLOAD]...
+    run.py [--rounds N] [--seconds S] [WORKLOAD]...
 
 A workload is run in turn on each of them, round by round, so that whatever else the machine does meets all alike. Printed are medians, and their ratios to
 PgBouncer's: throughput, latency (average and 99th percentile), and the CPU time of the pooler per transaction, in user space and kernel together, as /proc has it.
@@ -21,8 +21,8 @@ import time
 import report
 import servers
 
-# through which endpoints a workload runs; Postgres has no pooler's CPU, PgBouncer no shards
-ALL = ("postgres", "pgbouncer", "pgherd")
+# through which endpoints a workload runs; Postgres has no pooler's CPU, PgBouncer no shards. PgBouncer has one thread, pgherd one for each core, or one too
+ALL = ("postgres", "pgbouncer", "pgherd", "pgherd, 1 worker")
 OF_SHARDS = ("pgherd", "pgherd, sharded")
 
 # one account by its key, as `pgbench -S` has it, over shards
@@ -109,7 +109,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=0, help="threads of pgherd, 0 for one for each core")
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
     options = parser.parse_args()
     chosen = {
@@ -123,11 +122,12 @@ def main():
         bench = servers.Bench(stack)
         shards = [bench.postgres(f"s{number}") for number in range(servers.SHARDS)]
         plain = shards[0]
-        pgherd = bench.pgherd(plain, shards, options.workers)
+        pgherd = bench.pgherd(plain, shards)
         endpoints = {
             "postgres": plain,
             "pgbouncer": bench.pgbouncer(plain),
             "pgherd": pgherd.of("bench"),
+            "pgherd, 1 worker": bench.pgherd(plain, shards, 1).of("bench"),
             "pgherd, sharded": pgherd.of("sharded"),
         }
         measured = {name: {endpoint: [] for endpoint in workload.endpoints} for name, workload in chosen.items()}

@@ -131,20 +131,21 @@ class Bench:
         return self.start("pgbouncer", [ROOT / "target/bench/pgbouncer", configuration], port, self.user)
 
     def pgherd(self, postgres, shards, workers=0):
-        port = free_port()
-        configuration = self.folder / "pgherd.yaml"
+        """`workers` threads, 0 for one for each core."""
+        port, name = free_port(), f"pgherd-{workers}"
+        configuration = self.folder / f"{name}.yaml"
         user = "users: [{ name: bench, password: bench, trust: 127.0.0.1 }]"
         database = f"server_database: postgres\n    pool: {{ size: {POOL} }}\n    failover: {{ mode: observe }}"
         configuration.write_text(
             f"workers: {workers}\nlisten: {{ address: '127.0.0.1:{port}', max_clients: {CLIENTS} }}\n"
-            f"state: {{ file: {self.folder}/state.json }}\ntelemetry: {{ log: {{ level: warn }} }}\n"
+            f"state: {{ file: {self.folder}/{name}.json }}\ntelemetry: {{ log: {{ level: warn }} }}\n"
             "databases:\n"
             f"  bench:\n    {user}\n    {database}\n    shards:\n{shard_lines([postgres])}"
             f"  sharded:\n    {user}\n    {database}\n    shards:\n{shard_lines(shards)}"
             f"    sharding:\n      tables: {{ pgbench_accounts: {{ key: aid }} }}\n      unlisted: s0\n"
         )
         program = pathlib.Path(os.environ.get("PGHERD", ROOT / "target/release/pgherd"))
-        return self.start("pgherd", [program, "serve", "--config", configuration], port)
+        return self.start(name, [program, "serve", "--config", configuration], port)
 
     def pgbench(self, server, arguments, **environment):
         """Runs pgbench to its end; what it printed."""

@@ -29,8 +29,17 @@ impl Session {
         let Ok(Some(node)) = self.who_can_tell().await else {
             return rejection.into();
         };
+        // another shard than the home one lacks the tables without a rule: it is believed only where the planner knows none either
+        let home = self.sharding().home();
+        let knows_tables =
+            self.legs.at(node).shard == home || rejection.code == SqlState::UNDEFINED_TABLE;
         match self.analyze_text(node, sql, parameter_types).await {
-            Err(Trouble::Refused(error)) if is_of_the_text(&error) => Failure::Refused(error),
+            Err(Trouble::Refused(error))
+                if is_of_the_text(&error)
+                    && (knows_tables || error.code != SqlState::UNDEFINED_TABLE) =>
+            {
+                Failure::Refused(error)
+            }
             Err(Trouble::Lost(failure)) if self.block.is_some() => failure,
             Ok(()) | Err(_) => rejection.into(),
         }
