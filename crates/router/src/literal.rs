@@ -64,7 +64,7 @@ impl Literal {
 /// spelled alike (`VALUES (1, 'a'), (2, 'b')`): [`Literals::elements`] gives all that a slot stands for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Literals {
-    pub(crate) slots: SmallVec<[Literal; 16]>,
+    pub(crate) slots: SmallVec<[Literal; 8]>,
     /// The elements of lists after their first, row by row.
     pub(crate) more: Vec<Literal>,
     /// The lists, in the order of the text.
