@@ -1,15 +1,18 @@
 //! What planning costs: a statement whose plan is cached, with its key resolved to a shard, and one
-//! that must be parsed.
+//! that must be parsed; and of it, reading the text's tokens, and finding a key's shard.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use pgherd_router::lexer::Lexer;
 use pgherd_router::{
     BackslashReading, ClientEncoding, ContextKey, Overrides, ParameterFormat, ParameterSource,
     ParameterValue, PlanContext, Planner, SettingsDigest, ValueEncoding, Values,
 };
-use pgherd_topology::{Catalog, RelationName, ShardId, ShardMap, Sharding, TableRule, Unlisted};
+use pgherd_topology::{
+    Catalog, KeyInput, KeyType, RelationName, ShardId, ShardMap, Sharding, TableRule, Unlisted,
+};
 
 const INT4: u32 = 23;
 
@@ -134,6 +137,38 @@ fn planning(criterion: &mut Criterion) {
         });
     }
     misses.finish();
+    let mut tokens = criterion.benchmark_group("read the tokens");
+    for (name, sql) in statements {
+        tokens.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut lexer = Lexer::new(black_box(sql).as_bytes(), BackslashReading::Literal);
+                let mut count = 0;
+                while let Ok(Some(token)) = lexer.next_token() {
+                    black_box(token);
+                    count += 1;
+                }
+                count
+            });
+        });
+    }
+    tokens.finish();
+    let accounts = database.sharding.tables().next().expect("there is a table");
+    let binary = 4711_i32.to_be_bytes();
+    let mut shards = criterion.benchmark_group("find the shard of a key");
+    for (name, key) in [
+        ("text", KeyInput::Text(KeyType::Int4, b"4711")),
+        ("binary", KeyInput::Binary(KeyType::Int4, &binary)),
+    ] {
+        shards.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                database
+                    .sharding
+                    .locate(accounts, black_box(&[key]))
+                    .expect("every key has a shard")
+            });
+        });
+    }
+    shards.finish();
 }
 
 criterion_group!(benches, planning);

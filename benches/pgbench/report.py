@@ -31,8 +31,8 @@ def machine(binaries, root):
     )
 
 
-# an endpoint, and the one that it is held against where it runs: shards against one, and else PgBouncer
-AGAINST = {"pgherd, sharded": "pgherd", "pgherd": "pgbouncer", "pgherd, 1 worker": "pgbouncer"}
+# an endpoint, and the one that it is held against where it runs: shards against one, a server's Unix socket against TCP, and else PgBouncer
+AGAINST = {"pgherd, sharded": "pgherd", "pgherd, Unix socket": "pgherd", "pgherd": "pgbouncer", "pgherd, 1 worker": "pgbouncer"}
 
 
 def ratio(of, endpoint, figure):
@@ -47,7 +47,7 @@ def number(value, digits=1):
 
 def table(results, machine):
     lines = [
-        f"{machine}. Medians; ratios of pgherd to PgBouncer, and of three shards to one.",
+        f"{machine}. Medians; ratios of pgherd to PgBouncer, of three shards to one, and of a server's Unix socket to TCP.",
         "",
         "| workload | through | transactions/s | average ms | p99 ms | CPU us per transaction | throughput ratio | CPU ratio |",
         "|---|---|---:|---:|---:|---:|---:|---:|",

@@ -24,6 +24,7 @@ import servers
 # through which endpoints a workload runs; Postgres has no pooler's CPU, PgBouncer no shards. PgBouncer has one thread, pgherd one for each core, or one too
 ALL = ("postgres", "pgbouncer", "pgherd", "pgherd, 1 worker")
 OF_SHARDS = ("pgherd", "pgherd, sharded")
+OF_SOCKETS = ("pgherd", "pgherd, Unix socket")
 
 # one account by its key, as `pgbench -S` has it, over shards
 SELECT = """\\set aid random(1, 100000 * :scale)
@@ -57,6 +58,7 @@ def workloads():
             found[f"tpcb {mode} {clients}"] = Workload(clients, "-M", mode)
         found[f"shards select {mode} 32"] = Workload(32, "-M", mode, endpoints=OF_SHARDS, script=SELECT)
         found[f"shards update {mode} 16"] = Workload(16, "-M", mode, endpoints=OF_SHARDS, script=UPDATE)
+    found["socket select prepared 32"] = Workload(32, "-S", "-M", "prepared", endpoints=OF_SOCKETS)
     found["connect 16"] = Workload(16, "-S", "-C")
     # each process has a name of its own
     found["names 32"] = Workload(4, "-S", processes=8)
@@ -128,6 +130,7 @@ def main():
             "pgbouncer": bench.pgbouncer(plain),
             "pgherd": pgherd.of("bench"),
             "pgherd, 1 worker": bench.pgherd(plain, shards, 1).of("bench"),
+            "pgherd, Unix socket": pgherd.of("socket"),
             "pgherd, sharded": pgherd.of("sharded"),
         }
         measured = {name: {endpoint: [] for endpoint in workload.endpoints} for name, workload in chosen.items()}

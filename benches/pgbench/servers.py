@@ -141,6 +141,7 @@ class Bench:
             f"state: {{ file: {self.folder}/{name}.json }}\ntelemetry: {{ log: {{ level: warn }} }}\n"
             "databases:\n"
             f"  bench:\n    {user}\n    {database}\n    shards:\n{shard_lines([postgres])}"
+            f"  socket:\n    {user}\n    {database}\n    shards:\n{shard_lines([postgres], self.folder)}"
             f"  sharded:\n    {user}\n    {database}\n    shards:\n{shard_lines(shards)}"
             f"    sharding:\n      tables: {{ pgbench_accounts: {{ key: aid }} }}\n      unlisted: s0\n"
         )
@@ -156,9 +157,10 @@ class Bench:
         return done.stdout
 
 
-def shard_lines(servers):
+def shard_lines(servers, host="127.0.0.1"):
+    """`host` is an address, or the folder of a Unix socket."""
     return "".join(
-        f"      - {{ name: s{number}, servers: [{{ name: s{number}a, address: '127.0.0.1:{server.port}' }}] }}\n"
+        f"      - {{ name: s{number}, servers: [{{ name: s{number}a, address: '{host}:{server.port}' }}] }}\n"
         for number, server in enumerate(servers)
     )
 
