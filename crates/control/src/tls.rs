@@ -34,23 +34,22 @@ where
     type TlsConnect = Handshake;
     type Error = io::Error;
 
+    /// Called for every connection, those that will not be encrypted too: what a handshake lacks is said when it is to be made.
     fn make_tls_connect(&mut self, host: &str) -> io::Result<Handshake> {
-        let configuration = self
-            .0
-            .config()
-            .ok_or_else(|| io::Error::other("the server asks for TLS, and the mode is disable"))?;
-        Ok(Handshake {
-            configuration: Arc::clone(configuration),
-            name: self.0.server_name(host).map_err(io::Error::other)?,
-        })
+        let tls = &self.0;
+        let needs = || {
+            let configuration = tls.config().ok_or_else(|| {
+                io::Error::other("the server asks for TLS, and the mode is disable")
+            })?;
+            let name = tls.server_name(host).map_err(io::Error::other)?;
+            Ok((Arc::clone(configuration), name))
+        };
+        Ok(Handshake(needs()))
     }
 }
 
 /// One handshake, to be made once tokio-postgres has the socket.
-pub(crate) struct Handshake {
-    configuration: Arc<ClientConfig>,
-    name: ServerName<'static>,
-}
+pub(crate) struct Handshake(io::Result<(Arc<ClientConfig>, ServerName<'static>)>);
 
 impl<S> TlsConnect<S> for Handshake
 where
@@ -61,10 +60,10 @@ where
     type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted<S>>> + Send>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        let connector = tokio_rustls::TlsConnector::from(self.configuration);
         Box::pin(async move {
-            connector
-                .connect(self.name, stream)
+            let (configuration, name) = self.0?;
+            tokio_rustls::TlsConnector::from(configuration)
+                .connect(name, stream)
                 .await
                 .map(|stream| Encrypted(Box::new(stream)))
         })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pgherd_control::{Control, ControlSettings};
 use pgherd_tls::{ClientTls, Roots, SslMode, TlsSettings};
-use pgherd_topology::Sharding;
+use pgherd_topology::{Address, Sharding};
 use support::{TestServer, settings};
 
 /// A server that takes passwords over TLS only, its own certificate for `names`, and a stranger's certificate.
@@ -87,6 +87,38 @@ async fn each_mode_encrypts_and_verifies_as_libpq_does() {
     wrong.login.password = Some("guess".into());
     assert!(!format!("{wrong:?}").contains("guess"));
     assert!(!gets_in(wrong).await);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_never_encrypted_whatever_the_mode() {
+    let server = server(&["127.0.0.1"]);
+    server
+        .sql("CREATE ROLE control LOGIN SUPERUSER PASSWORD 's3cret'")
+        .await;
+    let directory = server.path("").to_str().unwrap().into();
+    let address = Address::Unix {
+        directory,
+        port: server.port,
+    };
+    for mode in [SslMode::Disable, SslMode::Prefer, SslMode::VerifyFull] {
+        let mut settings = as_control(&server, mode, Some(server.path("server.crt")));
+        settings.shards[0].servers[0].address = address.clone();
+        assert!(gets_in(settings).await, "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_reached_without_it() {
+    let server = TestServer::start();
+    server.sql("CREATE ROLE control LOGIN SUPERUSER").await;
+    for (mode, expected) in [
+        (SslMode::Disable, true),
+        (SslMode::Prefer, true),
+        (SslMode::Require, false),
+    ] {
+        let settings = as_control(&server, mode, None);
+        assert_eq!(gets_in(settings).await, expected, "{mode:?}");
+    }
 }
 
 #[tokio::test]
