@@ -485,6 +485,23 @@ async fn every_shard_is_heard_and_only_the_own_process_id_is_a_clients() {
             .await
             .unwrap();
     }
+    // also within the transaction that begins to listen
+    let (mut begins, _) = log_in(&cluster).await;
+    for id in [101, 102] {
+        begins.query("BEGIN").await;
+        begins.query("LISTEN news").await;
+        let insert = format!("INSERT INTO users (id) VALUES ({id})");
+        begins.query(&insert).await;
+        let mut answers = begins.query("COMMIT").await;
+        answers.retain(|answer| answer.tag == b'A');
+        let heard = match answers.pop() {
+            Some(message) => notification(&message),
+            None => hears(&mut begins).await,
+        };
+        assert_eq!(heard.2, id.to_string());
+        assert_eq!(hears(&mut listener).await.2, id.to_string());
+        begins.query("UNLISTEN *").await;
+    }
     let client = cluster.connect("app").await;
     for id in 1..=9 {
         let insert = format!("INSERT INTO users (id) VALUES ({id})");

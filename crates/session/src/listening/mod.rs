@@ -18,7 +18,7 @@
 //! - A NOTIFY through this pgherd is answered once the listening connection has heard what it sent: who sent it is known for sure then (and it is
 //!   the client's process id that listeners see), and a client that notifies itself finds that in the answer, as with Postgres.
 //! - What a trigger or function sends without a word of `notify` in the client's statement carries the server's process id, or its negative
-//!   where a client has that number; so does what was sent beside this pgherd.
+//!   where a client has that number; so does what was sent beside this pgherd. In a transaction that said LISTEN it is the client's own, which hears it.
 //! - When a listening connection is lost, every client that listens is ended with 57P01: a gap is never silent.
 //!
 //! Channels belong to a database, and listening to one needs no right but to be connected: the connections are opened with the login of

@@ -210,9 +210,11 @@ impl Session {
         route.place = Place::Shard(shard);
     }
 
-    /// To be called before a text is sent: whom it notifies for is known from then on, if anybody listens.
+    /// To be called before a text is sent: whom it notifies for is known from then on, if anybody listens. A transaction that begins to listen
+    /// hears all that it sends itself, by triggers too.
     pub(crate) fn announce(&mut self, node: NodeId, sql: &str) {
-        if self.database.listening().is_active() && may_notify(sql) {
+        let hears_itself = !self.subscriptions.reserved.is_empty();
+        if self.database.listening().is_active() && (hears_itself || may_notify(sql)) {
             self.enter_sender(node, None);
         }
     }
