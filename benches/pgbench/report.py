@@ -63,7 +63,7 @@ def table(results, machine):
 
 
 def picture(results, machine):
-    """A bar for each ratio; the line is PgBouncer, or one shard."""
+    """A bar for each ratio; the line is what it is held against."""
     rows = [
         (f"{name}, {endpoint}", figure, value)
         for name, of in results.items()

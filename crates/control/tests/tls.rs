@@ -12,8 +12,8 @@ use pgherd_tls::{ClientTls, Roots, SslMode, TlsSettings};
 use pgherd_topology::{Address, Sharding};
 use support::{TestServer, settings};
 
-/// A server that takes passwords over TLS only, its own certificate for `names`, and a stranger's certificate.
-fn server(names: &[&str]) -> TestServer {
+/// A server that takes passwords over TLS only, with the role `control`, its own certificate for `names`, and a stranger's certificate.
+async fn server(names: &[&str]) -> TestServer {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let own = rcgen::generate_simple_self_signed(names).unwrap();
     let stranger = rcgen::generate_simple_self_signed(vec!["stranger".to_owned()]).unwrap();
@@ -35,6 +35,8 @@ fn server(names: &[&str]) -> TestServer {
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
     )
     .unwrap();
+    let role = "SET password_encryption = 'scram-sha-256'; CREATE ROLE control LOGIN SUPERUSER PASSWORD 's3cret'";
+    server.sql(role).await;
     server
 }
 
@@ -60,8 +62,7 @@ async fn gets_in(settings: ControlSettings) -> bool {
 
 #[tokio::test]
 async fn each_mode_encrypts_and_verifies_as_libpq_does() {
-    let server = server(&["127.0.0.1"]);
-    server.sql("SET password_encryption = 'scram-sha-256'; CREATE ROLE control LOGIN SUPERUSER PASSWORD 's3cret'").await;
+    let server = server(&["127.0.0.1"]).await;
     let (own, stranger) = (server.path("server.crt"), server.path("stranger.crt"));
     for (mode, authority, expected) in [
         (SslMode::Disable, None, false),
@@ -91,10 +92,7 @@ async fn each_mode_encrypts_and_verifies_as_libpq_does() {
 
 #[tokio::test]
 async fn a_unix_socket_is_never_encrypted_whatever_the_mode() {
-    let server = server(&["127.0.0.1"]);
-    server
-        .sql("CREATE ROLE control LOGIN SUPERUSER PASSWORD 's3cret'")
-        .await;
+    let server = server(&["127.0.0.1"]).await;
     let directory = server.path("").to_str().unwrap().into();
     let address = Address::Unix {
         directory,
@@ -123,10 +121,7 @@ async fn a_server_without_tls_is_reached_without_it() {
 
 #[tokio::test]
 async fn only_the_full_mode_looks_at_the_name() {
-    let server = server(&["elsewhere.example"]);
-    server
-        .sql("CREATE ROLE control LOGIN SUPERUSER PASSWORD 's3cret'")
-        .await;
+    let server = server(&["elsewhere.example"]).await;
     let own = server.path("server.crt");
     assert!(gets_in(as_control(&server, SslMode::VerifyCa, Some(own.clone()))).await);
     assert!(!gets_in(as_control(&server, SslMode::VerifyFull, Some(own))).await);
