@@ -4,7 +4,7 @@
 # `make test` needs: libclang, cargo-deny, and cargo-fuzz where there is a nightly compiler to use it with. With the word `python` also what
 # drivers in Python and `make suites` need, with the word `drivers` what the other drivers of `make drivers` do: Node.js, a JDK, Go, Perl and
 # Ruby, and those database drivers that come as packages. With the word `regress` what `make regress`
-# does: Python.
+# does: Python. With the word `release` what `make release` does: Python, and the compiler's tool for profiles.
 set -eu
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -120,8 +120,12 @@ fi
 # shellcheck disable=SC2086 # a list of packages
 [ -z "$missing" ] || install_packages $missing
 
-if [ "${1:-}" = regress ]; then
+if [ "${1:-}" = regress ] || [ "${1:-}" = release ]; then
     has python3 || install_packages python3
+fi
+if [ "${1:-}" = release ]; then
+    has rustup || fail "make release needs rustup, for its component llvm-tools"
+    (cd "$repository" && rustup component add llvm-tools)
 fi
 
 [ "${1:-}" = tools ] || exit 0
