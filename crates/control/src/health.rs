@@ -15,18 +15,10 @@ use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 
 use crate::error::ControlError;
+use crate::failover::evidence::Contact;
 use crate::login::{OpenConnection, Server};
-use crate::roles::{Standing, Testimony};
 use crate::settings::Pace;
-
-/// One row about the server itself. A standby's timeline cannot be asked directly: what it receives (seen with
-/// `pg_monitor`), its last restartpoint and its minimum recovery end are each proof enough that it got there.
-const STATUS: &str = "SELECT pg_is_in_recovery(), \
-     CASE WHEN pg_is_in_recovery() THEN NULL ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END, \
-     ARRAY[(SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()), \
-           (SELECT min_recovery_end_timeline FROM pg_control_recovery())]::bigint[], \
-     (SELECT system_identifier FROM pg_control_system()), \
-     current_setting('max_prepared_transactions')::int, current_setting('server_version_num')::int";
+use crate::testimony::{STATUS, Testimony};
 
 /// What a watcher has found.
 #[derive(Debug)]
@@ -35,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) node: NodeId,
     /// Whether it answers.
     pub(crate) health: Health,
+    /// What asking it met.
+    pub(crate) contact: Contact,
     /// What it said; `None` where it did not answer.
     pub(crate) testimony: Option<Testimony>,
 }
@@ -93,7 +87,9 @@ impl Watcher {
             };
             let pause = match answer {
                 Ok(testimony) => {
-                    if !self.report(Health::Up, Some(testimony)).await {
+                    let took = asked.elapsed();
+                    let contact = Contact::Answered { took };
+                    if !self.report(Health::Up, contact, Some(testimony)).await {
                         return;
                     }
                     self.pace.health
@@ -106,7 +102,8 @@ impl Watcher {
                         Duration::ZERO
                     } else {
                         self.log_once(&error);
-                        if !self.report(Health::Down, None).await {
+                        let contact = Contact::of(&error);
+                        if !self.report(Health::Down, contact, None).await {
                             return;
                         }
                         self.pace.after_refusal
@@ -146,37 +143,8 @@ impl Watcher {
             self.try_fresh_login().await?;
             watch.next_fresh = Instant::now() + self.pace.fresh_login;
         }
-        let wrong = |error: tokio_postgres::Error| {
-            self.server
-                .unexpected("answer the health check", error.to_string())
-        };
-        let standing = if row.try_get::<_, bool>(0).map_err(wrong)? {
-            let timelines: Vec<Option<i64>> = row.try_get(2).map_err(wrong)?;
-            Standing::Standby {
-                timelines: timelines
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|line| u32::try_from(line).ok())
-                    .collect(),
-            }
-        } else {
-            let timeline: i64 = row.try_get(1).map_err(wrong)?;
-            let timeline = u32::try_from(timeline).map_err(|_| {
-                self.server
-                    .unexpected("answer the health check", format!("timeline {timeline}"))
-            })?;
-            Standing::Claimant { timeline }
-        };
-        let number = |column: usize| -> Result<u32, ControlError> {
-            Ok(u32::try_from(row.try_get::<_, i32>(column).map_err(wrong)?).unwrap_or(0))
-        };
-        Ok(Testimony {
-            standing,
-            // a 64-bit pattern that Postgres shows as a signed number
-            system_identifier: row.try_get::<_, i64>(3).map_err(wrong)?.cast_unsigned(),
-            max_prepared_transactions: number(4)?,
-            version: number(5)?,
-        })
+        Testimony::read(&row)
+            .map_err(|wrong| self.server.unexpected("answer the health check", wrong))
     }
 
     /// Only a refused or unanswered login says something about the server: having no room for one more or still
@@ -201,7 +169,12 @@ impl Watcher {
     }
 
     /// False once nobody listens.
-    async fn report(&mut self, health: Health, testimony: Option<Testimony>) -> bool {
+    async fn report(
+        &mut self,
+        health: Health,
+        contact: Contact,
+        testimony: Option<Testimony>,
+    ) -> bool {
         if health != self.last {
             match health {
                 Health::Up => tracing::info!(server = %self.server.name, "server answers"),
@@ -213,6 +186,7 @@ impl Watcher {
             .send(Report {
                 node: self.server.id,
                 health,
+                contact,
                 testimony,
             })
             .await

@@ -6,7 +6,8 @@
 //! # Layout
 //! - [`settings`]: what it is told. [`control`]: its start, its handle, its end.
 //! - `login`, `host_name`, `tls`, `servers`: connections to the servers.
-//! - `health` asks each server, `roles` decides who is primary, `monitor` publishes, `lag` measures replicas.
+//! - `health` asks each server (`testimony`: what, and what it says), `roles` decides who is primary, `monitor` publishes, `lag` measures replicas.
+//! - `failover`: whether a primary is dead, who would be promoted, and what would be lost.
 //! - `sampler`: the WAL positions on which reading one's own writes rests.
 //! - [`catalog`]: reads the system catalogs, compares the shards, notices DDL.
 //! - `commit_log`, `recovery`: the two halves of committing over shards that are not the session's.
@@ -26,6 +27,7 @@ pub mod catalog;
 mod commit_log;
 pub mod control;
 pub mod error;
+mod failover;
 mod health;
 mod host_name;
 pub mod keys;
@@ -40,6 +42,7 @@ mod sampler;
 mod servers;
 pub mod settings;
 pub mod state_store;
+mod testimony;
 mod tls;
 
 pub use catalog::CatalogReloader;

@@ -13,6 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::error::ControlError;
+use crate::failover::evidence::Evidence;
+use crate::failover::verdict::{Patience, Verdict as Life};
+use crate::failover::{Member, outlook};
 use crate::health::Report;
 use crate::lag::LagMeter;
 use crate::roles::{Complaint, Sighting, Verdict, decide};
@@ -49,6 +52,10 @@ pub(crate) struct Monitor {
 struct Watched {
     published: ShardState,
     sightings: Vec<Sighting>,
+    /// Of each server, as `sightings`.
+    evidence: Vec<Evidence>,
+    /// What was last thought of the primary.
+    life: Option<Life>,
     reign: Option<Reign>,
     saved: Saved,
     complaints: Vec<Complaint>,
@@ -114,6 +121,7 @@ impl Monitor {
                     self.settle(index).await;
                 }
                 self.shards[index].measure_lag();
+                self.shards[index].look_ahead();
             }
             self.publish();
         }
@@ -129,6 +137,7 @@ impl Monitor {
             else {
                 continue;
             };
+            shard.evidence[position].note(Instant::now(), report.contact, report.testimony.clone());
             let sighting = &mut shard.sightings[position];
             sighting.health = report.health;
             if report.testimony.is_some() {
@@ -235,10 +244,15 @@ impl Watched {
             nodes,
             max_prepared_transactions: None,
             two_phase: TwoPhase::Unknown,
+            outlook: Arc::default(),
         };
+        let now = Instant::now();
+        let evidence = published.nodes.iter().map(|_| Evidence::new(now)).collect();
         Self {
             published,
             sightings,
+            evidence,
+            life: None,
             saved: Saved::Yes,
             reign,
             complaints: Vec::new(),
@@ -312,6 +326,45 @@ impl Watched {
         {
             tracing::info!(%shard, "no longer: {complaint}");
         }
+    }
+
+    /// What would come of a failover now. What is thought of the primary is logged when it changes.
+    fn look_ahead(&mut self) {
+        let published = &self.published;
+        let mut members: Vec<Member<'_>> = published
+            .nodes
+            .iter()
+            .zip(&self.evidence)
+            .map(|(node, evidence)| Member {
+                node: node.id,
+                name: &node.name,
+                priority: node.priority,
+                evidence,
+            })
+            .collect();
+        let primary = published
+            .primary
+            .and_then(|primary| members.iter().position(|member| member.node == primary))
+            .map(|index| members.remove(index));
+        let Some(primary) = primary else {
+            published.outlook.publish(None);
+            return;
+        };
+        let (life, outlook) = outlook(&primary, &members, &Patience::default(), Instant::now());
+        if !members.is_empty() && self.life.is_some_and(|before| before != life) {
+            let (shard, primary) = (&published.name, primary.name);
+            match life {
+                Life::Well => tracing::info!(%shard, primary, "primary: {life}"),
+                Life::Slow | Life::Busy(_) | Life::Suspected(_) => {
+                    tracing::warn!(%shard, primary, "primary: {life}");
+                }
+                Life::Alone | Life::CutOff | Life::NoWitness(_) | Life::Dead(_) => {
+                    tracing::error!(%shard, primary, "primary: {life}");
+                }
+            }
+        }
+        published.outlook.publish(Some(Arc::new(outlook)));
+        self.life = Some(life);
     }
 
     fn saving_failed(&mut self, error: &ControlError) {

@@ -12,34 +12,7 @@ use std::fmt;
 use pgherd_topology::{Health, Role};
 
 use crate::state_store::Reign;
-
-/// What a server last said about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Testimony {
-    /// Whether it replays WAL.
-    pub(crate) standing: Standing,
-    /// `pg_control_system()`'s.
-    pub(crate) system_identifier: u64,
-    /// `max_prepared_transactions`
-    pub(crate) max_prepared_transactions: u32,
-    /// `server_version_num`
-    pub(crate) version: u32,
-}
-
-/// Whether a server replays WAL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Out of recovery, on this timeline.
-    Claimant {
-        /// Of its current WAL.
-        timeline: u32,
-    },
-    /// In recovery.
-    Standby {
-        /// The timelines that it is known to have reached: what it receives, what its control file says.
-        timelines: Vec<u32>,
-    },
-}
+use crate::testimony::{Standing, Testimony};
 
 /// One server as the monitor sees it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,14 +329,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    use crate::testimony::{Replication, Stream};
+
     const CLUSTER: u64 = 77;
 
     fn sighting(name: &str, health: Health, standing: Standing) -> Sighting {
+        let replication = match standing {
+            Standing::Claimant { .. } => Replication::Sends {
+                synchronous_standby_names: "".into(),
+            },
+            Standing::Standby { .. } => Replication::Receives(Stream::default()),
+        };
         let testimony = Testimony {
             standing,
             system_identifier: CLUSTER,
             max_prepared_transactions: 20,
             version: 150_000,
+            begun: None,
+            replication,
         };
         Sighting {
             name: name.into(),

@@ -7,7 +7,7 @@
 //! - [`sharding`]: the rules of one database, and the shard of a key under them.
 //! - [`catalog`]: what the servers' system catalogs say, as far as planning needs it.
 //! - [`commit_protocol`]: how a transaction over shards is committed, for session and control alike.
-//! - [`state`], [`samples`]: which servers there are now, and how far each had come when.
+//! - [`state`], [`samples`]: which servers there are now, and how far each had come when. [`outlook`]: what would come of a failover.
 //!
 //! Nothing here talks to a server or waits. Whoever changes something builds a new value with a
 //! higher version and publishes it behind an `Arc`; the one exception are the samples and the load
@@ -21,6 +21,7 @@ pub mod ids;
 pub mod key;
 mod name_index;
 pub mod names;
+pub mod outlook;
 pub mod ring;
 pub mod samples;
 pub mod shard_map;
@@ -37,6 +38,7 @@ pub use hash::{bucket_of, combine_hash, combine_hashes};
 pub use ids::{BucketId, Epoch, Lsn, LsnError, NodeId, ShardId};
 pub use key::{HashFamily, KeyError, KeyInput, KeyType, KeyValue, Numeric};
 pub use names::{NameError, RelationName, quote_identifier};
+pub use outlook::{Outlook, OutlookCell, StandbyOutlook};
 pub use ring::{WeightedShard, propose};
 pub use samples::{Sample, SampleLog};
 pub use shard_map::{ShardMap, ShardMapError, StoredShardMap};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::ids::{Epoch, NodeId, ShardId};
+use crate::outlook::OutlookCell;
 use crate::samples::SampleLog;
 
 /// All shards of one database with their servers, at one moment.
@@ -56,6 +57,8 @@ pub struct ShardState {
     pub max_prepared_transactions: Option<u32>,
     /// Whether it can take part in a commit over shards.
     pub two_phase: TwoPhase,
+    /// What would come of a failover. Shared by all versions of the snapshot.
+    pub outlook: Arc<OutlookCell>,
 }
 
 /// Whether a shard can take part in a commit over shards ([`crate::commit_protocol`]).
@@ -207,6 +210,7 @@ mod tests {
             ],
             max_prepared_transactions: None,
             two_phase: TwoPhase::Unknown,
+            outlook: Arc::default(),
         };
         assert_eq!(shard.primary().unwrap().id, NodeId(0));
         let replicas: Vec<_> = shard.replicas().map(|node| node.id.0).collect();

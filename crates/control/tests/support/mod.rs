@@ -66,6 +66,11 @@ impl TestServer {
 
     /// A streaming replica of this server.
     pub fn replica(&self) -> Self {
+        self.replica_with("")
+    }
+
+    /// One with more lines of postgresql.conf.
+    pub fn replica_with(&self, configuration: &str) -> Self {
         let replica = Self {
             directory: directory(),
             port: free_port(),
@@ -89,7 +94,7 @@ impl TestServer {
             .args(from)
             .arg("-D")
             .arg(replica.data()));
-        replica.configure("");
+        replica.configure(configuration);
         replica.boot();
         replica
     }
@@ -153,6 +158,13 @@ impl TestServer {
             .arg("-D")
             .arg(self.data())
             .args(["-w", "-s", "-m", mode, "stop"]));
+    }
+
+    /// Sends the postmaster a signal: as `kill` names it.
+    pub fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap();
+        run(Command::new("kill").args([&format!("-{name}"), pid]));
     }
 
     pub fn promote(&self) {
