@@ -104,7 +104,7 @@ class Bench:
             "synchronous_commit": "off",
             "full_page_writes": "off",
             "shared_buffers": "512MB",
-            "max_connections": 600,
+            "max_connections": 800,
             "max_wal_size": "4GB",
             "checkpoint_timeout": "1h",
             "autovacuum": "off",

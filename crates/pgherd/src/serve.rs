@@ -4,6 +4,7 @@
 //! `assemble`'s business, who is let in the listeners'. Knows no SQL and no protocol. Main type: [`Server`].
 
 mod assemble;
+mod deposing;
 mod listeners;
 mod on_demand;
 mod open_files;

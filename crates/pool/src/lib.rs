@@ -7,11 +7,13 @@
 //! - `stream`, `transport`: bytes in and out, cancel-safe and without deadlock. Used for clients as well.
 //! - `server`: one connection: connecting, logging in, cancelling, and what is known of it.
 //! - `pools`: many: [`Pools`], [`Checkout`].
+//! - `cutoff`: ending a connection that somebody else reads.
 //! - `budget`: how many there may be over all pools: [`Budget`].
 //! - `resolver`: what servers' host names stand for: [`Resolver`].
 //! - `settings`, `error`: what comes in, and what goes wrong.
 
 mod budget;
+mod cutoff;
 mod error;
 mod pools;
 mod resolver;

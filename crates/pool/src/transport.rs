@@ -30,6 +30,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 
+use crate::cutoff::Cutoff;
 use crate::stream::{PeerAddress, Stream};
 
 /// The room made for a read at first: a typical request or answer, whole.
@@ -59,6 +60,8 @@ pub struct Transport {
     ended: bool,
     /// Writing has failed.
     broken: bool,
+    /// By which somebody else may end it.
+    cutoff: Option<Arc<Cutoff>>,
     written: u64,
     read: u64,
 }
@@ -98,9 +101,15 @@ impl Transport {
             unflushed: false,
             ended: false,
             broken: false,
+            cutoff: None,
             written: 0,
             read: 0,
         }
+    }
+
+    /// Once this is cut, reading and writing fail with `ConnectionAborted`, and whoever waits for bytes is woken.
+    pub(crate) fn end_with(&mut self, cutoff: Arc<Cutoff>) {
+        self.cutoff = Some(cutoff);
     }
 
     /// Reads once, waiting for at least one byte. Returns how many were added to the inbox; 0: the peer will send
@@ -118,7 +127,19 @@ impl Transport {
     /// # Errors
     /// What the socket or TLS reports.
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let filled = ready!(self.poll_read(context));
+        let read = self.poll_read(context);
+        let is_cut = match &self.cutoff {
+            None => false,
+            Some(cutoff) if read.is_pending() => cutoff.wake(context),
+            Some(cutoff) => cutoff.is_cut(),
+        };
+        let filled = if is_cut {
+            // what came meanwhile goes nowhere
+            self.inbox.clear();
+            Err(aborted())
+        } else {
+            ready!(read)
+        };
         self.ended |= !matches!(filled, Ok(1..));
         Poll::Ready(filled)
     }
@@ -195,7 +216,10 @@ impl Transport {
     /// # Errors
     /// What the socket or TLS reports.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(self.poll_write(context));
+        let flushed = match &self.cutoff {
+            Some(cutoff) if cutoff.is_cut() => Err(aborted()),
+            Some(_) | None => ready!(self.poll_write(context)),
+        };
         if flushed.is_err() {
             self.broken = true;
             // what TLS holds goes nowhere any more
@@ -404,6 +428,13 @@ impl Transport {
         }
         self.inbox.capacity() - self.inbox.len()
     }
+}
+
+fn aborted() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the server is no longer its shard's primary",
+    )
 }
 
 #[cfg(test)]

@@ -203,6 +203,15 @@ impl Server {
         *process = None;
     }
 
+    /// Kills the main process alone (`kill -9`): nobody listens any more, and idle backends end, but busy ones go on with what they do.
+    pub fn kill_postmaster(&self) {
+        if let Some(mut child) = self.lock().take() {
+            // it fails only for a process that has ended meanwhile
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
     /// Stops every process of the server where it stands (`SIGSTOP`): it accepts connections no more than it answers.
     pub fn freeze(&self) {
         self.signal_all(Signal::SIGSTOP);

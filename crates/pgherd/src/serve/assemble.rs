@@ -22,6 +22,7 @@ use pgherd_topology::{Catalog, ShardMapError, Sharding, ShardingError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::deposing::cut_off_deposed;
 use super::warming::keep_warm;
 use super::{on_demand, placement, requests, translate};
 use crate::config::settings::{self, Config, WILDCARD};
@@ -226,6 +227,7 @@ impl Assembled {
         made.set_lookup(lookup.map(|lookup| requests::user_lookup(lookup, database)));
         made.set_read_only(database.reads.only);
         made.set_timeouts(database.timeouts);
+        tokio::spawn(cut_off_deposed(Arc::downgrade(&made), control.topology()));
         if database.on_demand.is_none() {
             tokio::spawn(keep_warm(Arc::downgrade(&made)));
         }

@@ -13,6 +13,7 @@ use pgherd_session::{Database, DatabaseParts, OnDemand, OnDemandLimits};
 use pgherd_topology::Topology;
 use tokio::sync::watch;
 
+use super::deposing::cut_off_deposed;
 use super::requests::catalog_requests;
 
 /// How many plans the cache of one holds.
@@ -32,7 +33,9 @@ pub(super) fn start(
     topology: watch::Receiver<Arc<Topology>>,
 ) -> Arc<OnDemand> {
     let recipe = move |template: &Database, name: &str| {
-        Arc::new(make(template, name, &settings, topology.clone()))
+        let made = Arc::new(make(template, name, &settings, topology.clone()));
+        tokio::spawn(cut_off_deposed(Arc::downgrade(&made), topology.clone()));
+        made
     };
     let on_demand = Arc::new(OnDemand::new(template, limits, recipe));
     tokio::spawn(sweep(Arc::downgrade(&on_demand)));

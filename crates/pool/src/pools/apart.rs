@@ -5,7 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use pgherd_topology::Address;
+use pgherd_topology::{Address, Epoch, NodeId};
 use tokio::time::timeout;
 
 use super::member::{Holding, Member};
@@ -114,7 +114,7 @@ impl Pools {
             created: Instant::now(),
             expires: None,
             home: None,
-            member: Arc::new(Member::opening(None)),
+            member: Arc::new(Member::opening(None, target.epoch)),
             connect_query: None,
         };
         Ok(ServerConnection::new(transport, parameters, origin))
@@ -122,6 +122,19 @@ impl Pools {
 }
 
 impl Shared {
+    /// See [`Pools::cut_off`].
+    pub(super) fn cut_off_guests(&self, node: NodeId, epoch: Epoch) {
+        for guest in self
+            .guests()
+            .iter()
+            .filter(|guest| guest.server.node == node)
+        {
+            if let Some(member) = guest.member.upgrade() {
+                member.cut_off_before(epoch);
+            }
+        }
+    }
+
     /// The connections that clients have for themselves.
     pub(super) fn guest_snapshots(&self, now: Instant) -> Vec<ServerSnapshot> {
         let guests = self.guests();

@@ -3,10 +3,14 @@
 //! Owns the state shown by `SHOW SERVERS` and told in a checkout's timeout. Never decides anything: the states are
 //! written with relaxed atomics by whoever holds the connection, once or twice a request. Main type: [`Member`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use pgherd_topology::Epoch;
+
 use crate::budget::Permit;
+use crate::cutoff::Cutoff;
 
 /// What a connection of a pool is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,13 +66,15 @@ pub(crate) struct Member {
     pid: AtomicI32,
     /// Whether its client may keep it beyond its transactions. Set under the pool's lock, which counts them.
     is_pinned: AtomicBool,
+    epoch: Epoch,
+    cutoff: Arc<Cutoff>,
     /// Given back with the last that knows the connection.
     _permit: Option<Permit>,
 }
 
 impl Member {
-    /// `permit`: the budget's, where the connection counts towards it.
-    pub(crate) fn opening(permit: Option<Permit>) -> Self {
+    /// `permit`: the budget's, where the connection counts towards it. `epoch`: the shard's.
+    pub(crate) fn opening(permit: Option<Permit>, epoch: Epoch) -> Self {
         Self {
             _permit: permit,
             born: Instant::now(),
@@ -76,7 +82,21 @@ impl Member {
             moved: AtomicU64::new(0),
             pid: AtomicI32::new(0),
             is_pinned: AtomicBool::new(false),
+            epoch,
+            cutoff: Arc::default(),
         }
+    }
+
+    /// Nothing more is read from it if it was begun before this epoch, whoever has it.
+    pub(super) fn cut_off_before(&self, epoch: Epoch) {
+        if self.epoch < epoch {
+            self.cutoff.cut();
+        }
+    }
+
+    /// What the connection is to end with.
+    pub(crate) fn cutoff(&self) -> Arc<Cutoff> {
+        Arc::clone(&self.cutoff)
     }
 
     /// When opening it began, before the settings for it were looked up.

@@ -270,6 +270,18 @@ impl Pools {
         });
     }
 
+    /// The shard was taken from this server in `epoch`: connections to it from older epochs are closed, and those that are lent are at their
+    /// end at once, also where an answer is on its way: it may be of a backend that goes on after its postmaster was killed, and tell of
+    /// what nobody else will ever know. To read or write on them is `ConnectionAborted`.
+    pub fn cut_off(&self, node: NodeId, epoch: Epoch) {
+        self.0.each(|pool| {
+            if pool.server.node == node {
+                pool.cut_off_before(epoch);
+            }
+        });
+        self.0.shared.cut_off_guests(node, epoch);
+    }
+
     /// Ends the pools: who waits or asks gets [`PoolError::Closed`], lent connections are closed when they come back.
     pub fn close(&self) {
         self.0.end();

@@ -410,7 +410,7 @@ impl NodePool {
     }
 
     pub(super) fn new_slot(self: &Arc<Self>, state: &mut State, permit: Permit) -> Slot {
-        let member = Arc::new(Member::opening(Some(permit)));
+        let member = Arc::new(Member::opening(Some(permit), state.epoch));
         state.members.push(Arc::clone(&member));
         Slot(Some((Arc::clone(self), member)))
     }

@@ -61,6 +61,18 @@ impl NodePool {
         self.tidy(Instant::now());
     }
 
+    /// The server was deposed in this epoch: what was opened before is of no use any more, whoever has it.
+    pub(super) fn cut_off_before(self: &Arc<Self>, epoch: Epoch) {
+        {
+            let mut state = self.state();
+            self.raise_epoch(&mut state, epoch);
+            for member in &state.members {
+                member.cut_off_before(epoch);
+            }
+        }
+        self.tidy(Instant::now());
+    }
+
     /// What was opened before now is not handed out any more. A failure is forgotten: something changed.
     pub(super) fn retire(self: &Arc<Self>) {
         let now = Instant::now();

@@ -111,7 +111,8 @@ pub(crate) struct Origin {
 }
 
 impl ServerConnection {
-    pub(crate) fn new(transport: Transport, parameters: Parameters, origin: Origin) -> Self {
+    pub(crate) fn new(mut transport: Transport, parameters: Parameters, origin: Origin) -> Self {
+        transport.end_with(origin.member.cutoff());
         let settled_at = transport.bytes_written();
         let canceller = origin.cancel_key.clone().map(|key| {
             Arc::new(Canceller {

@@ -7,7 +7,7 @@ use pgherd_protocol::SqlState;
 use pgherd_topology::{Epoch, NodeId, ShardId};
 use tokio::time::{sleep, timeout};
 
-use crate::server::{TestServer, checkout, query, settings, superuser, target};
+use crate::server::{TestServer, checkout, query, send, settings, superuser, target};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -95,6 +95,54 @@ async fn a_newer_epoch_retires_what_lies_idle() {
     };
     let lent = pools.checkout(&superuser(), &newer, None).await.unwrap();
     assert_ne!(lent.pid(), pid);
+}
+
+#[tokio::test]
+async fn what_is_lent_of_a_deposed_server_is_at_its_end_at_once() {
+    let server = TestServer::start().await;
+    let pools = Pools::new(settings(3));
+    let node = server.tcp();
+    let mut waiting = checkout(&pools, &superuser(), &node).await.unwrap();
+    let mut answered = checkout(&pools, &superuser(), &node).await.unwrap();
+    let mut idle = checkout(&pools, &superuser(), &node).await.unwrap();
+    send(&mut answered, "SELECT 1");
+    answered.transport.flush().await.unwrap();
+    // its answer comes to lie in the socket
+    sleep(Duration::from_millis(300)).await;
+    // the answer lies in the socket
+    sleep(Duration::from_millis(300)).await;
+    send(&mut waiting, "SELECT pg_sleep(60)");
+    let waiting = tokio::spawn(async move {
+        waiting.transport.flush().await?;
+        waiting.transport.fill().await
+    });
+    // another server's, and this one's again in the same reign
+    pools.cut_off(NodeId(1), Epoch(2));
+    pools.cut_off(NodeId(0), Epoch(1));
+    assert_eq!(query(&mut idle, "SELECT 1").await.unwrap(), ["1"]);
+
+    pools.cut_off(NodeId(0), Epoch(2));
+    let aborted = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionAborted;
+    assert!(aborted(
+        timeout(SOON, waiting).await.unwrap().unwrap().unwrap_err()
+    ));
+    assert!(aborted(answered.transport.fill().await.unwrap_err()));
+    assert!(
+        answered.transport.inbox.is_empty(),
+        "its answer goes nowhere"
+    );
+    send(&mut idle, "SELECT 1");
+    assert!(aborted(idle.transport.flush().await.unwrap_err()));
+    drop((answered, idle));
+    assert_eq!(pools.pool_snapshots()[0].idle, 0);
+
+    let newer = Target {
+        epoch: Epoch(2),
+        ..target(&node)
+    };
+    let mut lent = pools.checkout(&superuser(), &newer, None).await.unwrap();
+    pools.cut_off(NodeId(0), Epoch(2));
+    assert_eq!(query(&mut lent, "SELECT 1").await.unwrap(), ["1"]);
 }
 
 #[tokio::test]
