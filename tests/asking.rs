@@ -82,8 +82,8 @@ impl Cluster {
     /// # Panics
     /// If there is no such pool.
     pub async fn pool(&self, column: &str) -> String {
-        let users = self.show("POOLS", "user").await;
-        let values = self.show("POOLS", column).await;
+        let users = self.show("SERVER_POOLS", "user").await;
+        let values = self.show("SERVER_POOLS", column).await;
         let found = users.iter().zip(values).find(|(user, _)| *user == "app");
         found.expect("there is a pool of app").1
     }
@@ -106,7 +106,7 @@ impl Cluster {
 
     /// The sum of a column over all pools.
     pub async fn sum_of_pools(&self, column: &str) -> i64 {
-        let values = self.show("POOLS", column).await;
+        let values = self.show("SERVER_POOLS", column).await;
         values
             .iter()
             .filter_map(|value| value.parse::<i64>().ok())

@@ -133,7 +133,7 @@ async fn the_console_shows_servers_pools_clients_plans_tables_and_buckets() {
             })
             .collect::<Vec<_>>()
     };
-    let servers = show("SERVERS").await;
+    let servers = show("SHARDS").await;
     for name in ["s0a", "s0b", "s1a", "s1b"] {
         assert!(
             servers
@@ -142,7 +142,9 @@ async fn the_console_shows_servers_pools_clients_plans_tables_and_buckets() {
             "{name} in {servers:?}"
         );
     }
-    for what in ["VERSION", "POOLS", "CLIENTS", "PLANS", "TABLES", "BUCKETS"] {
+    for what in [
+        "VERSION", "SERVERS", "POOLS", "CLIENTS", "PLANS", "TABLES", "BUCKETS",
+    ] {
         assert!(!show(what).await.is_empty(), "SHOW {what} is empty");
     }
     show("PINS").await;

@@ -91,7 +91,7 @@ async fn what_would_pin_beyond_the_bound_is_refused_before_it_runs() {
         assert_eq!(sqlstate(&error), "55000");
     }
 
-    assert_eq!(cluster.show("POOLS", "max_pinned").await, ["2"]);
+    assert_eq!(cluster.show("SERVER_POOLS", "max_pinned").await, ["2"]);
     assert_eq!(cluster.pool("pinned").await, "2");
     let mut reasons = cluster.show("PINS", "reason").await;
     reasons.sort();

@@ -101,7 +101,7 @@ async fn pg_recvlogical_streams_what_is_written() {
         _ => false,
     });
     assert!(is_shown);
-    let rows = console.simple_query("SHOW SERVERS").await.unwrap();
+    let rows = console.simple_query("SHOW SHARDS").await.unwrap();
     let used = rows.iter().find_map(|row| match row {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get("connections_used"),
         _ => None,

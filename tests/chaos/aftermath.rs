@@ -67,7 +67,7 @@ pub async fn nobody_is_there(cluster: &Cluster) {
     wait_for(async || {
         let clients = console(cluster, "SHOW CLIENTS").await;
         let pins = console(cluster, "SHOW PINS").await;
-        let pools = console(cluster, "SHOW POOLS").await;
+        let pools = console(cluster, "SHOW SERVER_POOLS").await;
         let used = pools.iter().any(|pool| {
             ["active", "kept", "opening", "waiting"]
                 .iter()
@@ -89,7 +89,7 @@ pub async fn connections_are_idle(cluster: &Cluster) -> usize {
     for shard in cluster.herd().shards() {
         for user in USERS {
             all += wait_for(async || {
-                let pools = console(cluster, "SHOW POOLS").await;
+                let pools = console(cluster, "SHOW SERVER_POOLS").await;
                 let idle: usize = pools
                     .iter()
                     .filter(|pool| pool["user"] == user && pool["shard"] == shard.name())

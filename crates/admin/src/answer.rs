@@ -213,6 +213,26 @@ impl Answer {
         self.rows.push(values.into());
     }
 
+    /// As [`Answer::row`], for rows that are put together.
+    pub fn row_of(&mut self, values: impl Iterator<Item = Value>) {
+        let values: Vec<Value> = values.collect();
+        debug_assert_eq!(values.len(), self.columns.len());
+        self.rows.push(values);
+    }
+
+    /// Keeps the rows whose value in a column is like the pattern, as SQL's LIKE has it (Postgres documentation, chapter 9.7.1). NULL is
+    /// like nothing.
+    pub fn keep_like(&mut self, column: &str, pattern: &str) {
+        let named = self.columns.iter().position(|known| known.name == column);
+        let pattern: Vec<char> = pattern.chars().collect();
+        self.rows.retain(|row| {
+            let value = named.and_then(|index| row.get(index));
+            let text = value.and_then(|value| value.encode(Format::Text));
+            let text = text.and_then(|text| String::from_utf8(text).ok());
+            text.is_some_and(|text| is_like(&text.chars().collect::<Vec<_>>(), &pattern))
+        });
+    }
+
     /// The columns.
     pub fn columns(&self) -> &'static [Column] {
         self.columns
@@ -263,6 +283,39 @@ impl Answer {
             .map(|(index, value)| value.encode(format(index)))
             .collect();
         encode_data_row(out, values.iter().map(Option::as_deref))
+    }
+}
+
+/// `%` is any text, `_` any character, a backslash takes the next one as it is. The last `%` alone is ever gone back to, so that no pattern
+/// takes long.
+fn is_like(text: &[char], pattern: &[char]) -> bool {
+    let (mut at, mut wanted) = (0, 0);
+    let mut open: Option<(usize, usize)> = None;
+    loop {
+        let (matches, width) = match (pattern.get(wanted), text.get(at)) {
+            (None, None) => return true,
+            (Some('%'), _) => {
+                open = Some((at, wanted + 1));
+                wanted += 1;
+                continue;
+            }
+            (Some('_'), Some(_)) => (true, 1),
+            (Some('\\'), Some(found)) => (pattern.get(wanted + 1) == Some(found), 2),
+            (Some(literal), Some(found)) => (literal == found, 1),
+            (Some(_), None) | (None, Some(_)) => (false, 1),
+        };
+        if matches {
+            at += 1;
+            wanted += width;
+            continue;
+        }
+        match open {
+            Some((begun, after)) if begun < text.len() => {
+                open = Some((begun + 1, after));
+                (at, wanted) = (begun + 1, after);
+            }
+            Some(_) | None => return false,
+        }
     }
 }
 
@@ -337,6 +390,34 @@ mod tests {
             "1970-01-01 00:00:01.005+00"
         );
         assert_eq!(postgres_micros(at(946_684_801)), 1_000_000);
+    }
+
+    #[test]
+    fn patterns_are_read_as_by_like() {
+        for (text, pattern, expected) in [
+            ("shop", "shop", true),
+            ("shop", "Shop", false),
+            ("shop", "sh", false),
+            ("shop", "sh%", true),
+            ("shop", "%op", true),
+            ("shop", "%h%p%", true),
+            ("shop", "____", true),
+            ("shop", "___", false),
+            ("", "%", true),
+            ("", "_", false),
+            ("a%b", "a\\%b", true),
+            ("axb", "a\\%b", false),
+            ("a_b", "a\\_%", true),
+            ("aab", "%ab", true),
+            ("ü", "_", true),
+        ] {
+            let (text, pattern): (Vec<_>, Vec<_>) =
+                (text.chars().collect(), pattern.chars().collect());
+            assert_eq!(is_like(&text, &pattern), expected, "{text:?} {pattern:?}");
+        }
+        let long = vec!['a'; 10_000];
+        let pattern: Vec<char> = "%a%a%a%a%a%a%b".chars().collect();
+        assert!(!is_like(&long, &pattern));
     }
 
     #[test]

@@ -6,84 +6,18 @@
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_session::CONSOLE_SERVER_VERSION;
 
-/// A set of rows that the console can show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
-    /// The version of pgherd.
-    Version,
-    /// The Postgres servers.
-    Servers,
-    /// The pools of server connections.
-    Pools,
-    /// Who is connected.
-    Clients,
-    /// Cached plans.
-    Plans,
-    /// Server connections that stay with a client.
-    Pins,
-    /// What lies where, by table.
-    Tables,
-    /// What lies where, by bucket.
-    Buckets,
-    /// The databases.
-    Databases,
-    /// The commands.
-    Help,
-}
-
-impl Show {
-    /// All of them, in the order of SHOW HELP.
-    pub const ALL: [Self; 10] = [
-        Self::Databases,
-        Self::Servers,
-        Self::Pools,
-        Self::Clients,
-        Self::Pins,
-        Self::Plans,
-        Self::Tables,
-        Self::Buckets,
-        Self::Version,
-        Self::Help,
-    ];
-
-    /// The word after SHOW.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Version => "VERSION",
-            Self::Servers => "SERVERS",
-            Self::Pools => "POOLS",
-            Self::Clients => "CLIENTS",
-            Self::Plans => "PLANS",
-            Self::Pins => "PINS",
-            Self::Tables => "TABLES",
-            Self::Buckets => "BUCKETS",
-            Self::Databases => "DATABASES",
-            Self::Help => "HELP",
-        }
-    }
-
-    /// What it shows, in a sentence.
-    pub fn description(self) -> &'static str {
-        match self {
-            Self::Version => "The version of pgherd.",
-            Self::Servers => "The Postgres servers: role, health, lag, connections.",
-            Self::Pools => "The pools of server connections: used, idle, waiting.",
-            Self::Clients => "Who is connected, and what each one does.",
-            Self::Plans => "Cached plans: statement, class, hits.",
-            Self::Pins => "Server connections that stay with a client, and why.",
-            Self::Tables => "What is sharded by which key, and what every shard has a copy of.",
-            Self::Buckets => "Which buckets each shard owns.",
-            Self::Databases => "The databases: shards, clients, settings.",
-            Self::Help => "These commands.",
-        }
-    }
-}
+use crate::commands::Show;
 
 /// What an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminCommand {
     /// Rows of pgherd's own.
-    Show(Show),
+    Show {
+        /// Which.
+        show: &'static Show,
+        /// Those alone whose naming column is like this.
+        like: Option<String>,
+    },
     /// SHOW of a setting that drivers ask for at login.
     ShowSetting {
         /// Its name.
@@ -125,17 +59,18 @@ const SETTINGS: &[(&str, &str)] = &[
     ("transaction_isolation", "read committed"),
 ];
 
-/// What PgBouncer's console shows and this one will: said to be missing rather than unknown.
-const NOT_YET: &[&str] = &[
-    "CONFIG",
-    "LISTS",
-    "MEM",
-    "STATE",
-    "STATS",
-    "STATS_AVERAGES",
-    "STATS_TOTALS",
-    "TOTALS",
-    "USERS",
+/// What this console will show and do: said to be missing rather than unknown.
+const NOT_YET: &[&str] = &["PREPARED"];
+
+/// What PgBouncer's console shows of itself alone.
+const NEVER: &[&str] = &[
+    "ACTIVE_SOCKETS",
+    "DNS_HOSTS",
+    "DNS_ZONES",
+    "FDS",
+    "PEERS",
+    "PEER_POOLS",
+    "SOCKETS",
 ];
 
 impl AdminCommand {
@@ -155,10 +90,12 @@ impl AdminCommand {
         let upper: Vec<String> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
         let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
         match upper.as_slice() {
-            ["SHOW"] => Ok(Self::Show(Show::Help)),
-            ["SHOW", word] if NOT_YET.contains(word) => Err(not_yet(word)),
+            ["SHOW"] | ["HELP"] => parse_show(&["HELP"]).ok_or_else(|| unknown(words)),
+            ["SHOW", word, ..] if NOT_YET.contains(word) || NEVER.contains(word) => {
+                Err(not_supported(&format!("SHOW {word}")))
+            }
+            ["SHOW", word, "LIKE", _] => like(word, &words[3]).ok_or_else(|| unknown(words)),
             ["SHOW", rest @ ..] => parse_show(rest).ok_or_else(|| unknown(words)),
-            ["HELP"] => Ok(Self::Show(Show::Help)),
             ["SET", _, ..] => Ok(Self::Set { tag: "SET" }),
             ["RESET", _, ..] => Ok(Self::Set { tag: "RESET" }),
             ["DISCARD", "ALL"] => Ok(Self::Set { tag: "DISCARD ALL" }),
@@ -184,8 +121,8 @@ fn parse_show(words: &[&str]) -> Option<AdminCommand> {
         ["TRANSACTION", "ISOLATION", "LEVEL"] => "TRANSACTION_ISOLATION",
         _ => return None,
     };
-    let show = Show::ALL.into_iter().find(|show| show.word() == name);
-    show.map(AdminCommand::Show).or_else(|| {
+    let all = |show| AdminCommand::Show { show, like: None };
+    Show::find(name).map(all).or_else(|| {
         let (name, value) = SETTINGS
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))?;
@@ -206,10 +143,19 @@ fn unknown(words: &[String]) -> PgError {
     .hint(known_commands())
 }
 
-fn not_yet(word: &str) -> PgError {
+/// SHOW with a pattern, which is a literal.
+fn like(word: &str, pattern: &str) -> Option<AdminCommand> {
+    let inner = pattern.strip_prefix('\'')?.strip_suffix('\'')?;
+    Some(AdminCommand::Show {
+        show: Show::find(word)?,
+        like: Some(inner.replace("\'\'", "'")),
+    })
+}
+
+fn not_supported(command: &str) -> PgError {
     PgError::error(
         SqlState::FEATURE_NOT_SUPPORTED,
-        format!("SHOW {word} is not supported by this version of pgherd"),
+        format!("{command} is not supported by this version of pgherd"),
     )
     .hint(known_commands())
 }
@@ -217,7 +163,7 @@ fn not_yet(word: &str) -> PgError {
 fn known_commands() -> String {
     let commands: Vec<String> = Show::ALL
         .iter()
-        .map(|show| format!("SHOW {}", show.word()))
+        .map(|show| format!("SHOW {}", show.word))
         .collect();
     format!("The commands are {}.", commands.join(", "))
 }
@@ -282,6 +228,21 @@ mod tests {
         commands.remove(0)
     }
 
+    fn all(word: &str) -> AdminCommand {
+        let show = Show::find(word).unwrap();
+        AdminCommand::Show { show, like: None }
+    }
+
+    #[test]
+    fn a_pattern_is_a_literal() {
+        let show = Show::find("CONFIG").unwrap();
+        let like = Some("listen.%'".to_owned());
+        assert_eq!(
+            one("show config like 'listen.%\'\'';"),
+            AdminCommand::Show { show, like }
+        );
+    }
+
     #[test]
     fn case_white_space_comments_and_semicolons_do_not_matter() {
         for text in [
@@ -291,17 +252,14 @@ mod tests {
             "/* x; */ show -- y\npools",
             "show pools -- z",
         ] {
-            assert_eq!(one(text), AdminCommand::Show(Show::Pools));
+            assert_eq!(one(text), all("POOLS"));
         }
     }
 
     #[test]
     fn every_command_is_found_by_its_word() {
         for show in Show::ALL {
-            assert_eq!(
-                one(&format!("show {}", show.word())),
-                AdminCommand::Show(show)
-            );
+            assert_eq!(one(&format!("show {}", show.word)), all(show.word));
         }
     }
 
@@ -324,7 +282,7 @@ mod tests {
             AdminCommand::parse_all("BEGIN; SHOW VERSION; COMMIT").unwrap(),
             [
                 AdminCommand::Begin { tag: "BEGIN" },
-                AdminCommand::Show(Show::Version),
+                all("VERSION"),
                 AdminCommand::End { tag: "COMMIT" },
             ]
         );
@@ -345,13 +303,18 @@ mod tests {
             "DROP TABLE x",
             "SET",
             "show pools now",
+            "show pools like shop",
+            "show pools like 'shop",
+            "show pools like '",
         ] {
             let error = AdminCommand::parse_all(text).unwrap_err();
             assert_eq!(error.code, SqlState::SYNTAX_ERROR);
             assert!(error.hint.unwrap().contains("SHOW CLIENTS"));
         }
-        let error = AdminCommand::parse_all("show lists;").unwrap_err();
-        assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED);
+        for text in ["show prepared;", "SHOW FDS"] {
+            let error = AdminCommand::parse_all(text).unwrap_err();
+            assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED);
+        }
         let long = "x".repeat(1000);
         assert!(AdminCommand::parse_all(&long).unwrap_err().message.len() < 200);
     }

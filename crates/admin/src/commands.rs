@@ -1,52 +1,112 @@
 //! What the console shows, one file each: its columns, and how its rows are found.
+//!
+//! The columns of what PgBouncer shows too are its own, with its names and in its order (version 1.24; PgBouncer documentation, usage),
+//! and then pgherd's: who reads PgBouncer's finds them.
 
 mod buckets;
 mod clients;
+mod config;
 mod databases;
 mod help;
+mod lists;
+mod mem;
 mod pins;
 mod plans;
 mod pools;
+mod server_pools;
 mod servers;
+mod shards;
+mod state;
+mod stats;
+mod stats_averages;
+mod stats_totals;
 mod tables;
+mod totals;
+mod users;
 mod version;
 
+use std::fmt;
 use std::sync::Arc;
 
 use pgherd_session::{Database, Herd};
 
 use crate::answer::{Answer, Column};
-use crate::command::Show;
+use crate::operations::Operations;
 
-/// The columns of what is shown.
-pub fn columns(show: Show) -> &'static [Column] {
-    match show {
-        Show::Version => version::COLUMNS,
-        Show::Servers => servers::COLUMNS,
-        Show::Pools => pools::COLUMNS,
-        Show::Clients => clients::COLUMNS,
-        Show::Plans => plans::COLUMNS,
-        Show::Pins => pins::COLUMNS,
-        Show::Tables => tables::COLUMNS,
-        Show::Buckets => buckets::COLUMNS,
-        Show::Databases => databases::COLUMNS,
-        Show::Help => help::COLUMNS,
+/// Whose state is shown.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    /// Clients, databases and servers.
+    pub herd: &'a Herd,
+    /// The process around them.
+    pub operations: &'a Operations,
+}
+
+/// A set of rows that the console can show.
+pub struct Show {
+    /// The word after SHOW.
+    pub word: &'static str,
+    /// What it shows, in a sentence.
+    pub description: &'static str,
+    /// Its columns.
+    pub columns: &'static [Column],
+    /// The column whose values `LIKE` looks at.
+    pub named_by: &'static str,
+    rows: fn(Sight<'_>) -> Answer,
+}
+
+impl PartialEq for Show {
+    fn eq(&self, other: &Self) -> bool {
+        self.word == other.word
     }
 }
 
-/// The rows as they are now.
-pub fn rows(show: Show, herd: &Herd) -> Answer {
-    match show {
-        Show::Version => version::rows(),
-        Show::Servers => servers::rows(herd),
-        Show::Pools => pools::rows(herd),
-        Show::Clients => clients::rows(herd),
-        Show::Plans => plans::rows(herd),
-        Show::Pins => pins::rows(herd),
-        Show::Tables => tables::rows(herd),
-        Show::Buckets => buckets::rows(herd),
-        Show::Databases => databases::rows(herd),
-        Show::Help => help::rows(),
+impl Eq for Show {}
+
+impl fmt::Debug for Show {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SHOW {}", self.word)
+    }
+}
+
+impl Show {
+    /// All of them, in the order of SHOW HELP.
+    pub const ALL: &'static [&'static Self] = &[
+        &databases::SHOW,
+        &shards::SHOW,
+        &servers::SHOW,
+        &pools::SHOW,
+        &server_pools::SHOW,
+        &clients::SHOW,
+        &users::SHOW,
+        &pins::SHOW,
+        &plans::SHOW,
+        &tables::SHOW,
+        &buckets::SHOW,
+        &stats::SHOW,
+        &stats_totals::SHOW,
+        &stats_averages::SHOW,
+        &totals::SHOW,
+        &lists::SHOW,
+        &config::SHOW,
+        &mem::SHOW,
+        &state::SHOW,
+        &version::SHOW,
+        &help::SHOW,
+    ];
+
+    /// The one of a word in upper case.
+    pub fn find(word: &str) -> Option<&'static Self> {
+        Self::ALL.iter().copied().find(|show| show.word == word)
+    }
+
+    /// The rows as they are now; with a pattern, those whose [`Show::named_by`] is like it.
+    pub fn rows(&self, sight: Sight<'_>, like: Option<&str>) -> Answer {
+        let mut answer = (self.rows)(sight);
+        if let Some(pattern) = like {
+            answer.keep_like(self.named_by, pattern);
+        }
+        answer
     }
 }
 
@@ -64,10 +124,16 @@ mod tests {
     #[test]
     fn every_column_says_what_it_means_and_no_name_comes_twice() {
         for show in Show::ALL {
-            let columns = columns(show);
-            for (index, column) in columns.iter().enumerate() {
+            assert!(
+                show.columns
+                    .iter()
+                    .any(|column| column.name == show.named_by),
+                "{show:?} has no {}",
+                show.named_by
+            );
+            for (index, column) in show.columns.iter().enumerate() {
                 assert!(!column.meaning.is_empty(), "{show:?}.{}", column.name);
-                let before = &columns[..index];
+                let before = &show.columns[..index];
                 assert!(
                     before.iter().all(|other| other.name != column.name),
                     "{show:?}.{}",

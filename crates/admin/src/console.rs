@@ -23,6 +23,8 @@ use self::extended::Extended;
 use self::run::{Outcome, run};
 use crate::answer::Answer;
 use crate::command::AdminCommand;
+use crate::commands::Sight;
+use crate::operations::Operations;
 
 /// The longest message taken from an operator, in bytes.
 const MAX_MESSAGE: usize = 1024 * 1024;
@@ -32,6 +34,7 @@ const HIGH_WATER: usize = 256 * 1024;
 /// What of a connection a statement sees and changes.
 struct Console {
     herd: Arc<Herd>,
+    operations: Arc<Operations>,
     client: Registration,
     status: TransactionStatus,
     extended: Extended,
@@ -50,10 +53,11 @@ enum Next {
 ///
 /// # Errors
 /// What the connection reports.
-pub async fn serve_console(login: ConsoleLogin) -> io::Result<()> {
+pub async fn serve_console(login: ConsoleLogin, operations: Arc<Operations>) -> io::Result<()> {
     let mut transport = login.transport;
     let mut console = Console {
         herd: login.herd,
+        operations,
         client: login.client,
         status: TransactionStatus::Idle,
         extended: Extended::default(),
@@ -154,9 +158,11 @@ impl Console {
                 if self.extended.is_skipping() {
                     return Next::Continue;
                 }
-                let done = self
-                    .extended
-                    .handle(&message, &self.herd, &mut self.status, out);
+                let sight = Sight {
+                    herd: &self.herd,
+                    operations: &self.operations,
+                };
+                let done = self.extended.handle(&message, sight, &mut self.status, out);
                 match done {
                     Ok(()) => Next::Continue,
                     Err(error) => self.fail(&error, out),
@@ -196,8 +202,12 @@ impl Console {
                 .encode(out)
                 .map_err(internal);
         }
+        let sight = Sight {
+            herd: &self.herd,
+            operations: &self.operations,
+        };
         for command in commands {
-            let written = match run(&command, &self.herd, &mut self.status)? {
+            let written = match run(&command, sight, &mut self.status)? {
                 Outcome::Done(tag) => put_complete(tag, out),
                 Outcome::Rows(answer, tag) => put_answer(&answer, tag, out),
             };

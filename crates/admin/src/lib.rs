@@ -4,6 +4,7 @@
 //! - [`command`]: what can be asked, read from text: [`AdminCommand`].
 //! - [`commands`]: the answers, one file each.
 //! - [`answer`]: rows with types, in either wire format.
+//! - [`operations`]: the process around the herd; [`statistics`]: figures over periods.
 //! - [`console`]: [`serve_console`], one operator's connection, simple and extended protocol.
 //! - [`http`]: [`serve_http`], `/metrics`, `/healthz` and `/readyz`; [`readiness`]: what the last one says.
 
@@ -13,8 +14,12 @@ pub mod commands;
 pub mod console;
 pub mod gauges;
 pub mod http;
+pub mod operations;
 pub mod readiness;
+pub mod statistics;
 
-pub use command::{AdminCommand, Show};
+pub use command::AdminCommand;
+pub use commands::Show;
 pub use console::serve_console;
 pub use http::serve_http;
+pub use operations::{ConfigEntry, Operations};

@@ -11,6 +11,7 @@ mod open_files;
 pub(crate) mod placement;
 mod reload;
 mod requests;
+mod shown;
 mod signals;
 pub(crate) mod translate;
 mod warming;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgherd_admin::Operations;
 use pgherd_session::Herd;
 use pgherd_telemetry::{LogHandle, LogSettings};
 use tokio::net::TcpListener;
@@ -140,6 +142,7 @@ pub struct Server {
     path: PathBuf,
     config: Config,
     assembled: Assembled,
+    operations: Arc<Operations>,
     addresses: Vec<SocketAddr>,
     /// Those who let clients in.
     accepting: JoinSet<()>,
@@ -177,9 +180,13 @@ impl Server {
             );
             background.spawn(serve_http(listener, Arc::clone(&assembled.herd)));
         }
+        let operations = Arc::new(Operations::new());
+        operations.set_configuration(shown::entries(&config));
+        let (noting, herd) = (Arc::clone(&operations), Arc::clone(&assembled.herd));
+        background.spawn(async move { noting.keep_statistics(&herd).await });
         assembled.wait_ready(READY_PATIENCE).await;
 
-        let doors = Doors::new(Arc::clone(&assembled.herd));
+        let doors = Doors::new(Arc::clone(&assembled.herd), Arc::clone(&operations));
         let (workers, entrance) =
             Workers::start(config.workers).map_err(|source| ServeError::Process {
                 what: "cannot start the workers",
@@ -207,6 +214,7 @@ impl Server {
             path: path.to_owned(),
             config,
             assembled,
+            operations,
             addresses,
             accepting,
             stop_accepting,
@@ -275,6 +283,8 @@ impl Server {
             Ok(Loaded { config, warnings }) => {
                 log_report(&warnings);
                 reload::apply(&mut self.config, config, &mut self.assembled, log);
+                let shown = shown::entries(&self.config);
+                self.operations.set_configuration(shown);
             }
             Err(error) => {
                 if let ConfigError::Invalid(report) = &error {

@@ -286,6 +286,13 @@ impl Budget {
         self.0.state().pools.insert(id, Arc::downgrade(pool));
     }
 
+    /// All pools.
+    pub(crate) fn pools(&self) -> Vec<Arc<NodePool>> {
+        let pools: Vec<_> = self.0.state().pools.values().cloned().collect();
+        // without the lock: the last of one takes it
+        pools.iter().filter_map(Weak::upgrade).collect()
+    }
+
     pub(crate) fn forget(&self, id: u64) {
         let mut state = self.0.state();
         state.pools.remove(&id);

@@ -43,6 +43,11 @@ struct Known {
 }
 
 impl Resolver {
+    /// How many host names it has asked for.
+    pub fn names(&self) -> usize {
+        self.hosts().len()
+    }
+
     /// Believes an answer for `ttl`. Zero: every connection asks, and what is open stays open.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {

@@ -288,7 +288,7 @@ impl Session {
         };
         self.client_left |= relay.was_abandoned();
         let outcome = relay.into_outcome();
-        leg.metrics.answered(begun.elapsed());
+        leg.metrics.answered(begun.elapsed(), leg.in_block);
         script.clear();
         self.script = script;
         Ok(match result {

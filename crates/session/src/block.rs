@@ -259,6 +259,7 @@ impl Session {
         let Some(block) = self.block.take() else {
             return;
         };
+        self.database.metrics().block_ended();
         self.temporary.change();
         self.subscriptions.changes.end(committed);
         let now = std::time::Instant::now();

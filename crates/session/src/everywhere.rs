@@ -52,6 +52,7 @@ impl Session {
                 if own_block {
                     let committed = self.commit_legs().await;
                     self.block = None;
+                    self.database.metrics().block_ended();
                     committed?;
                     self.observe_writes();
                 } else if let Some(block) = &mut self.block {
@@ -63,6 +64,7 @@ impl Session {
                 if own_block {
                     self.roll_back_legs().await;
                     self.block = None;
+                    self.database.metrics().block_ended();
                 } else {
                     self.fail_block();
                 }

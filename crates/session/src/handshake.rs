@@ -358,6 +358,7 @@ async fn log_in(
             .setting("application_name")
             .unwrap_or_default()
             .into(),
+        replication: options.replication,
     };
     let newcomer = Newcomer {
         user,

@@ -97,10 +97,11 @@ pub use herd::{
 };
 pub use limits::{ClientLimits, TooMany};
 pub use lookup::{FoundRole, LookupRequest, UserLookup};
+pub use options::Replication;
 pub use read_only::SERVER_OPTIONS as READ_ONLY_OPTIONS;
 pub use registry::{
-    Call, Client, ClientId, ClientRegistry, ClientState, HeldId, HeldServer, Pin, Registration,
-    Release,
+    Call, Client, ClientId, ClientIdentity, ClientRegistry, ClientState, HeldId, HeldServer, Pin,
+    Registration, Release,
 };
 pub use replication::{ReplicationLogin, replicate};
 pub use session::run;

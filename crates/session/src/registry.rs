@@ -150,6 +150,11 @@ impl ClientRegistry {
         self.clients().is_empty()
     }
 
+    /// How many connections are not logged in yet.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
     /// How many clients of a database count towards its limit.
     pub fn count_of_database(&self, database: &str) -> usize {
         self.admissions.count_of_database(database)

@@ -450,6 +450,6 @@ fn no_server(state: &ShardState, role: &str) -> Failure {
         SqlState::CANNOT_CONNECT_NOW,
         format!("shard \"{}\" has no {role} at the moment", state.name),
     )
-    .hint("SHOW SERVERS on the console tells what is known of each server.")
+    .hint("SHOW SHARDS on the console tells what is known of each server.")
     .into()
 }

@@ -13,4 +13,4 @@ pub mod metrics;
 pub mod names;
 
 pub use logging::{LogFormat, LogHandle, LogSettings, LoggingError};
-pub use metrics::{DatabaseMetrics, Metrics, RouteMetrics, ServerRole};
+pub use metrics::{DatabaseMetrics, Metrics, RouteMetrics, ServerRole, Totals};

@@ -9,6 +9,7 @@
 //! means memory that grows.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -94,7 +95,42 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
+        let databases = &self.shared.databases;
+        for database in databases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
+            database.publish();
+        }
         self.shared.handle.render()
+    }
+
+    /// What was counted for a database since the start.
+    pub fn totals(&self, name: &str) -> Totals {
+        let database = self.database(name);
+        let text = self.render();
+        let of_database = format!("{{database=\"{}\"", escaped(name));
+        let sum = |metric: &str, label: &str| -> f64 {
+            text.lines()
+                .filter_map(|line| line.strip_prefix(metric)?.strip_prefix(&*of_database))
+                .filter(|rest| rest.contains(label))
+                .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum()
+        };
+        let seconds = |metric: &str| {
+            let sum = sum(&format!("{metric}_sum"), "");
+            Duration::try_from_secs_f64(sum).unwrap_or_default()
+        };
+        let (alone, in_blocks) = database.queries();
+        Totals {
+            transactions: alone + database.blocks.load(Ordering::Relaxed),
+            queries: alone + in_blocks,
+            bytes_in: to_count(sum(names::CLIENT_BYTES, "direction=\"in\"")),
+            bytes_out: to_count(sum(names::CLIENT_BYTES, "direction=\"out\"")),
+            query_time: seconds(names::QUERY_DURATION),
+            wait_time: seconds(names::CHECKOUT_WAIT),
+        }
     }
 
     /// Folds what was recorded into its buckets. To be called every few seconds.
@@ -166,6 +202,23 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     Key::from_parts(name, labels)
 }
 
+/// What was counted for one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Transaction blocks that have ended, and queries outside of one.
+    pub transactions: u64,
+    /// Queries that servers have answered.
+    pub queries: u64,
+    /// Bytes that came from clients.
+    pub bytes_in: u64,
+    /// Bytes that went to clients.
+    pub bytes_out: u64,
+    /// How long the queries took, together.
+    pub query_time: Duration,
+    /// How long requests waited for a server connection, together.
+    pub wait_time: Duration,
+}
+
 /// Handles by shard and role.
 type Routes = foldhash::HashMap<Box<str>, [Option<Arc<RouteMetrics>>; 2]>;
 
@@ -180,6 +233,7 @@ pub struct DatabaseMetrics {
     plan_hits: Counter,
     plan_misses: Counter,
     listened_channels: Gauge,
+    blocks: AtomicU64,
     routes: RwLock<Routes>,
     errors: RwLock<HashMap<Box<str>, Counter>>,
 }
@@ -210,6 +264,7 @@ impl DatabaseMetrics {
             plan_misses: metrics
                 .counter(names::PLAN_CACHE, &[("database", name), ("result", "miss")]),
             listened_channels: metrics.gauge(names::LISTENED_CHANNELS, &[("database", name)]),
+            blocks: AtomicU64::new(0),
             routes: RwLock::default(),
             errors: RwLock::default(),
             name: name.into(),
@@ -235,12 +290,40 @@ impl DatabaseMetrics {
                     ("role", role.as_str()),
                 ];
                 Arc::new(RouteMetrics {
+                    alone: AtomicU64::new(0),
+                    in_blocks: AtomicU64::new(0),
                     queries: self.metrics.counter(names::QUERIES, &labels),
                     duration: self.metrics.histogram(names::QUERY_DURATION, &labels),
                 })
             });
             Arc::clone(made)
         })
+    }
+
+    /// Counts a transaction block that has ended.
+    pub fn block_ended(&self) {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Queries outside of blocks, and within.
+    fn queries(&self) -> (u64, u64) {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = (0, 0);
+        for route in routes.values().flatten().flatten() {
+            counts.0 += route.alone.load(Ordering::Relaxed);
+            counts.1 += route.in_blocks.load(Ordering::Relaxed);
+        }
+        counts
+    }
+
+    /// Has the recorder know what is counted here.
+    fn publish(&self) {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        for route in routes.values().flatten().flatten() {
+            let alone = route.alone.load(Ordering::Relaxed);
+            let in_blocks = route.in_blocks.load(Ordering::Relaxed);
+            route.queries.absolute(alone + in_blocks);
+        }
     }
 
     /// Counts an error that a client was shown. The label is one of pgherd's own or an SQLSTATE; beyond some hundreds of them all others are
@@ -373,6 +456,9 @@ impl DatabaseMetrics {
 
 /// The metrics of queries on one shard in one role.
 pub struct RouteMetrics {
+    alone: AtomicU64,
+    in_blocks: AtomicU64,
+    /// Both together, when it is rendered.
     queries: Counter,
     duration: Histogram,
 }
@@ -386,11 +472,30 @@ impl std::fmt::Debug for RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// Counts one query and how long it took.
-    pub fn answered(&self, took: Duration) {
-        self.queries.increment(1);
+    /// Counts one query, in a transaction block or not, and how long it took.
+    pub fn answered(&self, took: Duration, in_block: bool) {
+        let counter = if in_block {
+            &self.in_blocks
+        } else {
+            &self.alone
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         self.duration.record(took.as_secs_f64());
     }
+}
+
+/// A label's value as it is rendered.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// A rendered count. Exact below 2^53.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn to_count(rendered: f64) -> u64 {
+    rendered as u64
 }
 
 /// Exact below 2^53, which no count of connections reaches.
@@ -407,8 +512,8 @@ mod tests {
     fn queries_are_rendered_as_a_histogram_with_their_labels() {
         let metrics = Metrics::new();
         let route = metrics.database("shop").route("s0", ServerRole::Replica);
-        route.answered(Duration::from_micros(300));
-        route.answered(Duration::from_secs(60));
+        route.answered(Duration::from_micros(300), false);
+        route.answered(Duration::from_secs(60), true);
         let text = metrics.render();
         let labels = r#"database="shop",shard="s0",role="replica""#;
         assert!(
@@ -435,6 +540,39 @@ mod tests {
             text.contains("# HELP pgherd_queries_total Queries answered."),
             "{text}"
         );
+    }
+
+    #[test]
+    fn totals_are_of_one_database_over_its_shards_and_roles() {
+        let metrics = Metrics::new();
+        let shop = metrics.database("shop");
+        let other = metrics.database("shop2");
+        other
+            .route("s0", ServerRole::Primary)
+            .answered(Duration::from_secs(9), false);
+        other.bytes_in(9);
+        for (role, in_block) in [(ServerRole::Primary, true), (ServerRole::Replica, false)] {
+            shop.route("s0", role)
+                .answered(Duration::from_secs(1), in_block);
+            shop.route("s1", role)
+                .answered(Duration::from_secs(2), in_block);
+        }
+        shop.block_ended();
+        shop.bytes_in(10);
+        shop.bytes_out(20);
+        shop.waited_for_checkout(Duration::from_secs(3));
+        let expected = Totals {
+            transactions: 3,
+            queries: 4,
+            bytes_in: 10,
+            bytes_out: 20,
+            query_time: Duration::from_secs(6),
+            wait_time: Duration::from_secs(3),
+        };
+        assert_eq!(metrics.totals("shop"), expected);
+        assert_eq!(metrics.totals("no such"), Totals::default());
+        metrics.database("a\"b").bytes_in(7);
+        assert_eq!(metrics.totals("a\"b").bytes_in, 7);
     }
 
     #[test]

@@ -1,12 +1,19 @@
 //! SHOW BUCKETS: a row for each shard, with the buckets that it owns.
 
-use pgherd_session::Herd;
 use pgherd_topology::BucketId;
 
-use super::sorted_databases;
+use super::{Show, Sight, sorted_databases};
 use crate::answer::{Answer, Column, float, integer, text};
 
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const SHOW: Show = Show {
+    word: "BUCKETS",
+    description: "Which buckets each shard owns.",
+    columns: COLUMNS,
+    named_by: "shard",
+    rows,
+};
+
+const COLUMNS: &[Column] = &[
     text("database", "The database."),
     text("shard", "The shard."),
     integer("buckets", "How many buckets it owns."),
@@ -15,7 +22,7 @@ pub(super) const COLUMNS: &[Column] = &[
     integer("map_version", "The version of the table of buckets."),
 ];
 
-pub(super) fn rows(herd: &Herd) -> Answer {
+fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
     for database in sorted_databases(herd) {
         let sharding = database.sharding();

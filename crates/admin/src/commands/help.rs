@@ -1,25 +1,37 @@
 //! SHOW HELP: the console's commands.
 
-use super::columns;
+use super::{Show, Sight};
 use crate::answer::{Answer, Column, text};
-use crate::command::Show;
 
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const SHOW: Show = Show {
+    word: "HELP",
+    description: "These commands.",
+    columns: COLUMNS,
+    named_by: "command",
+    rows,
+};
+
+const COLUMNS: &[Column] = &[
     text("command", "What to type."),
-    text("description", "What it shows."),
+    text("description", "What it shows or does."),
     text("columns", "Its columns, each with its meaning."),
 ];
 
-pub(super) fn rows() -> Answer {
+fn rows(_: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
     for show in Show::ALL {
-        let meanings: Vec<String> = columns(show)
+        let meanings: Vec<String> = show
+            .columns
             .iter()
             .map(|column| format!("{}: {}", column.name, column.meaning))
             .collect();
         answer.row([
-            format!("SHOW {}", show.word()).into(),
-            show.description().into(),
+            format!("SHOW {} [LIKE 'pattern']", show.word).into(),
+            format!(
+                "{} LIKE looks at the column {}.",
+                show.description, show.named_by
+            )
+            .into(),
             meanings.join("\n").into(),
         ]);
     }

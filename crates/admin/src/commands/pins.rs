@@ -1,10 +1,17 @@
 //! SHOW PINS: a row for each server connection that stays with a client beyond its transactions.
 
-use pgherd_session::Herd;
-
+use super::{Show, Sight};
 use crate::answer::{Answer, Column, integer, text, time};
 
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const SHOW: Show = Show {
+    word: "PINS",
+    description: "Server connections that stay with a client, and why.",
+    columns: COLUMNS,
+    named_by: "user",
+    rows,
+};
+
+const COLUMNS: &[Column] = &[
     integer("client", "The client's number (see SHOW CLIENTS)."),
     text("database", "The database."),
     text("user", "The user."),
@@ -16,7 +23,7 @@ pub(super) const COLUMNS: &[Column] = &[
     time("since", "Since when."),
 ];
 
-pub(super) fn rows(herd: &Herd) -> Answer {
+fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
     for client in herd.clients().snapshot() {
         let held = client.held();

@@ -1,11 +1,17 @@
 //! SHOW PLANS: a row for each cached plan, the most often found first.
 
-use pgherd_session::Herd;
-
-use super::sorted_databases;
+use super::{Show, Sight, sorted_databases};
 use crate::answer::{Answer, Column, integer, text};
 
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const SHOW: Show = Show {
+    word: "PLANS",
+    description: "Cached plans: statement, class, hits.",
+    columns: COLUMNS,
+    named_by: "statement",
+    rows,
+};
+
+const COLUMNS: &[Column] = &[
     text("database", "The database."),
     text("fingerprint", "The plan's fingerprint."),
     text("statement", "The statement, its literals left out."),
@@ -14,7 +20,7 @@ pub(super) const COLUMNS: &[Column] = &[
     integer("hits", "How often it was found in the cache."),
 ];
 
-pub(super) fn rows(herd: &Herd) -> Answer {
+fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
     for database in sorted_databases(herd) {
         let mut plans = database.planner().plans();

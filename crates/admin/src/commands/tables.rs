@@ -1,12 +1,20 @@
 //! SHOW TABLES: a row for each table that the configuration names, and one for all others.
 
-use pgherd_session::{Database, Herd};
+use pgherd_session::Database;
 use pgherd_topology::{RelationName, ShardingFunction, Unlisted};
 
-use super::sorted_databases;
+use super::{Show, Sight, sorted_databases};
 use crate::answer::{Answer, Column, Value, boolean, text};
 
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const SHOW: Show = Show {
+    word: "TABLES",
+    description: "What is sharded by which key, and what every shard has a copy of.",
+    columns: COLUMNS,
+    named_by: "table",
+    rows,
+};
+
+const COLUMNS: &[Column] = &[
     text("database", "The database."),
     text(
         "table",
@@ -33,7 +41,7 @@ pub(super) const COLUMNS: &[Column] = &[
     boolean("drifted", "Whether the shards disagree on its columns."),
 ];
 
-pub(super) fn rows(herd: &Herd) -> Answer {
+fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
     for database in sorted_databases(herd) {
         add_database(&mut answer, &database);

@@ -11,12 +11,12 @@ use pgherd_protocol::{
     BackendMessage, Bind, Format, FrontendMessage, MessageError, Parse, PgError, SqlState, Target,
     TransactionStatus,
 };
-use pgherd_session::Herd;
 
 use super::run::{Outcome, columns_of, run};
 use super::{internal, put_complete, readable};
 use crate::answer::Answer;
 use crate::command::AdminCommand;
+use crate::commands::Sight;
 
 /// How many statements, and how many portals, an operator may keep.
 const MAX_KEPT: usize = 1000;
@@ -79,7 +79,7 @@ impl Extended {
     pub(super) fn handle(
         &mut self,
         message: &FrontendMessage<'_>,
-        herd: &Herd,
+        sight: Sight<'_>,
         status: &mut TransactionStatus,
         out: &mut BytesMut,
     ) -> Result<(), PgError> {
@@ -94,7 +94,7 @@ impl Extended {
             }
             FrontendMessage::Describe { target, name } => self.describe(*target, name, out),
             FrontendMessage::Execute { portal, max_rows } => {
-                self.execute(portal, *max_rows, herd, status, out)
+                self.execute(portal, *max_rows, sight, status, out)
             }
             FrontendMessage::Close { target, name } => {
                 match target {
@@ -189,7 +189,7 @@ impl Extended {
         &mut self,
         name: &[u8],
         max_rows: i32,
-        herd: &Herd,
+        sight: Sight<'_>,
         status: &mut TransactionStatus,
         out: &mut BytesMut,
     ) -> Result<(), PgError> {
@@ -198,7 +198,7 @@ impl Extended {
             return put(BackendMessage::EmptyQueryResponse, out);
         };
         if portal.begun.is_none() {
-            match run(command, herd, status)? {
+            match run(command, sight, status)? {
                 Outcome::Done(tag) => return put_complete(tag, out).map_err(internal),
                 Outcome::Rows(answer, tag) => portal.begun = Some((answer, tag, 0)),
             }

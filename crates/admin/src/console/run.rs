@@ -1,11 +1,10 @@
 //! Running one command.
 
 use pgherd_protocol::{PgError, SqlState, TransactionStatus};
-use pgherd_session::Herd;
 
 use crate::answer::{Answer, Column, integer, text};
 use crate::command::AdminCommand;
-use crate::commands;
+use crate::commands::Sight;
 
 /// The column of a setting that a driver asks for.
 const SETTING: &[Column] = &[text("setting", "Its value on the console.")];
@@ -23,7 +22,7 @@ pub(super) enum Outcome {
 /// The columns of what a command gives; `None` where it gives no rows.
 pub(super) fn columns_of(command: &AdminCommand) -> Option<&'static [Column]> {
     match command {
-        AdminCommand::Show(show) => Some(commands::columns(*show)),
+        AdminCommand::Show { show, .. } => Some(show.columns),
         AdminCommand::ShowSetting { .. } => Some(SETTING),
         AdminCommand::Ping { .. } => Some(PING),
         AdminCommand::Set { .. } | AdminCommand::Begin { .. } | AdminCommand::End { .. } => None,
@@ -36,7 +35,7 @@ pub(super) fn columns_of(command: &AdminCommand) -> Option<&'static [Column]> {
 /// 25P02.
 pub(super) fn run(
     command: &AdminCommand,
-    herd: &Herd,
+    sight: Sight<'_>,
     status: &mut TransactionStatus,
 ) -> Result<Outcome, PgError> {
     let failed = *status == TransactionStatus::Failed;
@@ -57,7 +56,9 @@ pub(super) fn run(
             Outcome::Done(tag)
         }
         AdminCommand::Set { tag } => Outcome::Done(tag),
-        AdminCommand::Show(show) => Outcome::Rows(commands::rows(*show, herd), "SHOW"),
+        AdminCommand::Show { show, like } => {
+            Outcome::Rows(show.rows(sight, like.as_deref()), "SHOW")
+        }
         AdminCommand::ShowSetting { value, .. } => {
             let mut answer = Answer::new(SETTING);
             answer.row([(*value).into()]);

@@ -7,7 +7,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_admin::serve_console;
+use pgherd_admin::{Operations, serve_console};
 use pgherd_pool::{PoolSettings, Pools, Stream, TcpSettings};
 use pgherd_protocol::{MockSecret, Verifier};
 use pgherd_router::Planner;
@@ -64,16 +64,17 @@ impl Front {
         let sockets = tempfile::tempdir().unwrap();
         let unix = UnixListener::bind(sockets.path().join(".s.PGSQL.6432")).unwrap();
         let shared = Arc::clone(&herd);
+        let operations = Arc::new(Operations::new());
         tokio::spawn(async move {
             loop {
                 let stream = tokio::select! {
                     accepted = listener.accept() => Stream::tcp(accepted.unwrap().0, &TcpSettings::default()).unwrap(),
                     accepted = unix.accept() => Stream::unix(accepted.unwrap().0),
                 };
-                let herd = Arc::clone(&shared);
+                let (herd, operations) = (Arc::clone(&shared), Arc::clone(&operations));
                 tokio::spawn(async move {
                     match accept(stream, &herd).await {
-                        Accepted::Console(login) => drop(serve_console(*login).await),
+                        Accepted::Console(login) => drop(serve_console(*login, operations).await),
                         Accepted::Application(login) => run(login).await,
                         Accepted::Replication(_) | Accepted::Cancelled | Accepted::Closed(_) => {}
                     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgherd_admin::Operations;
 use pgherd_pool::Stream;
 use pgherd_session::{Accepted, ConsoleLogin, Herd, Phase};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -196,7 +197,7 @@ async fn serve_client(stream: Stream, doors: Arc<Doors>) {
 
 async fn serve_operator(login: ConsoleLogin, doors: &Doors) {
     tokio::select! {
-        served = pgherd_admin::serve_console(login) => {
+        served = pgherd_admin::serve_console(login, Arc::clone(&doors.operations)) => {
             if let Err(error) = served {
                 tracing::debug!(%error, "a console connection broke");
             }
@@ -209,14 +210,16 @@ async fn serve_operator(login: ConsoleLogin, doors: &Doors) {
 #[derive(Debug)]
 pub(super) struct Doors {
     herd: Arc<Herd>,
+    operations: Arc<Operations>,
     /// How many connections are not the console's, those that have not said yet among them.
     busy: watch::Sender<usize>,
 }
 
 impl Doors {
-    pub(super) fn new(herd: Arc<Herd>) -> Arc<Self> {
+    pub(super) fn new(herd: Arc<Herd>, operations: Arc<Operations>) -> Arc<Self> {
         Arc::new(Self {
             herd,
+            operations,
             busy: watch::Sender::new(0),
         })
     }

@@ -246,7 +246,7 @@ pub(crate) fn pool_settings(
     })
 }
 
-fn pool_mode(mode: settings::PoolMode) -> PoolMode {
+pub(crate) fn pool_mode(mode: settings::PoolMode) -> PoolMode {
     match mode {
         settings::PoolMode::Session => PoolMode::Session,
         settings::PoolMode::Transaction => PoolMode::Transaction,

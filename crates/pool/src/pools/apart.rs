@@ -142,7 +142,10 @@ impl Shared {
             .iter()
             .filter_map(|guest| {
                 let member = guest.member.upgrade()?;
-                Some(ServerSnapshot::of(&guest.server, &guest.user, &member, now))
+                Some(ServerSnapshot {
+                    replicates: true,
+                    ..ServerSnapshot::of(&guest.server, &guest.user, &member, now)
+                })
             })
             .collect()
     }

@@ -23,7 +23,7 @@ mod queue;
 mod statistics;
 mod upkeep;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -74,6 +74,8 @@ struct Shared {
     /// The database's number in the budget.
     id: u64,
     guests: Mutex<Vec<Guest>>,
+    /// Connections that pools which are gone have handed out.
+    past_checkouts: AtomicU64,
 }
 
 impl Shared {
@@ -131,6 +133,7 @@ impl Pools {
             id: budget.next_id(),
             budget,
             guests: Mutex::default(),
+            past_checkouts: AtomicU64::new(0),
         });
         let inner = Arc::new(Inner {
             shared,
@@ -220,6 +223,21 @@ impl Pools {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.all().iter().map(|pool| pool.members().len()).sum()
+    }
+
+    /// How often a connection was handed out since the start.
+    #[must_use]
+    pub fn checkouts(&self) -> u64 {
+        let shared = &self.0.shared;
+        // one that was replaced may still have connections out
+        let pools = shared.budget.pools();
+        let own = pools
+            .iter()
+            .filter(|pool| Arc::ptr_eq(&pool.shared, shared));
+        let counted: u64 = own
+            .map(|pool| pool.counters.checkouts.load(Ordering::Relaxed))
+            .sum();
+        counted + shared.past_checkouts.load(Ordering::Relaxed)
     }
 
     /// Whether [`Self::checkout`] would give a connection at once, or open one, rather than wait for another's. That may be different a

@@ -503,6 +503,10 @@ impl NodePool {
 
 impl Drop for NodePool {
     fn drop(&mut self) {
+        let checkouts = self.counters.checkouts.load(Ordering::Relaxed);
+        self.shared
+            .past_checkouts
+            .fetch_add(checkouts, Ordering::Relaxed);
         self.shared.budget.forget(self.id);
     }
 }

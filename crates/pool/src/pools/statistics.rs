@@ -106,6 +106,8 @@ pub struct ServerSnapshot {
     pub held_for: Duration,
     /// How long ago it was opened.
     pub age: Duration,
+    /// Whether a client replicates over it.
+    pub replicates: bool,
 }
 
 impl PoolSnapshot {
@@ -160,6 +162,7 @@ impl ServerSnapshot {
             holding: member.holding(),
             held_for: member.held_for(now),
             age: member.age(now),
+            replicates: false,
         }
     }
 }

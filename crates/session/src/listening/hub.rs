@@ -279,7 +279,9 @@ impl Hub {
                         SqlState::CANNOT_CONNECT_NOW,
                         format!("shard \"{}\" has no primary to listen to", shard.name),
                     )
-                    .hint("Try again: SHOW SERVERS on the console tells what is known of each server.")
+                    .hint(
+                        "Try again: SHOW SHARDS on the console tells what is known of each server.",
+                    )
                 })?;
             let target = Target::new(shard, primary);
             let opened = self.parts.pools.open_apart(login, &target, NAME).await;

@@ -16,6 +16,8 @@ use pgherd_protocol::{CancelKey, PgError, ProtocolVersion, SqlState};
 use pgherd_topology::{NodeId, ShardId};
 use tokio::sync::Notify;
 
+use crate::options::Replication;
+
 pub use self::cancels::CancelHandle;
 
 /// The number of a client, never used twice by one process.
@@ -136,6 +138,8 @@ pub struct ClientIdentity {
     pub version: ProtocolVersion,
     /// What it called itself at login.
     pub application_name: Box<str>,
+    /// What it replicates, if it does.
+    pub replication: Option<Replication>,
 }
 
 /// The part of a client that changes with its transactions.
