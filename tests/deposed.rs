@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// Some ten seconds of work, in which a backend does not look whether its postmaster lives.
 const BUSY: &str =
@@ -42,6 +42,63 @@ async fn follows(cluster: &Cluster) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// What the console says would come of a failover of the shard.
+async fn explained(cluster: &Cluster) -> Vec<(String, String)> {
+    let messages = cluster
+        .console()
+        .await
+        .simple_query("EXPLAIN FAILOVER SHARD s0")
+        .await
+        .unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((row.get("item")?.to_owned(), row.get("value")?.to_owned()))
+        }
+        _ => None,
+    });
+    rows.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_explains_what_would_come_of_a_failover() {
+    let cluster = cluster().await;
+    let value = |rows: &[(String, String)], item: &str| {
+        let found = rows.iter().find(|(name, _)| name == item);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let begun = Instant::now();
+    let well = loop {
+        let rows = explained(&cluster).await;
+        if value(&rows, "verdict") == "well" && value(&rows, "would be promoted") == "s0b" {
+            break rows;
+        }
+        assert!(begun.elapsed() < FOLLOWED, "{rows:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(value(&well, "shard"), "shop.s0");
+    assert!(
+        value(&well, "primary").starts_with("s0a, epoch "),
+        "{well:?}"
+    );
+    assert!(
+        value(&well, "server s0b").starts_with("streams, timeline 1, has "),
+        "{well:?}"
+    );
+    cluster.shard(0).primary().kill9();
+    loop {
+        let rows = explained(&cluster).await;
+        if value(&rows, "verdict").starts_with("dead: it refuses connections") {
+            assert_eq!(value(&rows, "would be promoted"), "s0b", "{rows:?}");
+            break;
+        }
+        assert!(begun.elapsed() < 2 * FOLLOWED, "{rows:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let unknown = cluster.console().await;
+    let unknown = unknown.simple_query("EXPLAIN FAILOVER SHARD s9").await;
+    assert_eq!(sqlstate(&unknown.unwrap_err()), "42704");
 }
 
 /// The client's session goes on, on the new primary.

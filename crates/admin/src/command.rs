@@ -18,6 +18,11 @@ pub enum AdminCommand {
         /// Those alone whose naming column is like this.
         like: Option<String>,
     },
+    /// What would come of a failover.
+    ExplainFailover {
+        /// The shard, as `shard` or `database.shard`.
+        shard: String,
+    },
     /// SHOW of a setting that drivers ask for at login.
     ShowSetting {
         /// Its name.
@@ -96,6 +101,9 @@ impl AdminCommand {
             }
             ["SHOW", word, "LIKE", _] => like(word, &words[3]).ok_or_else(|| unknown(words)),
             ["SHOW", rest @ ..] => parse_show(rest).ok_or_else(|| unknown(words)),
+            ["EXPLAIN", "FAILOVER", "SHARD", _] => Ok(Self::ExplainFailover {
+                shard: unquoted(&words[3]),
+            }),
             ["SET", _, ..] => Ok(Self::Set { tag: "SET" }),
             ["RESET", _, ..] => Ok(Self::Set { tag: "RESET" }),
             ["DISCARD", "ALL"] => Ok(Self::Set { tag: "DISCARD ALL" }),
@@ -143,6 +151,14 @@ fn unknown(words: &[String]) -> PgError {
     .hint(known_commands())
 }
 
+/// A name without the quotes that it may be in.
+fn unquoted(name: &str) -> String {
+    let inner = name
+        .strip_prefix('"')
+        .and_then(|name| name.strip_suffix('"'));
+    inner.unwrap_or(name).to_owned()
+}
+
 /// SHOW with a pattern, which is a literal.
 fn like(word: &str, pattern: &str) -> Option<AdminCommand> {
     let inner = pattern.strip_prefix('\'')?.strip_suffix('\'')?;
@@ -164,6 +180,7 @@ fn known_commands() -> String {
     let commands: Vec<String> = Show::ALL
         .iter()
         .map(|show| format!("SHOW {}", show.word))
+        .chain(["EXPLAIN FAILOVER SHARD".to_owned()])
         .collect();
     format!("The commands are {}.", commands.join(", "))
 }
@@ -286,6 +303,18 @@ mod tests {
                 AdminCommand::End { tag: "COMMIT" },
             ]
         );
+    }
+
+    #[test]
+    fn a_shard_is_named_with_its_database_or_without() {
+        for (text, shard) in [
+            ("explain failover shard s0;", "s0"),
+            ("EXPLAIN FAILOVER SHARD shop.s0", "shop.s0"),
+            ("EXPLAIN FAILOVER SHARD \"Shop.s0\"", "Shop.s0"),
+        ] {
+            let shard = shard.to_owned();
+            assert_eq!(one(text), AdminCommand::ExplainFailover { shard });
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod buckets;
 mod clients;
 mod config;
 mod databases;
+pub(crate) mod explain_failover;
 mod help;
 mod lists;
 mod mem;

@@ -128,6 +128,8 @@ async fn drivers_use_the_extended_protocol_with_binary_results() {
 async fn a_portal_gives_its_rows_in_parts() {
     let front = Front::start().await;
     let mut client = connect(&front).await;
+    let all = client.query("SHOW HELP", &[]).await.unwrap();
+    assert!(all.len() > Show::ALL.len());
     let block = client.transaction().await.unwrap();
     let portal = block.bind("SHOW HELP", &[]).await.unwrap();
     let mut shown = 0;
@@ -138,7 +140,7 @@ async fn a_portal_gives_its_rows_in_parts() {
             break;
         }
     }
-    assert_eq!(shown, Show::ALL.len());
+    assert_eq!(shown, all.len());
     block.commit().await.unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! SHOW HELP: the console's commands.
 
-use super::{Show, Sight};
+use super::{Show, Sight, explain_failover};
 use crate::answer::{Answer, Column, text};
 
 pub(super) const SHOW: Show = Show {
@@ -20,11 +20,6 @@ const COLUMNS: &[Column] = &[
 fn rows(_: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
     for show in Show::ALL {
-        let meanings: Vec<String> = show
-            .columns
-            .iter()
-            .map(|column| format!("{}: {}", column.name, column.meaning))
-            .collect();
         answer.row([
             format!("SHOW {} [LIKE 'pattern']", show.word).into(),
             format!(
@@ -32,8 +27,19 @@ fn rows(_: Sight<'_>) -> Answer {
                 show.description, show.named_by
             )
             .into(),
-            meanings.join("\n").into(),
+            meanings(show.columns).into(),
         ]);
     }
+    let (command, description) = explain_failover::HELP;
+    let columns = meanings(explain_failover::COLUMNS);
+    answer.row([command.into(), description.into(), columns.into()]);
     answer
+}
+
+fn meanings(columns: &[Column]) -> String {
+    let lines: Vec<String> = columns
+        .iter()
+        .map(|column| format!("{}: {}", column.name, column.meaning))
+        .collect();
+    lines.join("\n")
 }

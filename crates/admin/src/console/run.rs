@@ -4,7 +4,7 @@ use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 
 use crate::answer::{Answer, Column, integer, text};
 use crate::command::AdminCommand;
-use crate::commands::Sight;
+use crate::commands::{Sight, explain_failover};
 
 /// The column of a setting that a driver asks for.
 const SETTING: &[Column] = &[text("setting", "Its value on the console.")];
@@ -23,6 +23,7 @@ pub(super) enum Outcome {
 pub(super) fn columns_of(command: &AdminCommand) -> Option<&'static [Column]> {
     match command {
         AdminCommand::Show { show, .. } => Some(show.columns),
+        AdminCommand::ExplainFailover { .. } => Some(explain_failover::COLUMNS),
         AdminCommand::ShowSetting { .. } => Some(SETTING),
         AdminCommand::Ping { .. } => Some(PING),
         AdminCommand::Set { .. } | AdminCommand::Begin { .. } | AdminCommand::End { .. } => None,
@@ -32,7 +33,7 @@ pub(super) fn columns_of(command: &AdminCommand) -> Option<&'static [Column]> {
 /// Runs a command. Blocks mean nothing here but what drivers see of them: a status, and 25P02 after an error.
 ///
 /// # Errors
-/// 25P02.
+/// 25P02, and what the command itself refuses.
 pub(super) fn run(
     command: &AdminCommand,
     sight: Sight<'_>,
@@ -58,6 +59,9 @@ pub(super) fn run(
         AdminCommand::Set { tag } => Outcome::Done(tag),
         AdminCommand::Show { show, like } => {
             Outcome::Rows(show.rows(sight, like.as_deref()), "SHOW")
+        }
+        AdminCommand::ExplainFailover { shard } => {
+            Outcome::Rows(explain_failover::rows(sight, shard)?, "EXPLAIN")
         }
         AdminCommand::ShowSetting { value, .. } => {
             let mut answer = Answer::new(SETTING);

@@ -173,6 +173,7 @@ fn two_shards(primary: Option<NodeId>) -> Topology {
             nodes: vec![node],
             max_prepared_transactions: None,
             two_phase: pgherd_topology::TwoPhase::Unknown,
+            outlook: Arc::default(),
         }
     };
     Topology {

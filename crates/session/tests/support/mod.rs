@@ -124,6 +124,7 @@ pub fn database(name: &str, users: Users, server: Option<Address>) -> Database {
         nodes: nodes.into_iter().collect(),
         max_prepared_transactions: None,
         two_phase: pgherd_topology::TwoPhase::Unknown,
+        outlook: Arc::default(),
     };
     let topology = Topology {
         version: 1,
