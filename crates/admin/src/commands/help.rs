@@ -1,7 +1,7 @@
 //! SHOW HELP: the console's commands.
 
-use super::{Show, Sight};
-use crate::answer::{Answer, Column, text};
+use super::{DOINGS, Show, Sight};
+use crate::answer::{Answer, Column, Value, text};
 
 pub(super) const SHOW: Show = Show {
     word: "HELP",
@@ -34,6 +34,9 @@ fn rows(_: Sight<'_>) -> Answer {
             .into(),
             meanings.join("\n").into(),
         ]);
+    }
+    for doing in DOINGS {
+        answer.row([doing.syntax.into(), doing.description.into(), Value::Null]);
     }
     answer
 }

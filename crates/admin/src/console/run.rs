@@ -4,7 +4,7 @@ use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 
 use crate::answer::{Answer, Column, integer, text};
 use crate::command::AdminCommand;
-use crate::commands::Sight;
+use crate::doing::Acting;
 
 /// The column of a setting that a driver asks for.
 const SETTING: &[Column] = &[text("setting", "Its value on the console.")];
@@ -25,17 +25,20 @@ pub(super) fn columns_of(command: &AdminCommand) -> Option<&'static [Column]> {
         AdminCommand::Show { show, .. } => Some(show.columns),
         AdminCommand::ShowSetting { .. } => Some(SETTING),
         AdminCommand::Ping { .. } => Some(PING),
-        AdminCommand::Set { .. } | AdminCommand::Begin { .. } | AdminCommand::End { .. } => None,
+        AdminCommand::Do { .. }
+        | AdminCommand::Set { .. }
+        | AdminCommand::Begin { .. }
+        | AdminCommand::End { .. } => None,
     }
 }
 
 /// Runs a command. Blocks mean nothing here but what drivers see of them: a status, and 25P02 after an error.
 ///
 /// # Errors
-/// 25P02.
-pub(super) fn run(
+/// 25P02, and what a command that changes something says.
+pub(super) async fn run(
     command: &AdminCommand,
-    sight: Sight<'_>,
+    acting: &mut Acting<'_>,
     status: &mut TransactionStatus,
 ) -> Result<Outcome, PgError> {
     let failed = *status == TransactionStatus::Failed;
@@ -55,9 +58,13 @@ pub(super) fn run(
             *status = TransactionStatus::InTransaction;
             Outcome::Done(tag)
         }
+        AdminCommand::Do { doing, arguments } => {
+            acting.run(doing, arguments).await?;
+            Outcome::Done(doing.words)
+        }
         AdminCommand::Set { tag } => Outcome::Done(tag),
         AdminCommand::Show { show, like } => {
-            Outcome::Rows(show.rows(sight, like.as_deref()), "SHOW")
+            Outcome::Rows(show.rows(acting.sight(), like.as_deref()), "SHOW")
         }
         AdminCommand::ShowSetting { value, .. } => {
             let mut answer = Answer::new(SETTING);
