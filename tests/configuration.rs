@@ -71,7 +71,7 @@ impl Configuration {
     pub fn render(&self, herd: &Herd) -> String {
         let mut text = format!(
             "listen:\n  address: 127.0.0.1:{}\n{}http: {{ address: 127.0.0.1:{} }}\n\
-             admin:\n  users: [{{ name: admin, password: admin }}]\nstate: {{ file: state.json }}\n",
+             admin:\n  users: [{{ name: admin, password: admin }}, {{ name: watcher, password: watcher, right: monitor }}]\nstate: {{ file: state.json }}\n",
             self.port,
             indented(&self.listen, 2),
             self.http_port

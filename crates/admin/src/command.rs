@@ -6,7 +6,9 @@
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_session::CONSOLE_SERVER_VERSION;
 
-use crate::commands::Show;
+use crate::commands::set::is_of_drivers;
+use crate::commands::{DOINGS, Show};
+use crate::doing::Doing;
 
 /// What an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +32,14 @@ pub enum AdminCommand {
         /// Its value here.
         value: &'static str,
     },
-    /// SET or RESET of anything: drivers send these at login, and here they mean nothing.
+    /// A command that changes something.
+    Do {
+        /// Which.
+        doing: &'static Doing,
+        /// What follows its words.
+        arguments: Vec<String>,
+    },
+    /// SET or RESET of what drivers send at login: here they mean nothing.
     Set {
         /// The tag of the answer.
         tag: &'static str,
@@ -65,7 +74,19 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What this console will show and do: said to be missing rather than unknown.
-const NOT_YET: &[&str] = &["PREPARED"];
+const NOT_YET: &[&str] = &["FAILOVERS", "PREPARED"];
+
+/// Commands of this console's that this version does not have, and those of PgBouncer's that it never will.
+const NOT_DONE: &[&str] = &[
+    "ADOPT",
+    "EXPLAIN",
+    "FAILOVER",
+    "MAINTENANCE",
+    "QUARANTINE",
+    "REJOIN",
+    "SUSPEND",
+    "SWITCHOVER",
+];
 
 /// What PgBouncer's console shows of itself alone.
 const NEVER: &[&str] = &[
@@ -104,7 +125,7 @@ impl AdminCommand {
             ["EXPLAIN", "FAILOVER", "SHARD", _] => Ok(Self::ExplainFailover {
                 shard: unquoted(&words[3]),
             }),
-            ["SET", _, ..] => Ok(Self::Set { tag: "SET" }),
+            ["SET", _, ..] if is_of_drivers(&words[1..]) => Ok(Self::Set { tag: "SET" }),
             ["RESET", _, ..] => Ok(Self::Set { tag: "RESET" }),
             ["DISCARD", "ALL"] => Ok(Self::Set { tag: "DISCARD ALL" }),
             ["BEGIN", ..] => Ok(Self::Begin { tag: "BEGIN" }),
@@ -117,8 +138,37 @@ impl AdminCommand {
                 .parse()
                 .map(|value| Self::Ping { value })
                 .map_err(|_| unknown(words)),
-            _ => Err(unknown(words)),
+            [word, ..] if NOT_DONE.contains(word) => Err(not_supported(word)),
+            _ => parse_doing(&upper, words),
         }
+    }
+}
+
+fn parse_doing(upper: &[&str], words: &[String]) -> Result<AdminCommand, PgError> {
+    let begins = |doing: &&&Doing| upper.starts_with(&doing.words.split(' ').collect::<Vec<_>>());
+    let Some(doing) = DOINGS.iter().find(begins) else {
+        return Err(unknown(words));
+    };
+    let rest = &words[doing.words.split(' ').count()..];
+    let (fewest, most) = doing.arguments;
+    if rest.len() < fewest || rest.len() > most {
+        let wrong = format!("the command is {}", doing.syntax);
+        return Err(PgError::error(SqlState::SYNTAX_ERROR, wrong).hint(doing.description));
+    }
+    Ok(AdminCommand::Do {
+        doing,
+        arguments: rest.iter().map(|word| unquoted(word)).collect(),
+    })
+}
+
+/// A name without the quotes about it.
+fn unquoted(word: &str) -> String {
+    match word
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => word.to_owned(),
     }
 }
 
@@ -151,14 +201,6 @@ fn unknown(words: &[String]) -> PgError {
     .hint(known_commands())
 }
 
-/// A name without the quotes that it may be in.
-fn unquoted(name: &str) -> String {
-    let inner = name
-        .strip_prefix('"')
-        .and_then(|name| name.strip_suffix('"'));
-    inner.unwrap_or(name).to_owned()
-}
-
 /// SHOW with a pattern, which is a literal.
 fn like(word: &str, pattern: &str) -> Option<AdminCommand> {
     let inner = pattern.strip_prefix('\'')?.strip_suffix('\'')?;
@@ -182,7 +224,9 @@ fn known_commands() -> String {
         .map(|show| format!("SHOW {}", show.word))
         .chain(["EXPLAIN FAILOVER SHARD".to_owned()])
         .collect();
-    format!("The commands are {}.", commands.join(", "))
+    let doings = DOINGS.iter().map(|doing| doing.syntax.to_owned());
+    let all: Vec<String> = commands.into_iter().chain(doings).collect();
+    format!("The commands are {}. SHOW HELP says more.", all.join(", "))
 }
 
 /// Splits a query string into statements, and each into words. Comments are white space; what is quoted stays in one word, with its
@@ -340,7 +384,12 @@ mod tests {
             assert_eq!(error.code, SqlState::SYNTAX_ERROR);
             assert!(error.hint.unwrap().contains("SHOW CLIENTS"));
         }
-        for text in ["show prepared;", "SHOW FDS"] {
+        for text in [
+            "show prepared;",
+            "SHOW FDS",
+            "SWITCHOVER s0",
+            "EXPLAIN ROUTE 'SELECT 1' FOR shop",
+        ] {
             let error = AdminCommand::parse_all(text).unwrap_err();
             assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED);
         }

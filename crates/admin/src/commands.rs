@@ -1,4 +1,4 @@
-//! What the console shows, one file each: its columns, and how its rows are found.
+//! The console's commands, one file each: what they show, with its columns, and what they do.
 //!
 //! The columns of what PgBouncer shows too are its own, with its names and in its order (version 1.24; PgBouncer documentation, usage),
 //! and then pgherd's: who reads PgBouncer's finds them.
@@ -7,24 +7,37 @@ mod buckets;
 mod clients;
 mod config;
 mod databases;
+mod disable;
+mod drain_server;
+mod enable;
 pub(crate) mod explain_failover;
 mod help;
+mod kill;
+mod kill_client;
 mod lists;
 mod mem;
+mod pause;
 mod pins;
 mod plans;
 mod pools;
+mod reconnect;
+mod reload;
+mod resume;
 mod server_pools;
 mod servers;
+pub(crate) mod set;
 mod shards;
+mod shutdown;
 mod state;
 mod stats;
 mod stats_averages;
 mod stats_totals;
 mod tables;
 mod totals;
+mod undrain_server;
 mod users;
 mod version;
+mod wait_close;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +45,7 @@ use std::sync::Arc;
 use pgherd_session::{Database, Herd};
 
 use crate::answer::{Answer, Column};
+use crate::doing::Doing;
 use crate::operations::Operations;
 
 /// Whose state is shown.
@@ -110,6 +124,23 @@ impl Show {
         answer
     }
 }
+
+/// All commands that change something, in the order of SHOW HELP.
+pub const DOINGS: &[&Doing] = &[
+    &pause::DOING,
+    &resume::DOING,
+    &reconnect::DOING,
+    &wait_close::DOING,
+    &kill::DOING,
+    &kill_client::DOING,
+    &drain_server::DOING,
+    &undrain_server::DOING,
+    &disable::DOING,
+    &enable::DOING,
+    &reload::DOING,
+    &set::DOING,
+    &shutdown::DOING,
+];
 
 /// All databases, by name.
 pub(crate) fn sorted_databases(herd: &Herd) -> Vec<Arc<Database>> {

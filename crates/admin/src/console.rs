@@ -17,13 +17,13 @@ use pgherd_protocol::{
     BackendMessage, Format, Frame, FrontendMessage, MessageError, PgError, Severity, SqlState,
     TransactionStatus, split_frame,
 };
-use pgherd_session::{ClientState, ConsoleLogin, Herd, Registration};
+use pgherd_session::{ClientState, ConsoleLogin, ConsoleRight, Herd, Registration};
 
 use self::extended::Extended;
 use self::run::{Outcome, run};
 use crate::answer::Answer;
 use crate::command::AdminCommand;
-use crate::commands::Sight;
+use crate::doing::Acting;
 use crate::operations::Operations;
 
 /// The longest message taken from an operator, in bytes.
@@ -36,6 +36,7 @@ struct Console {
     herd: Arc<Herd>,
     operations: Arc<Operations>,
     client: Registration,
+    right: ConsoleRight,
     status: TransactionStatus,
     extended: Extended,
 }
@@ -59,13 +60,14 @@ pub async fn serve_console(login: ConsoleLogin, operations: Arc<Operations>) -> 
         herd: login.herd,
         operations,
         client: login.client,
+        right: login.user.right,
         status: TransactionStatus::Idle,
         extended: Extended::default(),
     };
     loop {
         while let Some(taken) = take_frame(&mut transport.inbox) {
             let next = match taken {
-                Ok(frame) => console.handle(&frame, &mut transport.outbox),
+                Ok(frame) => console.handle(&frame, &mut transport).await,
                 Err(error) => {
                     error.encode(&mut transport.outbox);
                     Next::End
@@ -83,7 +85,18 @@ pub async fn serve_console(login: ConsoleLogin, operations: Arc<Operations>) -> 
                 ClientState::IdleInTransaction
             }
         });
-        if fill(&mut transport).await? == 0 {
+        let read = tokio::select! {
+            read = fill(&mut transport) => read?,
+            () = console.client.sent_away() => {
+                PgError::fatal(
+                    SqlState::ADMIN_SHUTDOWN,
+                    "terminating connection due to administrator command",
+                )
+                .encode(&mut transport.outbox);
+                return transport.shutdown().await;
+            }
+        };
+        if read == 0 {
             return Ok(());
         }
     }
@@ -102,7 +115,8 @@ fn take_frame(inbox: &mut BytesMut) -> Option<Result<Frame, PgError>> {
 }
 
 impl Console {
-    fn handle(&mut self, frame: &Frame, out: &mut BytesMut) -> Next {
+    async fn handle(&mut self, frame: &Frame, transport: &mut Transport) -> Next {
+        let out = &mut transport.outbox;
         let message = match FrontendMessage::parse(frame) {
             Ok(message) => message,
             Err(error @ MessageError::UnknownTag { .. }) => {
@@ -121,10 +135,11 @@ impl Console {
         match message {
             FrontendMessage::Query(text) => {
                 self.extended.synchronize(self.status);
-                if let Err(error) = self.query(text, out) {
-                    self.note_error(&error, out);
+                let done = self.query(text, transport).await;
+                if let Err(error) = done {
+                    self.note_error(&error, &mut transport.outbox);
                 }
-                self.ready(out)
+                self.ready(&mut transport.outbox)
             }
             FrontendMessage::Sync => {
                 self.extended.synchronize(self.status);
@@ -158,14 +173,25 @@ impl Console {
                 if self.extended.is_skipping() {
                     return Next::Continue;
                 }
-                let sight = Sight {
-                    herd: &self.herd,
-                    operations: &self.operations,
+                let Self {
+                    herd,
+                    operations,
+                    client,
+                    right,
+                    status,
+                    extended,
+                } = self;
+                let mut acting = Acting {
+                    herd,
+                    operations,
+                    client: client.client(),
+                    right: *right,
+                    transport,
                 };
-                let done = self.extended.handle(&message, sight, &mut self.status, out);
+                let done = extended.handle(&message, &mut acting, status).await;
                 match done {
                     Ok(()) => Next::Continue,
-                    Err(error) => self.fail(&error, out),
+                    Err(error) => self.fail(&error, &mut transport.outbox),
                 }
             }
         }
@@ -188,6 +214,8 @@ impl Console {
     }
 
     fn ready(&self, out: &mut BytesMut) -> Next {
+        // a cancel request that is late finds nothing, as with Postgres
+        let _on_its_way = self.client.end_request();
         match BackendMessage::ReadyForQuery(self.status).encode(out) {
             Ok(()) => Next::Flush,
             Err(_) => Next::End,
@@ -195,19 +223,24 @@ impl Console {
     }
 
     /// A query string: all of its statements, up to the first that fails.
-    fn query(&mut self, text: &[u8], out: &mut BytesMut) -> Result<(), PgError> {
+    async fn query(&mut self, text: &[u8], transport: &mut Transport) -> Result<(), PgError> {
         let commands = AdminCommand::parse_all(&readable(text)?)?;
         if commands.is_empty() {
             return BackendMessage::EmptyQueryResponse
-                .encode(out)
+                .encode(&mut transport.outbox)
                 .map_err(internal);
         }
-        let sight = Sight {
+        let mut acting = Acting {
             herd: &self.herd,
             operations: &self.operations,
+            client: self.client.client(),
+            right: self.right,
+            transport,
         };
         for command in commands {
-            let written = match run(&command, sight, &mut self.status)? {
+            let outcome = run(&command, &mut acting, &mut self.status).await?;
+            let out = &mut acting.transport.outbox;
+            let written = match outcome {
                 Outcome::Done(tag) => put_complete(tag, out),
                 Outcome::Rows(answer, tag) => put_answer(&answer, tag, out),
             };

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`command`]: what can be asked, read from text: [`AdminCommand`].
 //! - [`commands`]: the answers, one file each.
+//! - [`doing`]: what the commands share that change something.
 //! - [`answer`]: rows with types, in either wire format.
 //! - [`operations`]: the process around the herd; [`statistics`]: figures over periods.
 //! - [`console`]: [`serve_console`], one operator's connection, simple and extended protocol.
@@ -12,6 +13,7 @@ pub mod answer;
 pub mod command;
 pub mod commands;
 pub mod console;
+pub mod doing;
 pub mod gauges;
 pub mod http;
 pub mod operations;
@@ -21,5 +23,6 @@ pub mod statistics;
 pub use command::AdminCommand;
 pub use commands::Show;
 pub use console::serve_console;
+pub use doing::Doing;
 pub use http::serve_http;
-pub use operations::{ConfigEntry, Operations};
+pub use operations::{ConfigEntry, Operations, ProcessRequest, Shutdown};

@@ -1,11 +1,13 @@
 //! The process around the herd, as the console reaches it.
 //!
-//! Owns: the configuration in force as it is shown, and the periods of statistics. Never does: reading or changing a configuration; the
-//! binary does. Main type: [`Operations`].
+//! Owns: the configuration in force as it is shown, the periods of statistics, and the channel by which the process is asked for what only it
+//! can do. Never does: reading or changing a configuration, or ending the process; the binary does. Main type: [`Operations`].
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use pgherd_protocol::{PgError, SqlState};
 use pgherd_session::Herd;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::statistics::{PERIOD, Statistics};
 
@@ -22,26 +24,71 @@ pub struct ConfigEntry {
     pub changeable: bool,
 }
 
-/// What the console knows of the process.
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Whoever is connected is cut off.
+    AtOnce,
+    /// Clients are ended with their transactions, in the time that a drain may take.
+    WaitForServers,
+    /// When the last client has left.
+    WaitForClients,
+}
+
+/// What the console asks of the process.
+#[derive(Debug)]
+pub enum ProcessRequest {
+    /// To read the configuration again. The answer names what takes a restart, or says why nothing was changed.
+    Reload(oneshot::Sender<Result<Vec<String>, String>>),
+    /// To log at another level. The answer says what is wrong with it.
+    LogLevel(String, oneshot::Sender<Result<(), String>>),
+    /// To end.
+    Shutdown(Shutdown),
+}
+
+/// So many requests may be under way.
+const MOST_REQUESTS: usize = 16;
+
+/// What the console knows of the process, and how it asks it for something.
 #[derive(Debug)]
 pub struct Operations {
     configuration: RwLock<Arc<[ConfigEntry]>>,
     statistics: Statistics,
-}
-
-impl Default for Operations {
-    fn default() -> Self {
-        Self::new()
-    }
+    requests: mpsc::Sender<ProcessRequest>,
 }
 
 impl Operations {
-    /// A process that starts now.
-    pub fn new() -> Self {
-        Self {
+    /// A process that starts now. Where the receiver is dropped, requests fail.
+    pub fn channel() -> (Self, mpsc::Receiver<ProcessRequest>) {
+        let (requests, asked) = mpsc::channel(MOST_REQUESTS);
+        let operations = Self {
             configuration: RwLock::default(),
             statistics: Statistics::begin(),
-        }
+            requests,
+        };
+        (operations, asked)
+    }
+
+    /// Asks the process for something, and waits for its answer.
+    ///
+    /// # Errors
+    /// 57P01 where it takes no requests any more.
+    pub(crate) async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> ProcessRequest,
+    ) -> Result<T, PgError> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(request(answer)).await?;
+        answered.await.map_err(|_| ending())
+    }
+
+    /// Asks the process for what has no answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn tell(&self, request: ProcessRequest) -> Result<(), PgError> {
+        let told = self.requests.send(request).await;
+        told.map_err(|_| ending())
     }
 
     /// The configuration in force.
@@ -68,4 +115,8 @@ impl Operations {
             self.statistics.note(herd);
         }
     }
+}
+
+fn ending() -> PgError {
+    PgError::error(SqlState::ADMIN_SHUTDOWN, "pgherd is shutting down")
 }

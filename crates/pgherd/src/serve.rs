@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_admin::Operations;
+use pgherd_admin::{Operations, ProcessRequest, Shutdown};
 use pgherd_session::Herd;
 use pgherd_telemetry::{LogHandle, LogSettings};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::settings::LogFormat;
@@ -112,7 +112,8 @@ async fn start_unless_signalled(
             started = &mut starting => {
                 let mut server = started?;
                 if reload_asked {
-                    server.reload(Some(log));
+                    // the log has said how it went
+                    let _ = server.reload(Some(log));
                 }
                 return Ok(Some(server));
             }
@@ -143,6 +144,9 @@ pub struct Server {
     config: Config,
     assembled: Assembled,
     operations: Arc<Operations>,
+    /// What the console asks for.
+    asked: mpsc::Receiver<ProcessRequest>,
+    doors: Arc<Doors>,
     addresses: Vec<SocketAddr>,
     /// Those who let clients in.
     accepting: JoinSet<()>,
@@ -180,7 +184,8 @@ impl Server {
             );
             background.spawn(serve_http(listener, Arc::clone(&assembled.herd)));
         }
-        let operations = Arc::new(Operations::new());
+        let (operations, asked) = Operations::channel();
+        let operations = Arc::new(operations);
         operations.set_configuration(shown::entries(&config));
         let (noting, herd) = (Arc::clone(&operations), Arc::clone(&assembled.herd));
         background.spawn(async move { noting.keep_statistics(&herd).await });
@@ -207,6 +212,7 @@ impl Server {
         }
         let socket = bound.unix.map(|(listener, socket)| {
             tracing::info!("listening on {}", socket.path().display());
+            let doors = Arc::clone(&doors);
             accepting.spawn(listeners::accept_unix(listener, doors, entrance, stopped));
             socket
         });
@@ -215,6 +221,8 @@ impl Server {
             config,
             assembled,
             operations,
+            asked,
+            doors,
             addresses,
             accepting,
             stop_accepting,
@@ -234,17 +242,59 @@ impl Server {
         &self.assembled.herd
     }
 
-    /// Serves until SIGTERM or SIGINT; SIGHUP reloads. A second SIGTERM or SIGINT ends a drain at once.
+    /// Serves until SIGTERM, SIGINT or the console's SHUTDOWN; SIGHUP and RELOAD reload. A further SIGTERM or SIGINT ends a drain at once.
     async fn until_signalled(mut self, mut signals: Signals, log: &LogHandle) {
-        while let Request::Reload = signals.next().await {
-            self.reload(Some(log));
-        }
+        let how = self.until_asked_to_end(&mut signals, log).await;
+        let ending = async {
+            match how {
+                Shutdown::AtOnce => {}
+                Shutdown::WaitForServers => self.drain().await,
+                Shutdown::WaitForClients => self.until_left().await,
+            }
+        };
         tokio::select! {
-            () = self.drain() => {}
+            () = ending => {}
             () = signals.end() => tracing::warn!("a second signal: ending at once"),
         }
         self.shutdown().await;
         tracing::info!("ended");
+    }
+
+    async fn until_asked_to_end(&mut self, signals: &mut Signals, log: &LogHandle) -> Shutdown {
+        loop {
+            let request = tokio::select! {
+                request = signals.next() => match request {
+                    Request::Reload => {
+                        // the log has said how it went
+                        let _ = self.reload(Some(log));
+                        continue;
+                    }
+                    Request::End => return Shutdown::WaitForServers,
+                },
+                // the sender is held above
+                Some(request) = self.asked.recv() => request,
+            };
+            // who asked may be gone by now
+            match request {
+                ProcessRequest::Reload(answer) => drop(answer.send(self.reload(Some(log)))),
+                ProcessRequest::LogLevel(level, answer) => {
+                    let set = log.set_level(&level).map_err(|error| error.to_string());
+                    drop(answer.send(set));
+                }
+                ProcessRequest::Shutdown(how) => return how,
+            }
+        }
+    }
+
+    /// Lets nobody in any more, and waits until the last client has left; operators do not count.
+    async fn until_left(&mut self) {
+        tracing::info!(
+            clients = self.herd().clients().len(),
+            "waiting for clients to leave"
+        );
+        self.stop_accepting.send_replace(true);
+        while self.accepting.join_next().await.is_some() {}
+        self.doors.left().await;
     }
 
     /// Lets nobody in any more, and waits until the sessions have ended with their transactions; those that have not
@@ -277,14 +327,18 @@ impl Server {
     }
 
     /// Reads the configuration again and puts in force what can be without dropping a client. A wrong file changes
-    /// nothing. Everything is said in the log; `log` is whose level may change.
-    pub fn reload(&mut self, log: Option<&LogHandle>) {
+    /// nothing. Everything is said in the log; `log` is whose level may change. Returns what takes a restart.
+    ///
+    /// # Errors
+    /// Why nothing was changed, in words.
+    pub fn reload(&mut self, log: Option<&LogHandle>) -> Result<Vec<String>, String> {
         match crate::config::load(&self.path) {
             Ok(Loaded { config, warnings }) => {
                 log_report(&warnings);
-                reload::apply(&mut self.config, config, &mut self.assembled, log);
+                let kept = reload::apply(&mut self.config, config, &mut self.assembled, log);
                 let shown = shown::entries(&self.config);
                 self.operations.set_configuration(shown);
+                kept
             }
             Err(error) => {
                 if let ConfigError::Invalid(report) = &error {
@@ -300,6 +354,7 @@ impl Server {
                     file = %self.path.display(),
                     "the configuration was not reloaded, the running one stays in force: {why}"
                 );
+                Err(error.to_string())
             }
         }
     }

@@ -84,7 +84,7 @@ async fn a_reload_adds_and_removes_databases_and_drops_nobody() {
         .unwrap()
         .replace("  shop:\n", "  other:\n    server_database: shop\n");
     std::fs::write(setting.path(), renamed).unwrap();
-    server.reload(None);
+    server.reload(None).unwrap();
     let error = connect(&server, "app", "shop").await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "3D000");
     let after = connect(&server, "app", "other").await.unwrap();
@@ -107,7 +107,7 @@ async fn a_reload_that_cannot_be_applied_changes_nothing() {
     let mut server = setting.serve().await;
     // neither a file that is wrong ...
     std::fs::write(setting.path(), "listen: [").unwrap();
-    server.reload(None);
+    server.reload(None).unwrap_err();
     assert_eq!(server.herd().settings().max_clients, 5);
     // ... nor one whose certificate is none
     let none = setting.directory.path().join("none.pem");
@@ -117,12 +117,12 @@ async fn a_reload_that_cannot_be_applied_changes_nothing() {
         none.display()
     );
     setting.write(&tls, "", "{ name: app, password: changed }");
-    server.reload(None);
+    server.reload(None).unwrap_err();
     assert_eq!(server.herd().settings().max_clients, 5);
     assert!(connect(&server, "app", "shop").await.is_ok());
     // a right one is
     setting.write("max_clients: 7", "", APP);
-    server.reload(None);
+    server.reload(None).unwrap();
     assert_eq!(server.herd().settings().max_clients, 7);
     server.shutdown().await;
 }

@@ -67,7 +67,7 @@ pub fn replica(
 }
 
 fn serves_reads(node: &NodeState, reads: &ReadSettings) -> bool {
-    if node.health != Health::Up {
+    if node.health != Health::Up || node.is_drained() {
         return false;
     }
     match node.role {

@@ -420,6 +420,13 @@ async fn enter(
         identity,
         mut admission,
     } = newcomer;
+    if database.is_disabled() {
+        let refused = format!(
+            "database \"{}\" is not currently accepting connections",
+            identity.database
+        );
+        return Err(PgError::fatal(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, refused).into());
+    }
     if options.replication.is_none() {
         options.name_application();
     }

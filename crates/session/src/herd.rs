@@ -24,8 +24,9 @@ pub use self::database::{
     Rules, TwoPhase,
 };
 pub use self::on_demand::{OnDemand, OnDemandLimits};
+use crate::cancelling::forward;
 use crate::hba::HbaRules;
-use crate::registry::ClientRegistry;
+use crate::registry::{CancelCause, ClientId, ClientRegistry};
 use crate::tls::ListenTls;
 use crate::users::Users;
 
@@ -219,6 +220,18 @@ impl Herd {
     pub fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
         self.clients.ring_all();
+    }
+
+    /// Ends a client as soon as what it runs is cancelled: it hears of 57P01, and what it has begun is rolled back. Returns whether it is there. Must
+    /// be called within a tokio runtime.
+    pub fn send_away(&self, id: ClientId) -> bool {
+        let clients = self.clients.snapshot();
+        let Some(client) = clients.iter().find(|client| client.id() == id) else {
+            return false;
+        };
+        client.call_to_leave();
+        tokio::spawn(forward(client.begin_cancel(CancelCause::Operator)));
+        true
     }
 
     /// Has sessions whose clients are silent for a second give back what only a request needs; never returns. Cancel-safe.

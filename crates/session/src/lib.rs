@@ -108,4 +108,4 @@ pub use session::run;
 pub use timeouts::Timeouts;
 pub use tls::{ListenTls, ListenTlsError, ListenTlsSettings};
 pub use trust::{OriginError, TrustedOrigin};
-pub use users::{PasswordExchange, User, Users};
+pub use users::{ConsoleRight, PasswordExchange, User, Users};

@@ -181,6 +181,7 @@ pub async fn replicate(login: Box<ReplicationLogin>) {
     tokio::select! {
         () = relaying => {}
         () = draining => {}
+        () = registration.sent_away() => {}
     }
     // a cancel request that is on its way hits a connection that nobody else gets
     let _ = registration.try_release(held);

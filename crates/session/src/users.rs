@@ -23,6 +23,16 @@ pub enum PasswordExchange {
     Cleartext,
 }
 
+/// What a user of the console may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConsoleRight {
+    /// Everything.
+    #[default]
+    Admin,
+    /// Look, and change nothing.
+    Monitor,
+}
+
 /// Someone who may connect.
 #[derive(Debug, Clone)]
 pub struct User {
@@ -44,6 +54,8 @@ pub struct User {
     pub timeouts: Timeouts,
     /// Settings of its sessions, by name, which a client's own startup message goes before.
     pub settings: Vec<(String, String)>,
+    /// What it may do, where it is a user of the console.
+    pub right: ConsoleRight,
 }
 
 impl User {
@@ -78,6 +90,7 @@ impl User {
             max_clients: None,
             timeouts: Timeouts::default(),
             settings: Vec::new(),
+            right: ConsoleRight::default(),
         }
     }
 

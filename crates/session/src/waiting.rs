@@ -67,9 +67,14 @@ impl Session {
             if let Some(request) = next {
                 return Ok(request);
             }
-            if self.registration.is_called(Call::LookOut) {
-                self.look_for_overtaken().await?;
-                continue;
+            if self.registration.is_called_at_all() {
+                if self.registration.is_called(Call::Leave) {
+                    return Err(sent_away());
+                }
+                if self.registration.is_called(Call::LookOut) {
+                    self.look_for_overtaken().await?;
+                    continue;
+                }
             }
             self.check_drain()?;
             if rests {
@@ -144,11 +149,12 @@ impl Session {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
             registration.hear_bell(context.waker());
-            if registration.is_called(Call::LookOut) {
-                return Poll::Ready(Ok(Event::Cancel));
-            }
-            if registration.is_called(Call::Rest) {
-                return Poll::Ready(Ok(Event::Rest));
+            if registration.is_called_at_all() {
+                return Poll::Ready(Ok(if registration.is_called(Call::Rest) {
+                    Event::Rest
+                } else {
+                    Event::Cancel
+                }));
             }
             match phase.has_changed() {
                 Ok(false) => {}
@@ -187,10 +193,7 @@ impl Session {
             && self.open_run.is_none()
             && !self.skipping
         {
-            return Err(Failure::Fatal(Box::new(PgError::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command",
-            ))));
+            return Err(sent_away());
         }
         Ok(())
     }
@@ -221,4 +224,12 @@ impl Session {
             }
         }
     }
+}
+
+/// As Postgres words it.
+fn sent_away() -> Failure {
+    Failure::Fatal(Box::new(PgError::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )))
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
@@ -113,6 +113,8 @@ pub struct NodeState {
     pub lag: Option<Duration>,
     /// Requests that are running on it now. Shared by all versions of the snapshot.
     pub load: Arc<AtomicUsize>,
+    /// An operator wants no new reads on it. Shared by all versions of the snapshot.
+    pub drained: Arc<AtomicBool>,
     /// Its WAL positions over time. Shared by all versions of the snapshot.
     pub samples: Arc<SampleLog>,
 }
@@ -130,8 +132,14 @@ impl NodeState {
             health: Health::Unknown,
             lag: None,
             load: Arc::default(),
+            drained: Arc::default(),
             samples: Arc::default(),
         }
+    }
+
+    /// Whether reads go elsewhere ([`NodeState::drained`]).
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
     }
 
     /// The number of requests that are running on it now: a hint, for choosing the least loaded.

@@ -133,8 +133,8 @@ fn of_pgbouncer(database: &Database, clients: usize) -> [Value; 17] {
         database.pools().connections().into(),
         database.max_clients().unwrap_or(0).into(),
         clients.into(),
-        0_u64.into(),
-        0_u64.into(),
+        u64::from(database.pools().is_paused()).into(),
+        u64::from(database.is_disabled()).into(),
     ]
 }
 

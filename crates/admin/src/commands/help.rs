@@ -1,7 +1,7 @@
 //! SHOW HELP: the console's commands.
 
-use super::{Show, Sight, explain_failover};
-use crate::answer::{Answer, Column, text};
+use super::{DOINGS, Show, Sight, explain_failover};
+use crate::answer::{Answer, Column, Value, text};
 
 pub(super) const SHOW: Show = Show {
     word: "HELP",
@@ -33,6 +33,9 @@ fn rows(_: Sight<'_>) -> Answer {
     let (command, description) = explain_failover::HELP;
     let columns = meanings(explain_failover::COLUMNS);
     answer.row([command.into(), description.into(), columns.into()]);
+    for doing in DOINGS {
+        answer.row([doing.syntax.into(), doing.description.into(), Value::Null]);
+    }
     answer
 }
 

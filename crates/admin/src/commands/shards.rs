@@ -4,7 +4,7 @@ use pgherd_pool::Holding;
 use pgherd_topology::{Role, TwoPhase};
 
 use super::{Show, Sight, sorted_databases};
-use crate::answer::{Answer, Column, Value, float, integer, text};
+use crate::answer::{Answer, Column, Value, boolean, float, integer, text};
 
 pub(super) const SHOW: Show = Show {
     word: "SHARDS",
@@ -39,6 +39,10 @@ const COLUMNS: &[Column] = &[
     integer(
         "connections_idle",
         "Connections of pgherd's that lie in pools.",
+    ),
+    boolean(
+        "drained",
+        "Whether DRAIN SERVER has taken new reads from it.",
     ),
     text(
         "two_phase",
@@ -84,6 +88,7 @@ fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
                     node.outstanding().into(),
                     of_node(false).into(),
                     of_node(true).into(),
+                    node.is_drained().into(),
                     two_phase,
                 ]);
             }

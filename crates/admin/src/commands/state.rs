@@ -23,7 +23,10 @@ const COLUMNS: &[Column] = &[
 
 fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     let draining = *herd.phase().borrow() == Phase::Draining;
-    let paused = false;
+    let databases = herd.databases();
+    let paused = databases
+        .values()
+        .all(|database| database.pools().is_paused());
     let mut answer = Answer::new(COLUMNS);
     for (key, holds) in [
         ("active", !paused && !draining),

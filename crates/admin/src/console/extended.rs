@@ -16,7 +16,7 @@ use super::run::{Outcome, columns_of, run};
 use super::{internal, put_complete, readable};
 use crate::answer::Answer;
 use crate::command::AdminCommand;
-use crate::commands::Sight;
+use crate::doing::Acting;
 
 /// How many statements, and how many portals, an operator may keep.
 const MAX_KEPT: usize = 1000;
@@ -76,13 +76,13 @@ impl Extended {
     ///
     /// # Errors
     /// As Postgres: 26000, 34000, 42601, 42P05, 42P03, 08P01; 54000 for too many of them.
-    pub(super) fn handle(
+    pub(super) async fn handle(
         &mut self,
         message: &FrontendMessage<'_>,
-        sight: Sight<'_>,
+        acting: &mut Acting<'_>,
         status: &mut TransactionStatus,
-        out: &mut BytesMut,
     ) -> Result<(), PgError> {
+        let out = &mut acting.transport.outbox;
         match message {
             FrontendMessage::Parse(parse) => {
                 self.parse(parse)?;
@@ -94,7 +94,7 @@ impl Extended {
             }
             FrontendMessage::Describe { target, name } => self.describe(*target, name, out),
             FrontendMessage::Execute { portal, max_rows } => {
-                self.execute(portal, *max_rows, sight, status, out)
+                self.execute(portal, *max_rows, acting, status).await
             }
             FrontendMessage::Close { target, name } => {
                 match target {
@@ -185,24 +185,29 @@ impl Extended {
         }
     }
 
-    fn execute(
+    async fn execute(
         &mut self,
         name: &[u8],
         max_rows: i32,
-        sight: Sight<'_>,
+        acting: &mut Acting<'_>,
         status: &mut TransactionStatus,
-        out: &mut BytesMut,
     ) -> Result<(), PgError> {
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let Some(command) = &portal.command else {
-            return put(BackendMessage::EmptyQueryResponse, out);
+            return put(
+                BackendMessage::EmptyQueryResponse,
+                &mut acting.transport.outbox,
+            );
         };
         if portal.begun.is_none() {
-            match run(command, sight, status)? {
-                Outcome::Done(tag) => return put_complete(tag, out).map_err(internal),
+            match run(command, acting, status).await? {
+                Outcome::Done(tag) => {
+                    return put_complete(tag, &mut acting.transport.outbox).map_err(internal);
+                }
                 Outcome::Rows(answer, tag) => portal.begun = Some((answer, tag, 0)),
             }
         }
+        let out = &mut acting.transport.outbox;
         let format = |column| portal.format(column);
         let Some((answer, tag, given)) = &portal.begun else {
             return Ok(());

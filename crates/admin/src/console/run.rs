@@ -4,7 +4,8 @@ use pgherd_protocol::{PgError, SqlState, TransactionStatus};
 
 use crate::answer::{Answer, Column, integer, text};
 use crate::command::AdminCommand;
-use crate::commands::{Sight, explain_failover};
+use crate::commands::explain_failover;
+use crate::doing::Acting;
 
 /// The column of a setting that a driver asks for.
 const SETTING: &[Column] = &[text("setting", "Its value on the console.")];
@@ -26,17 +27,20 @@ pub(super) fn columns_of(command: &AdminCommand) -> Option<&'static [Column]> {
         AdminCommand::ExplainFailover { .. } => Some(explain_failover::COLUMNS),
         AdminCommand::ShowSetting { .. } => Some(SETTING),
         AdminCommand::Ping { .. } => Some(PING),
-        AdminCommand::Set { .. } | AdminCommand::Begin { .. } | AdminCommand::End { .. } => None,
+        AdminCommand::Do { .. }
+        | AdminCommand::Set { .. }
+        | AdminCommand::Begin { .. }
+        | AdminCommand::End { .. } => None,
     }
 }
 
 /// Runs a command. Blocks mean nothing here but what drivers see of them: a status, and 25P02 after an error.
 ///
 /// # Errors
-/// 25P02, and what the command itself refuses.
-pub(super) fn run(
+/// 25P02, and what the command itself says.
+pub(super) async fn run(
     command: &AdminCommand,
-    sight: Sight<'_>,
+    acting: &mut Acting<'_>,
     status: &mut TransactionStatus,
 ) -> Result<Outcome, PgError> {
     let failed = *status == TransactionStatus::Failed;
@@ -56,12 +60,16 @@ pub(super) fn run(
             *status = TransactionStatus::InTransaction;
             Outcome::Done(tag)
         }
+        AdminCommand::Do { doing, arguments } => {
+            acting.run(doing, arguments).await?;
+            Outcome::Done(doing.words)
+        }
         AdminCommand::Set { tag } => Outcome::Done(tag),
         AdminCommand::Show { show, like } => {
-            Outcome::Rows(show.rows(sight, like.as_deref()), "SHOW")
+            Outcome::Rows(show.rows(acting.sight(), like.as_deref()), "SHOW")
         }
         AdminCommand::ExplainFailover { shard } => {
-            Outcome::Rows(explain_failover::rows(sight, shard)?, "EXPLAIN")
+            Outcome::Rows(explain_failover::rows(acting.sight(), shard)?, "EXPLAIN")
         }
         AdminCommand::ShowSetting { value, .. } => {
             let mut answer = Answer::new(SETTING);

@@ -64,7 +64,7 @@ impl Front {
         let sockets = tempfile::tempdir().unwrap();
         let unix = UnixListener::bind(sockets.path().join(".s.PGSQL.6432")).unwrap();
         let shared = Arc::clone(&herd);
-        let operations = Arc::new(Operations::new());
+        let operations = Arc::new(Operations::channel().0);
         tokio::spawn(async move {
             loop {
                 let stream = tokio::select! {

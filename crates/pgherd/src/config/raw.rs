@@ -150,6 +150,18 @@ pub struct User {
     pub settings: Option<At<Named<At<Text>>>>,
     /// What is different in this user's pools. Not for the console's users. Default: as the database has it.
     pub pool: Option<At<UserPool>>,
+    /// What a user of the console may do: `admin` everything, `monitor` only SHOW and EXPLAIN ROUTE (42501 else). For the console's users alone. Default: admin.
+    pub right: Option<At<Right>>,
+}
+
+/// What a user of the console may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Everything.
+    Admin,
+    /// Look, and change nothing.
+    Monitor,
 }
 
 /// How a user's password is asked for.

@@ -11,7 +11,9 @@ pub use pgherd_pool::TcpSettings;
 use pgherd_session::{HbaRules, OnDemandLimits, Timeouts};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
 
-pub use super::raw::{CleartextPassword, Consistency, Exchange, LogFormat, PoolMode, ReadsFrom};
+pub use super::raw::{
+    CleartextPassword, Consistency, Exchange, LogFormat, PoolMode, ReadsFrom, Right,
+};
 pub use pgherd_tls::{SslMode, TlsSettings};
 
 /// A whole configuration.
@@ -171,6 +173,8 @@ pub struct User {
     pub settings: Vec<(String, String)>,
     /// What is different in its pools.
     pub pool: UserPool,
+    /// What it may do on the console.
+    pub right: Right,
 }
 
 /// What one user's pools have otherwise than the database's. `None` is as there.

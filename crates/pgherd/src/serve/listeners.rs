@@ -237,6 +237,11 @@ impl Doors {
             .phase()
             .wait_for(|phase| *phase == Phase::Draining)
             .await;
+        self.left().await;
+    }
+
+    /// Returns while nobody but operators is there. Cancel-safe.
+    pub(super) async fn left(&self) {
         let _ = self.busy.subscribe().wait_for(|count| *count == 0).await;
     }
 }

@@ -12,23 +12,24 @@ use crate::config::Config;
 use crate::config::settings::{Database, Shard, WILDCARD};
 
 /// Puts `wanted` in force as far as a running process can; `running` is then what is in force. Nothing is, if any of it
-/// cannot be made: a certificate that cannot be read, say.
+/// cannot be made: a certificate that cannot be read, say. Returns what takes a restart, or why nothing was changed.
 pub(super) fn apply(
     running: &mut Config,
     mut wanted: Config,
     assembled: &mut Assembled,
     log: Option<&LogHandle>,
-) {
+) -> Result<Vec<String>, String> {
     let kept = keep_what_needs_a_restart(running, &mut wanted);
     if let Err(error) = try_apply(running, &wanted, assembled, log) {
         tracing::error!(%error, "the configuration was not reloaded, the running one stays in force");
-        return;
+        return Err(error.to_string());
     }
-    for what in kept {
+    for what in &kept {
         tracing::warn!("{what} changed: that takes effect with a restart");
     }
     *running = wanted;
     tracing::info!("the configuration was reloaded");
+    Ok(kept)
 }
 
 /// What is made of one database before anything is put in force.

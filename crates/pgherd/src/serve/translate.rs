@@ -12,7 +12,7 @@ use pgherd_control::{
 use pgherd_pool::{PoolMode, PoolSettings, Resolver, UserLogin, UserPool};
 use pgherd_protocol::{Credential, Secret, Verifier};
 use pgherd_session::{
-    ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange,
+    ConsoleRight, ConsoleSettings, ListenSettings, ListenTls, ListenTlsSettings, PasswordExchange,
     READ_ONLY_OPTIONS, ReadSettings, TrustedOrigin, User, Users,
 };
 use pgherd_tls::{ClientTls, TlsSettings};
@@ -160,6 +160,10 @@ fn user(configured: &settings::User) -> Result<User, AssembleError> {
     user.max_clients = configured.max_clients;
     user.timeouts = configured.timeouts;
     user.settings.clone_from(&configured.settings);
+    user.right = match configured.right {
+        settings::Right::Admin => ConsoleRight::Admin,
+        settings::Right::Monitor => ConsoleRight::Monitor,
+    };
     Ok(user)
 }
 

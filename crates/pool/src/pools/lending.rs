@@ -58,7 +58,11 @@ pub(super) async fn lend(
                 }
             }
         };
-        let patience = *patience.get_or_insert_with(|| Patience::new(pool, deadline));
+        let mut patience = *patience.get_or_insert_with(|| Patience::new(pool, deadline));
+        if patience.until <= Instant::now() {
+            // it was a pause that took so long
+            patience = Patience::new(pool, None);
+        }
         // boxed: most checkouts open none
         match Box::pin(open_into(pool, slot, login, epoch, Some(patience))).await {
             Ok(checkout) => {
@@ -101,6 +105,11 @@ async fn wait(
     if waited.is_err() && reserve_at < patience.until {
         pool.draw_reserve();
         waited = timeout_at(patience.until.into(), &mut place.receiver).await;
+    }
+    // a pause is the operator's: nobody is sent away for it, and afterwards there is as much time as before
+    while waited.is_err() && pool.is_paused() {
+        let until = Instant::now() + pool.shared.settings().checkout_timeout;
+        waited = timeout_at(until.into(), &mut place.receiver).await;
     }
     match waited {
         Ok(Ok(grant)) => Ok(grant),

@@ -59,6 +59,8 @@ struct Inner {
     pools: RwLock<PoolMap>,
     /// Set under the lock of `pools`: none made later goes unended.
     closed: AtomicBool,
+    /// Set under the same lock: none made later lends anything.
+    paused: AtomicBool,
     /// Room for connections to their servers that are not theirs.
     reservations: Mutex<Vec<Reservation>>,
 }
@@ -139,6 +141,7 @@ impl Pools {
             shared,
             pools: RwLock::default(),
             closed: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             reservations: Mutex::default(),
         });
         tokio::spawn(maintenance::maintain(Arc::downgrade(&inner)));
@@ -300,6 +303,37 @@ impl Pools {
         self.0.shared.cut_off_guests(node, epoch);
     }
 
+    /// Lends nothing any more until [`Self::resume`]: who asks waits, however long `checkout_timeout` is. Idle connections are closed now, lent
+    /// ones when they come back.
+    pub fn pause(&self) {
+        {
+            let _pools = self.0.write();
+            self.0.paused.store(true, Ordering::Relaxed);
+        }
+        self.0.each(|pool| pool.pause());
+    }
+
+    /// Lends again, first to those who have waited.
+    pub fn resume(&self) {
+        {
+            let _pools = self.0.write();
+            self.0.paused.store(false, Ordering::Relaxed);
+        }
+        self.0.each(NodePool::resume);
+    }
+
+    /// Whether nothing is lent.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.0.paused.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are still open, or being opened, that are to be closed when they come back ([`Self::drain`], [`Self::reload`]).
+    #[must_use]
+    pub fn outdated(&self) -> usize {
+        self.0.all().iter().map(|pool| pool.outdated()).sum()
+    }
+
     /// Ends the pools: who waits or asks gets [`PoolError::Closed`], lent connections are closed when they come back.
     pub fn close(&self) {
         self.0.end();
@@ -378,6 +412,9 @@ impl Inner {
         self.shared.budget.register(pool.id, &pool);
         if self.closed.load(Ordering::Relaxed) {
             pool.end(&PoolError::Closed);
+        }
+        if self.paused.load(Ordering::Relaxed) {
+            pool.pause();
         }
         let replaced = users.insert(login.name.clone(), Arc::clone(&pool));
         drop(pools);

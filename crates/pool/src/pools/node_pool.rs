@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) last_asked: Instant,
     /// How many are being opened to keep it warm.
     pub(super) warming: usize,
+    /// Nothing is lent; who asks waits.
+    pub(super) is_paused: bool,
     /// Why there are no more connections.
     pub(super) ended: Option<PoolError>,
 }
@@ -120,6 +122,7 @@ impl NodePool {
                 login,
                 last_asked: Instant::now(),
                 warming: 0,
+                is_paused: false,
                 ended: None,
             }),
         }
@@ -164,6 +167,7 @@ impl NodePool {
         match state.waiters.front() {
             Some(first)
                 if !backs_off
+                    && !state.is_paused
                     && state.ended.is_none()
                     && state.members.len() < self.bound(state, now) =>
             {
@@ -214,7 +218,7 @@ impl NodePool {
             state.login = Arc::clone(login);
         }
         state.last_asked = now;
-        if state.waiters.is_empty() {
+        if state.waiters.is_empty() && !state.is_paused {
             while let Some(connection) = state.take_idle() {
                 if is_current(&connection, state) && !is_expired(&connection, now) {
                     connection.origin().member.hand(Holding::Running, now);
@@ -294,6 +298,7 @@ impl NodePool {
             if may_stay
                 && fits
                 && !is_owed
+                && !state.is_paused
                 && state.ended.is_none()
                 && is_current(&connection, &state)
             {
@@ -369,6 +374,7 @@ impl NodePool {
 
     fn pump_with(self: &Arc<Self>, state: &mut State, now: Instant, mut permit: Option<Permit>) {
         while let Some(first) = state.waiters.front()
+            && !state.is_paused
             && state.members.len() < self.bound(state, now)
         {
             let since = first.since;

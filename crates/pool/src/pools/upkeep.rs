@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use pgherd_topology::{Address, Epoch};
 
-use super::node_pool::{NodePool, is_current, is_expired, remove_member};
+use super::node_pool::{NodePool, State, is_current, is_expired, remove_member};
 use super::queue::{Grant, Slot};
 use super::{Holding, Member};
 use crate::error::{Holders, PoolError};
-use crate::server::UserLogin;
+use crate::server::{ServerConnection, UserLogin};
 
 /// So many connections of one pool are opened at once to keep it warm.
 const WARMED_AT_ONCE: usize = 4;
@@ -84,6 +84,48 @@ impl NodePool {
         self.tidy(now);
     }
 
+    /// Lends nothing until it is resumed: those who wait go on waiting, what is out is closed when it comes back.
+    pub(super) fn pause(&self) {
+        let idle = {
+            let mut state = self.state();
+            state.is_paused = true;
+            self.shared.budget.withdraw(self.id);
+            self.take_all_idle(&mut state)
+        };
+        self.close(idle);
+    }
+
+    /// Those who have waited come first. A failure is forgotten: the server may have been restarted meanwhile.
+    pub(super) fn resume(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.is_paused = false;
+        state.failure = None;
+        self.pump(&mut state, Instant::now());
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.state().is_paused
+    }
+
+    /// How many connections were begun too early to be handed out once more.
+    pub(super) fn outdated(&self) -> usize {
+        let state = self.state();
+        let limit = state.not_before;
+        let members = state.members.iter();
+        members
+            .filter(|member| limit.is_some_and(|limit| member.born() < limit))
+            .count()
+    }
+
+    #[allow(clippy::vec_box)]
+    fn take_all_idle(&self, state: &mut State) -> Vec<Box<ServerConnection>> {
+        let idle = std::mem::take(&mut state.idle);
+        for connection in &idle {
+            remove_member(state, &connection.origin().member);
+        }
+        idle
+    }
+
     /// Ends the pool: those who wait are told why, what is out is closed when it comes back.
     pub(super) fn end(&self, why: &PoolError) {
         let idle = {
@@ -93,11 +135,7 @@ impl NodePool {
                 let _ = waiter.sender.send(Grant::Refused(why.clone()));
             }
             self.shared.budget.withdraw(self.id);
-            let idle = std::mem::take(&mut state.idle);
-            for connection in &idle {
-                remove_member(&mut state, &connection.origin().member);
-            }
-            idle
+            self.take_all_idle(&mut state)
         };
         self.close(idle);
     }
@@ -154,6 +192,7 @@ impl NodePool {
             .as_ref()
             .is_some_and(|failure| failure.is_active(now));
         if state.ended.is_some()
+            || state.is_paused
             || state.warming >= WARMED_AT_ONCE
             || failed
             || state.members.len() >= wanted
@@ -176,7 +215,8 @@ impl NodePool {
     /// Whether nobody waits, and there is an idle connection or room for a new one.
     pub(super) fn is_at_hand(&self) -> bool {
         let state = self.state();
-        state.waiters.is_empty()
+        !state.is_paused
+            && state.waiters.is_empty()
             && (!state.idle.is_empty()
                 || (state.members.len() < self.size()
                     && self.shared.budget.has_room(&self.scope())))

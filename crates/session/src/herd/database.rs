@@ -187,6 +187,7 @@ pub struct Database {
     users: ArcSwap<Users>,
     lookup: ArcSwapOption<UserLookup>,
     is_read_only: AtomicBool,
+    is_disabled: AtomicBool,
     /// `usize::MAX` is no limit.
     max_clients: AtomicUsize,
     timeouts: ArcSwap<Timeouts>,
@@ -214,6 +215,7 @@ impl Database {
             users: ArcSwap::from_pointee(parts.users),
             lookup: ArcSwapOption::empty(),
             is_read_only: AtomicBool::new(false),
+            is_disabled: AtomicBool::new(false),
             max_clients: AtomicUsize::new(parts.max_clients.unwrap_or(usize::MAX)),
             timeouts: ArcSwap::from_pointee(Timeouts::default()),
             reads: ArcSwap::from_pointee(parts.reads),
@@ -271,6 +273,16 @@ impl Database {
     pub fn set_read_only(&self, is_read_only: bool) {
         self.is_read_only.store(is_read_only, Ordering::Relaxed);
         self.parameters.clear();
+    }
+
+    /// Whether nobody new is let in.
+    pub fn is_disabled(&self) -> bool {
+        self.is_disabled.load(Ordering::Relaxed)
+    }
+
+    /// Changes that; those connected stay.
+    pub fn set_disabled(&self, is_disabled: bool) {
+        self.is_disabled.store(is_disabled, Ordering::Relaxed);
     }
 
     /// How many clients this user of the database may have, and the database.

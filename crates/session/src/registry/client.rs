@@ -5,9 +5,10 @@
 
 mod cancels;
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
@@ -94,6 +95,8 @@ pub enum CancelCause {
     User,
     /// Its request has taken longer than `timeouts.query` allows.
     QueryTimeout,
+    /// An operator, who ends the client.
+    Operator,
 }
 
 impl CancelCause {
@@ -102,6 +105,7 @@ impl CancelCause {
         match self {
             Self::User => "canceling statement due to user request",
             Self::QueryTimeout => "canceling statement due to statement timeout",
+            Self::Operator => "canceling statement due to administrator command",
         }
     }
 
@@ -201,6 +205,8 @@ pub enum Call {
     LookOut = 1,
     /// To give back what only a request needs.
     Rest = 2,
+    /// To end: an operator wants its client to go.
+    Leave = 4,
 }
 
 /// Whether a client's servers may go back to their pools.
@@ -300,6 +306,29 @@ impl Client {
     /// Whether its session is to do this.
     pub fn is_called(&self, call: Call) -> bool {
         self.calls.load(Ordering::Acquire) & call as u8 != 0
+    }
+
+    /// Whether its session is to do anything of that.
+    pub fn is_called_at_all(&self) -> bool {
+        self.calls.load(Ordering::Acquire) != 0
+    }
+
+    /// Has its session end as soon as it is between two requests. What runs is to be cancelled besides ([`crate::Herd::send_away`]).
+    pub(crate) fn call_to_leave(&self) {
+        self.call(Call::Leave);
+    }
+
+    /// Waits until it is to leave: for who waits for its client alone. Cancel-safe.
+    pub async fn sent_away(&self) {
+        poll_fn(|context| {
+            self.hear_bell(context.waker());
+            if self.is_called(Call::Leave) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     fn call(&self, call: Call) {

@@ -44,6 +44,17 @@ pub fn database(
         None if is_template => Some(TEMPLATE_DATABASE.to_owned()),
         None => Some(name.to_owned()),
     };
+    let right = raw.users.as_ref().and_then(|users| {
+        let mut rights = users.iter().filter_map(|user| user.right.as_ref());
+        rights.next()
+    });
+    if let Some(right) = right {
+        reader.error(
+            right.place,
+            "users of a database have no `right`",
+            "it is for the console's users",
+        );
+    }
     let users = match &raw.users {
         Some(users) => user::users(users, &format!("database `{name}`"), reader),
         None if raw.auth.is_some() => Some(Vec::new()),

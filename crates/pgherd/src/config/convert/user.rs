@@ -7,7 +7,7 @@ use pgherd_protocol::Verifier;
 use super::super::located::{At, Named, Text};
 use super::super::raw;
 use super::super::reader::Reader;
-use super::super::settings::{Exchange, Password, Trusted, User};
+use super::super::settings::{Exchange, Password, Right, Trusted, User};
 use super::pool::user_pool;
 use super::{claim, client_limit, timeouts};
 
@@ -100,6 +100,7 @@ fn user(raw: &At<raw::User>, reader: &mut Reader<'_>) -> Option<User> {
         timeouts: timeouts?,
         settings: settings?,
         pool: pool?,
+        right: raw.right.as_ref().map_or(Right::Admin, |right| right.value),
     })
 }
 
