@@ -13,12 +13,13 @@
 //! - `commit_log`, `recovery`: the two halves of committing over shards that are not the session's.
 //! - [`state_store`]: what outlives a restart.
 //! - [`lookup`]: asks the servers about a role that logs in.
+//! - `preflight`: what a shard lacks for a failover.
 //! - [`keys`]: whether rows can be placed by the tables' keys; [`rows`]: looks for rows on the wrong shard.
 //!
 //! # Rights of the control login
 //! CONNECT and CREATE on the database (for the schema `pgherd`, once), `pg_monitor` (to see at once which timeline a
 //! standby receives), and membership in the roles whose prepared transactions it may have to finish. A superuser has
-//! all of them. Reading rows for [`rows::check_rows`] needs SELECT on the sharded tables.
+//! all of them. What a failover takes beside them is in `preflight`. Reading rows for [`rows::check_rows`] needs SELECT on the sharded tables.
 //!
 //! # Cost
 //! Per server two connections stay open (health, samples) and on primaries one or two more (catalog digest, recovery).
@@ -35,6 +36,7 @@ mod lag;
 mod login;
 pub mod lookup;
 mod monitor;
+mod preflight;
 mod recovery;
 mod roles;
 pub mod rows;
@@ -51,6 +53,10 @@ pub use error::ControlError;
 pub use keys::{KeyTrouble, check_keys};
 pub use login::{MOST_CONNECTIONS, MOST_LOOKUP_CONNECTIONS};
 pub use lookup::RoleLookup;
+pub use preflight::{Fix, Preflight, Purpose, Severity, Shortfall, ShortfallAt, check_failover};
 pub use rows::{MisplacedRows, check_rows};
-pub use settings::{ControlLogin, ControlSettings, Pace, ServerSettings, ShardSettings};
+pub use settings::{
+    ControlLogin, ControlSettings, FailoverMode, FailoverSettings, Pace, ServerSettings,
+    ShardSettings, SyncSettings, WhenTooFew,
+};
 pub use state_store::{FileStore, MemoryStore, Origin, Reign, State, StateStore, StoredState};

@@ -31,6 +31,9 @@ const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle
      -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
      -c synchronous_commit=on -c client_min_messages=warning -c row_security=off";
 
+/// Of a session that asks how the server itself is set: ours above would hide it.
+const PLAIN_OPTIONS: &str = "-c statement_timeout=60s -c client_min_messages=warning";
+
 /// Names mean what is built in, never what somebody has put into another schema. Set afterwards, so that `pg_settings`
 /// still tells what a session would have without it.
 const SEARCH_PATH: &str = "SET search_path = pg_catalog";
@@ -141,7 +144,18 @@ impl Server {
 
     /// Logs in freshly.
     pub(crate) async fn open(&self) -> Result<OpenConnection, ControlError> {
-        let login = self.connector.connect(&self.configuration);
+        self.log_in(&self.configuration).await
+    }
+
+    /// Logs in freshly with the server's own settings, to ask for them.
+    pub(crate) async fn open_plain(&self) -> Result<OpenConnection, ControlError> {
+        let mut configuration = self.configuration.clone();
+        configuration.options(PLAIN_OPTIONS);
+        self.log_in(&configuration).await
+    }
+
+    async fn log_in(&self, configuration: &Config) -> Result<OpenConnection, ControlError> {
+        let login = self.connector.connect(configuration);
         match tokio::time::timeout(self.patience, login).await {
             Ok(Ok((client, driver))) => Ok(OpenConnection { client, driver }),
             Ok(Err(source)) => Err(ControlError::Connect {

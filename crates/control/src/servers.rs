@@ -10,26 +10,38 @@ use crate::error::ControlError;
 use crate::login::{OpenConnection, Server};
 use crate::settings::ControlSettings;
 
-/// The servers of one database, by [`NodeId`].
+/// The servers of one database, by [`NodeId`], or those of one of its shards.
 #[derive(Debug, Clone)]
 pub(crate) struct Servers(Arc<[Arc<Server>]>);
 
 impl Servers {
     /// Opens no connection.
     pub(crate) fn new(settings: &ControlSettings) -> Self {
+        Self::of_shards(settings, |_| true)
+    }
+
+    /// Those of one shard. Opens no connection.
+    pub(crate) fn of_shard(settings: &ControlSettings, shard: ShardId) -> Self {
+        Self::of_shards(settings, |id| id == shard)
+    }
+
+    fn of_shards(settings: &ControlSettings, wanted: impl Fn(ShardId) -> bool) -> Self {
         let mut servers = Vec::new();
+        let mut node = 0;
         for (index, shard) in settings.shards.iter().enumerate() {
             let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
             for server in &shard.servers {
-                let node = NodeId(u16::try_from(servers.len()).unwrap_or(u16::MAX));
-                let server = Server::new(
-                    node,
-                    (id, shard),
-                    server,
-                    &settings.login,
-                    settings.pace.patience,
-                );
-                servers.push(Arc::new(server));
+                if wanted(id) {
+                    let server = Server::new(
+                        NodeId(node),
+                        (id, shard),
+                        server,
+                        &settings.login,
+                        settings.pace.patience,
+                    );
+                    servers.push(Arc::new(server));
+                }
+                node = node.saturating_add(1);
             }
         }
         Self(servers.into())

@@ -81,6 +81,84 @@ pub struct ServerSettings {
     pub priority: u32,
 }
 
+/// What happens when a primary fails. The default observes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailoverSettings {
+    /// Who decides.
+    pub mode: FailoverMode,
+    /// Synchronous replication; `None` where it is not looked after, so that a failover can lose what no standby had yet.
+    pub sync: Option<SyncSettings>,
+    /// How long a primary must refuse before it counts as dead.
+    pub refused_after: Duration,
+    /// How long it must be silent before it counts as hung.
+    pub silent_after: Duration,
+    /// For how long clients' work is held meanwhile.
+    pub hold: Duration,
+    /// How far behind a candidate may be on an asynchronous shard, in bytes of WAL.
+    pub max_lag: u64,
+    /// Makes sure that an old primary takes no more writes.
+    pub fence_command: Option<Box<str>>,
+    /// Lets an old primary rejoin as a standby.
+    pub rejoin_command: Option<Box<str>>,
+    /// Makes a primary a standby without losing its history.
+    pub demote_command: Option<Box<str>>,
+    /// Tells someone.
+    pub notify_command: Option<Box<str>>,
+}
+
+impl Default for FailoverSettings {
+    fn default() -> Self {
+        Self {
+            mode: FailoverMode::Observe,
+            sync: None,
+            refused_after: Duration::from_secs(1),
+            silent_after: Duration::from_secs(8),
+            hold: Duration::from_secs(30),
+            max_lag: 16 << 20,
+            fence_command: None,
+            rejoin_command: None,
+            demote_command: None,
+            notify_command: None,
+        }
+    }
+}
+
+/// Who decides which server is the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailoverMode {
+    /// Others; pgherd follows.
+    Observe,
+    /// pgherd.
+    Promote,
+}
+
+/// Synchronous replication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncSettings {
+    /// How many standbys must have a commit before it is acknowledged; at least 1.
+    pub acks: u16,
+    /// What happens to writes when fewer are left.
+    pub when_too_few: WhenTooFew,
+}
+
+impl Default for SyncSettings {
+    fn default() -> Self {
+        Self {
+            acks: 1,
+            when_too_few: WhenTooFew::Block,
+        }
+    }
+}
+
+/// What happens to writes when too few standbys are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenTooFew {
+    /// They wait.
+    Block,
+    /// They go on without.
+    Async,
+}
+
 /// How often everything happens. The default is meant for production; tests hurry.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {

@@ -3,6 +3,7 @@
 //! Owns what is looked at and how it is said: what is right on standard output, what is not on standard error. Changes
 //! nothing anywhere. Main function: [`run`].
 
+mod failover;
 mod probe;
 mod rows;
 mod servers;

@@ -76,7 +76,7 @@ pub enum Command {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", env = "PGHERD_CONFIG")]
         config: PathBuf,
-        /// Also connect to every server and check that pgherd can work with it.
+        /// Also connect to every server and check that pgherd can work with it, and what a failover would need.
         #[arg(long)]
         servers: bool,
         /// Also read every sharded table and list the rows that lie on a shard that does not own them.

@@ -1,9 +1,13 @@
 //! What `pgherd check --servers` and `--rows` find on real servers.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
 use pgherd::check::{check_rows, check_servers};
 use pgherd::config;
-use pgherd::herd::Herd;
+use pgherd::herd::{Durability, Herd, Server as HerdServer};
 use pgherd::serve::Server;
 
 /// A configuration in front of a herd; every shard on the first one's servers where wanted.
@@ -160,4 +164,92 @@ async fn what_is_wrong_with_servers_is_said_without_passwords() {
     let found = check_servers(&loaded.config).await.unwrap();
     let text = found.errors.join("\n");
     assert!(text.contains("the same data as shard s0"), "{text}");
+}
+
+/// What `pgherd check --servers` exits with, prints and complains of, for one shard of these servers.
+fn run_check(path: &Path, failover: &str, servers: &[HerdServer]) -> (Option<i32>, String, String) {
+    let servers: Vec<String> = servers
+        .iter()
+        .map(|server| {
+            let (name, port) = (server.name().as_str(), server.port());
+            format!("{{ name: {name}, address: \"127.0.0.1:{port}\" }}")
+        })
+        .collect();
+    let source = format!(
+        "databases:\n  shop:\n    users: [{{ name: app, password: app }}]\n    \
+         control_login: {{ user: pgherd, password: pgherd }}\n    failover: {failover}\n    \
+         shards: [{{ name: s0, servers: [{}] }}]\n",
+        servers.join(", ")
+    );
+    std::fs::write(path, source).unwrap();
+    // it holds passwords, which others must not read
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        .args(["check", "--servers", "--config"])
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_of_a_failover_is_an_error_where_pgherd_is_to_promote() {
+    let directory = tempfile::tempdir().unwrap();
+    let herd = Herd::builder()
+        .shards(1)
+        .replicas(1)
+        .durability(Durability::Durable)
+        .directory(directory.path().join("herd"))
+        .start()
+        .await
+        .unwrap();
+    let path = directory.path().join("pgherd.yaml");
+    let shard = &herd.shards()[0];
+    let check = |failover: &str| run_check(&path, failover, shard.servers());
+    let right = "shop: every shard has what a failover needs\n";
+
+    let (code, said, complaints) = check("{ mode: promote, sync: { acks: 1 } }");
+    assert_eq!(code, Some(0), "{complaints}");
+    assert!(said.contains(right), "{said}");
+    let spare = "warning: shop, shard s0: for failover: writes wait as soon as one of its 2 servers is away";
+    assert!(complaints.contains(spare), "{complaints}");
+    let (code, said, complaints) = check("{ mode: observe }");
+    assert_eq!((code, &*complaints), (Some(0), ""));
+    assert!(!said.contains("failover"), "{said}");
+
+    let revoke = "REVOKE EXECUTE ON FUNCTION pg_promote(boolean, integer) FROM pgherd";
+    shard.primary().sql(revoke).await.unwrap();
+    let gone =
+        "SELECT NOT has_function_privilege('pgherd', 'pg_promote(boolean, integer)', 'EXECUTE')";
+    shard.replica().wait_until(gone).await.unwrap();
+    let missing = "`pgherd` may not run pg_promote(boolean, integer): \
+                   GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO pgherd on the primary, in database shop\n";
+    let (code, said, complaints) = check("{ mode: promote }");
+    assert_eq!(code, Some(1));
+    assert!(!said.contains(right), "{said}");
+    let error = format!("error: shop, every server: no failover: {missing}");
+    assert!(complaints.contains(&error), "{complaints}");
+
+    let (code, _, complaints) = check("{ mode: observe, sync: { acks: 2 } }");
+    assert_eq!(code, Some(0));
+    let warning = format!(
+        "warning: shop: failover would need these to be put right:\n  \
+         shard s0: it has 2 servers, and acks: 2 takes 3: add servers to the shard, or lower acks\n  \
+         every server: {missing}"
+    );
+    assert!(complaints.contains(&warning), "{complaints}");
+
+    // one server that is only observed could never be failed over, and need not be
+    let alone = std::slice::from_ref(shard.primary());
+    let (code, _, complaints) = run_check(&path, "{ mode: observe }", alone);
+    assert_eq!((code, &*complaints), (Some(0), ""));
+    let (code, _, complaints) = run_check(&path, "{ mode: promote }", alone);
+    assert_eq!(code, Some(1));
+    let error = "error: shop, shard s0: no failover: it has 1 server, and none to take over: add servers to the shard\n";
+    assert!(complaints.contains(error), "{complaints}");
 }

@@ -144,13 +144,18 @@ impl TestServer {
     }
 
     pub fn boot(&self) {
+        self.boot_with("");
+    }
+
+    /// With options on its command line.
+    pub fn boot_with(&self, options: &str) {
         let log = self.directory.path().join("log");
         run(binary("pg_ctl")
             .arg("-D")
             .arg(self.data())
             .arg("-l")
             .arg(log)
-            .args(["-w", "-s", "start"]));
+            .args(["-o", options, "-w", "-s", "start"]));
     }
 
     pub fn stop(&self, mode: &str) {

@@ -14,6 +14,7 @@ use pgherd_topology::{Epoch, NodeId, NodeState, ShardId};
 use tokio::task::JoinSet;
 
 use super::Findings;
+use super::failover::check_failover;
 use super::probe::{Look, ProbeError, look};
 use super::rows::control_settings;
 use crate::config::settings::{Config, Database, Login, Server, Shard};
@@ -30,7 +31,7 @@ pub async fn check_servers(config: &Config) -> Result<Findings, AssembleError> {
     let mut findings = Findings::default();
     let own = |database: &&Database| database.like.is_none();
     for database in config.databases.iter().filter(own) {
-        check_database(database, &mut findings).await?;
+        check_database(config, database, &mut findings).await?;
     }
     Ok(findings)
 }
@@ -42,7 +43,11 @@ struct Seen<'a> {
     look: Look,
 }
 
-async fn check_database(database: &Database, findings: &mut Findings) -> Result<(), AssembleError> {
+async fn check_database(
+    config: &Config,
+    database: &Database,
+    findings: &mut Findings,
+) -> Result<(), AssembleError> {
     let control = Database {
         // the control connections' own login and TLS
         server_login: Some(database.control_login.clone()),
@@ -95,6 +100,7 @@ async fn check_database(database: &Database, findings: &mut Findings) -> Result<
         }
     }
     check_shards(database, &seen, findings);
+    check_failover(config, database, findings).await?;
     check_keys(database, findings).await?;
     check_users(database, &seen, findings).await
 }

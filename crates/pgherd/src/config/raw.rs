@@ -474,17 +474,17 @@ pub enum Consistency {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failover {
-    /// observe: follow what others promote. promote: not in force in this version. Default: observe.
+    /// observe: follow what others promote. promote: not in force in this version, but `pgherd check --servers` takes what stands in the way of a failover for errors. Default: observe.
     pub mode: Option<At<FailoverMode>>,
-    /// Synchronous replication. Not in force in this version.
+    /// Synchronous replication; without it a failover may lose what no standby had yet. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
     pub sync: Option<At<Sync>>,
-    /// How long a server must refuse before it counts as dead. Not in force in this version.
+    /// How long a server must refuse before it counts as dead. Default: 1s. Not in force in this version.
     pub refused_after: Option<At<Span>>,
-    /// How long a server must be silent before it counts as hung. Not in force in this version.
+    /// How long a server must be silent before it counts as hung. Default: 8s. Not in force in this version.
     pub silent_after: Option<At<Span>>,
-    /// How long a dead server's work is held. Not in force in this version.
+    /// How long a dead server's work is held. Default: 30s. Not in force in this version.
     pub hold: Option<At<Span>>,
-    /// How far behind a candidate may be on an asynchronous shard. Not in force in this version.
+    /// How far behind a candidate may be on an asynchronous shard. Default: 16MiB. Not in force in this version.
     pub max_lag: Option<At<Size>>,
     /// A command that fences a server. Not in force in this version.
     pub fence_command: Option<At<Text>>,
@@ -510,9 +510,9 @@ pub enum FailoverMode {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sync {
-    /// How many standbys must acknowledge a commit. Not in force in this version.
+    /// How many standbys must acknowledge a commit. Default: 1. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
     pub acks: Option<At<Number>>,
-    /// What happens to writes when fewer are left. Not in force in this version.
+    /// What happens to writes when fewer are left. Default: block. Not in force in this version, but `pgherd check --servers` says where writes would wait.
     pub when_too_few: Option<At<WhenTooFew>>,
 }
 
@@ -550,7 +550,7 @@ pub struct Server {
     pub max_connections: Option<At<Number>>,
     /// The zone it runs in. Default: none.
     pub zone: Option<At<Text>>,
-    /// Its rank among candidates for promotion; 0 means never. Default: 1. Not in force in this version.
+    /// Its rank among candidates for promotion; 0 means never. Default: 1. Not in force in this version, but `pgherd check --servers` says where there is no candidate.
     pub priority: Option<At<Number>>,
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgherd_control::FailoverSettings;
 pub use pgherd_pool::TcpSettings;
 use pgherd_session::{HbaRules, OnDemandLimits, Timeouts};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
@@ -264,6 +265,8 @@ pub struct Database {
     pub reads: Reads,
     /// The bounds of databases made by this template; set for [`WILDCARD`] alone.
     pub on_demand: Option<OnDemandLimits>,
+    /// What happens when a primary fails; of a database that is like another, that one's counts.
+    pub failover: FailoverSettings,
     /// The shards, in order: the first one is shard 0.
     pub shards: Vec<Shard>,
     /// What lies where.

@@ -15,7 +15,7 @@ use super::super::settings::{
 };
 use super::like::Effective;
 use super::{
-    auth, claim, client_limit, pool, server_tls, sharding, tcp, timeouts, transpose, user,
+    auth, claim, client_limit, failover, pool, server_tls, sharding, tcp, timeouts, transpose, user,
 };
 
 /// Where pgherd's own connections for the template go where nothing else is said: every server has it.
@@ -99,7 +99,7 @@ pub fn database(
     if let (Some(raw), Some(users), Some(pool)) = (&raw.users, &users, &pool) {
         pool::check_users(raw, users, pool, reader);
     }
-    check_failover(raw.failover.as_ref(), reader);
+    let failover = failover::failover(raw.failover.as_ref(), reader);
     check_scratch(raw.scratch.as_ref(), reader);
     let on_demand = on_demand(raw, is_template, reader);
 
@@ -132,6 +132,7 @@ pub fn database(
         pool: pool?,
         reads: reads?,
         on_demand: transpose(on_demand)?,
+        failover: failover?,
         shards: shards?,
         sharding: sharding?,
     })
@@ -410,26 +411,6 @@ fn simple_name(text: &At<Text>, most: usize, reader: &mut Reader<'_>) -> Option<
 }
 
 /// Reads what is not in force yet, so that a mistake in it does not wait for the version that uses it.
-fn check_failover(raw: Option<&At<raw::Failover>>, reader: &mut Reader<'_>) {
-    let Some(raw) = raw else { return };
-    for span in [&raw.refused_after, &raw.silent_after, &raw.hold] {
-        reader.span(span.as_ref(), Duration::ZERO, Duration::from_millis(1));
-    }
-    reader.size(raw.max_lag.as_ref(), 0);
-    if let Some(sync) = &raw.sync {
-        reader.number(sync.acks.as_ref(), 1, 1..=100);
-    }
-    let commands = [
-        &raw.fence_command,
-        &raw.rejoin_command,
-        &raw.demote_command,
-        &raw.notify_command,
-    ];
-    for command in commands.into_iter().flatten() {
-        reader.text(command);
-    }
-}
-
 fn check_scratch(raw: Option<&At<raw::Scratch>>, reader: &mut Reader<'_>) {
     let Some(raw) = raw else { return };
     reader.text(&raw.database);

@@ -8,6 +8,7 @@ mod advice;
 mod auth;
 mod database;
 mod declarations;
+mod failover;
 mod function;
 mod hba;
 mod like;
