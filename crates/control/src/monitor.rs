@@ -45,6 +45,7 @@ pub(crate) struct Monitor {
     state: Arc<State>,
     shards: Vec<Watched>,
     topology: watch::Sender<Arc<Topology>>,
+    patience: Patience,
     begun: Instant,
 }
 
@@ -94,6 +95,7 @@ impl Monitor {
             state: Arc::clone(&settings.state),
             shards,
             topology,
+            patience: Patience::from(&settings.failover),
             begun: Instant::now(),
         };
         (monitor, receiver)
@@ -121,7 +123,7 @@ impl Monitor {
                     self.settle(index).await;
                 }
                 self.shards[index].measure_lag();
-                self.shards[index].look_ahead();
+                self.shards[index].look_ahead(&self.patience);
             }
             self.publish();
         }
@@ -329,7 +331,7 @@ impl Watched {
     }
 
     /// What would come of a failover now. What is thought of the primary is logged when it changes.
-    fn look_ahead(&mut self) {
+    fn look_ahead(&mut self, patience: &Patience) {
         let published = &self.published;
         let mut members: Vec<Member<'_>> = published
             .nodes
@@ -350,7 +352,7 @@ impl Watched {
             published.outlook.publish(None);
             return;
         };
-        let (life, outlook) = outlook(&primary, &members, &Patience::default(), Instant::now());
+        let (life, outlook) = outlook(&primary, &members, patience, Instant::now());
         if !members.is_empty() && self.life.is_some_and(|before| before != life) {
             let (shard, primary) = (&published.name, primary.name);
             match life {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::evidence::{Contact, Evidence};
+use crate::settings::FailoverSettings;
 use crate::testimony::Receiver;
 
 /// So many refusals in a row are no accident.
@@ -41,6 +42,16 @@ impl Default for Patience {
             recovery_limit: Duration::from_secs(60),
             stale_after: Duration::from_secs(35),
             slow: Duration::from_secs(1),
+        }
+    }
+}
+
+impl From<&FailoverSettings> for Patience {
+    fn from(settings: &FailoverSettings) -> Self {
+        Self {
+            refused_after: settings.refused_after,
+            silent_after: settings.silent_after,
+            ..Self::default()
         }
     }
 }

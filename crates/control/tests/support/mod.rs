@@ -13,7 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pgherd_control::{
-    Control, ControlLogin, ControlSettings, MemoryStore, Pace, ServerSettings, ShardSettings, State,
+    Control, ControlLogin, ControlSettings, FailoverSettings, MemoryStore, Pace, ServerSettings,
+    ShardSettings, State,
 };
 use pgherd_tls::{ClientTls, TlsSettings};
 use pgherd_topology::commit_protocol::{InFlight, ProxyId};
@@ -326,6 +327,7 @@ pub fn settings(shards: &[&[&TestServer]], sharding: Sharding) -> ControlSetting
         proxy: ProxyId(7),
         in_flight: InFlight::default(),
         state,
+        failover: FailoverSettings::default(),
         pace: Pace {
             recovery: Duration::from_millis(300),
             orphan: Duration::from_millis(200),

@@ -478,9 +478,9 @@ pub struct Failover {
     pub mode: Option<At<FailoverMode>>,
     /// Synchronous replication; without it a failover may lose what no standby had yet. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
     pub sync: Option<At<Sync>>,
-    /// How long a server must refuse before it counts as dead. Default: 1s. Not in force in this version.
+    /// How long a primary must refuse before it counts as dead: so far, for the log and EXPLAIN FAILOVER. Default: 1s.
     pub refused_after: Option<At<Span>>,
-    /// How long a server must be silent before it counts as hung. Default: 8s. Not in force in this version.
+    /// How long a primary must be silent before it counts as hung: so far, for the log and EXPLAIN FAILOVER. Default: 8s.
     pub silent_after: Option<At<Span>>,
     /// How long a dead server's work is held. Default: 30s. Not in force in this version.
     pub hold: Option<At<Span>>,

@@ -65,6 +65,7 @@ pub(crate) fn control_settings(
         proxy,
         in_flight,
         state: Arc::clone(state),
+        failover: database.failover.clone(),
         pace: Pace::default(),
     })
 }

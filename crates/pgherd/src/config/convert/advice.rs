@@ -120,16 +120,8 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
                 "pgherd follows whom others promote; it promotes no one itself",
             );
         }
-        let written: [(&str, Option<Place>); 9] = [
+        let written: [(&str, Option<Place>); 7] = [
             ("sync", failover.sync.as_ref().map(|at| at.place)),
-            (
-                "refused_after",
-                failover.refused_after.as_ref().map(|at| at.place),
-            ),
-            (
-                "silent_after",
-                failover.silent_after.as_ref().map(|at| at.place),
-            ),
             ("hold", failover.hold.as_ref().map(|at| at.place)),
             ("max_lag", failover.max_lag.as_ref().map(|at| at.place)),
             (
