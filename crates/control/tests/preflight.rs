@@ -109,11 +109,12 @@ impl Pair {
         let (statements, servers) = match &fix {
             Fix::OnPrimary(statements) => (statements, vec![&self.primary]),
             Fix::OnServers(statements) | Fix::OnServersThenRestart(statements) => {
-                let server = |name: &Box<str>| match &**name {
+                let server = |name: &str| match name {
                     "s0a" => &self.primary,
                     _ => &self.standby,
                 };
-                (statements, lacking.servers.iter().map(server).collect())
+                let servers = lacking.servers.iter().map(|name| server(name));
+                (statements, servers.collect())
             }
             Fix::ByHand(_) => return false,
         };
