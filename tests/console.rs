@@ -448,7 +448,8 @@ async fn reload_says_what_it_did_and_set_changes_the_level_of_the_log() {
         .batch_execute("SET log_level = 'info,pgherd_pool=debug'")
         .await
         .unwrap();
-    cluster.connect("app").await;
+    let level = rows(&console, "SHOW CONFIG LIKE 'telemetry.log.level'").await;
+    assert_eq!(level[0]["value"].as_deref(), Some("info,pgherd_pool=debug"));
     console.batch_execute("RECONNECT").await.unwrap();
     let client = cluster.connect("app").await;
     client
@@ -476,6 +477,8 @@ async fn a_monitor_looks_and_changes_nothing() {
     for command in ["SHOW POOLS", "SHOW CONFIG", "SHOW HELP"] {
         assert!(!rows(&monitor, command).await.is_empty());
     }
+    let users = rows(&monitor, "SHOW USERS LIKE 'watcher'").await;
+    assert_eq!(users[0]["current_client_connections"].as_deref(), Some("1"));
     monitor
         .batch_execute("SET extra_float_digits = 3")
         .await

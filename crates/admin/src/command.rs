@@ -305,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn names_may_be_quoted_and_words_have_any_case() {
+        for (text, syntax, expected) in [
+            ("pause", "PAUSE [db]", None),
+            ("Pause shop;", "PAUSE [db]", Some("shop")),
+            ("PAUSE \"My \"\"shop\"", "PAUSE [db]", Some("My \"shop")),
+            ("drain Server s0a", "DRAIN SERVER server", Some("s0a")),
+        ] {
+            let AdminCommand::Do { doing, arguments } = one(text) else {
+                panic!("{text} does nothing");
+            };
+            assert_eq!(doing.syntax, syntax);
+            assert_eq!(arguments.first().map(String::as_str), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn case_white_space_comments_and_semicolons_do_not_matter() {
         for text in [
             "SHOW POOLS",
@@ -374,7 +390,6 @@ mod tests {
             "SHOW LIST",
             "SELECT * FROM users",
             "DROP TABLE x",
-            "SET",
             "show pools now",
             "show pools like shop",
             "show pools like 'shop",
@@ -392,6 +407,11 @@ mod tests {
         ] {
             let error = AdminCommand::parse_all(text).unwrap_err();
             assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED);
+        }
+        for text in ["SET", "DISABLE", "KILL_CLIENT", "PAUSE a b", "drain server"] {
+            let error = AdminCommand::parse_all(text).unwrap_err();
+            assert_eq!(error.code, SqlState::SYNTAX_ERROR, "{text}");
+            assert!(error.message.starts_with("the command is "), "{text}");
         }
         let long = "x".repeat(1000);
         assert!(AdminCommand::parse_all(&long).unwrap_err().message.len() < 200);

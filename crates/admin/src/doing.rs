@@ -1,7 +1,7 @@
 //! Commands that change something: what all of them share.
 //!
 //! Owns: who acts on what, telling an operator how far a long one has come, and waiting until it is done, cancelled, or nobody is left to
-//! hear of it. Never does: the commands themselves (see `commands`). Main types: [`Doing`], [`Acting`].
+//! hear of it. Never does: the commands themselves (see `commands`). Main type: [`Doing`].
 
 use std::fmt;
 use std::future::poll_fn;

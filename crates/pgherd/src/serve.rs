@@ -279,6 +279,11 @@ impl Server {
                 ProcessRequest::Reload(answer) => drop(answer.send(self.reload(Some(log)))),
                 ProcessRequest::LogLevel(level, answer) => {
                     let set = log.set_level(&level).map_err(|error| error.to_string());
+                    if set.is_ok() {
+                        self.config.log.level = level.into();
+                        self.operations
+                            .set_configuration(shown::entries(&self.config));
+                    }
                     drop(answer.send(set));
                 }
                 ProcessRequest::Shutdown(how) => return how,

@@ -50,10 +50,18 @@ const COLUMNS: &[Column] = &[
 
 fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     let mut answer = Answer::new(COLUMNS);
+    let (console, databases) = (herd.console(), herd.databases());
     let mut clients = HashMap::<(String, String), usize>::new();
     for client in herd.clients().snapshot() {
         let identity = client.identity();
-        let key = (identity.database.to_string(), identity.user.to_string());
+        // the console has an alias
+        let is_console =
+            console.is_named(&identity.database) && !databases.contains_key(&identity.database);
+        let database = match &console.database {
+            Some(name) if is_console => name.to_string(),
+            Some(_) | None => identity.database.to_string(),
+        };
+        let key = (database, identity.user.to_string());
         *clients.entry(key).or_default() += 1;
     }
     let of = |database: &str, user: &str| {
@@ -63,7 +71,6 @@ fn rows(Sight { herd, .. }: Sight<'_>) -> Answer {
     for database in sorted_databases(herd) {
         add_users(&mut answer, &database, &of);
     }
-    let console = herd.console();
     if let Some(name) = &console.database {
         let mut users: Vec<_> = console.users.iter().collect();
         users.sort_unstable_by(|one, other| one.name.cmp(&other.name));
