@@ -6,7 +6,6 @@ mod support;
 use std::time::SystemTime;
 
 use pgherd_admin::Show;
-use pgherd_admin::commands::DOINGS;
 use support::{Front, failure, printed};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
