@@ -357,10 +357,10 @@ impl Watched {
             let (shard, primary) = (&published.name, primary.name);
             match life {
                 Life::Well => tracing::info!(%shard, primary, "primary: {life}"),
-                Life::Slow | Life::Busy(_) | Life::Suspected(_) => {
+                Life::Slow | Life::Alone | Life::Busy(_) | Life::Suspected(_) => {
                     tracing::warn!(%shard, primary, "primary: {life}");
                 }
-                Life::Alone | Life::CutOff | Life::NoWitness(_) | Life::Dead(_) => {
+                Life::CutOff | Life::NoWitness(_) | Life::Dead(_) => {
                     tracing::error!(%shard, primary, "primary: {life}");
                 }
             }

@@ -62,8 +62,10 @@ fn name_and_value(words: &[String]) -> (String, String) {
     let rest = rest.trim_start();
     let value = match rest.strip_prefix('=') {
         Some(value) => value,
-        None if rest.len() > 3 && rest[..3].eq_ignore_ascii_case("to ") => &rest[3..],
-        None => rest,
+        None => match rest.split_at_checked(3) {
+            Some((to, value)) if to.eq_ignore_ascii_case("to ") => value,
+            Some(_) | None => rest,
+        },
     };
     (name.to_owned(), value.trim().to_owned())
 }
@@ -119,6 +121,9 @@ mod tests {
             let expected = ("log_level".to_owned(), "'debug'".to_owned());
             assert_eq!(name_and_value(&words), expected, "{text}");
         }
+        let words = ["log_level".to_owned(), "é日".to_owned()];
+        let expected = ("log_level".to_owned(), "é日".to_owned());
+        assert_eq!(name_and_value(&words), expected);
         for text in ["extra_float_digits = 3", "TIME ZONE 'UTC'", "NAMES 'utf8'"] {
             let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
             assert!(is_of_drivers(&words), "{text}");
