@@ -2,6 +2,7 @@
 //!
 //! Extends [`Cluster`] and [`TestCluster`].
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -42,6 +43,36 @@ pub async fn one(client: &Client, query: &str) -> String {
             _ => None,
         })
         .unwrap_or_else(|| panic!("{query}: no row"))
+}
+
+/// A row of a command of the console, by column; `None` is NULL.
+pub type Row = HashMap<String, Option<String>>;
+
+/// The rows of a command of the console.
+///
+/// # Panics
+/// If it is refused.
+pub async fn rows(console: &Client, command: &str) -> Vec<Row> {
+    let messages = console
+        .simple_query(command)
+        .await
+        .unwrap_or_else(|error| panic!("{command}: {error:?}"));
+    messages
+        .iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(
+                row.columns()
+                    .iter()
+                    .enumerate()
+                    .map(|(index, column)| {
+                        let value = row.get(index).map(str::to_owned);
+                        (column.name().to_owned(), value)
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        })
+        .collect()
 }
 
 /// What a query is refused with.

@@ -1,38 +1,14 @@
 //! The operator's console before a real herd: what it shows is true.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use pgherd_tests::asking::rows;
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The rows of a command, by column.
-async fn rows(console: &Client, command: &str) -> Vec<HashMap<String, Option<String>>> {
-    let messages = console
-        .simple_query(command)
-        .await
-        .unwrap_or_else(|error| panic!("{command}: {error:?}"));
-    messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(
-                row.columns()
-                    .iter()
-                    .enumerate()
-                    .map(|(index, column)| {
-                        let value = row.get(index).map(str::to_owned);
-                        (column.name().to_owned(), value)
-                    })
-                    .collect(),
-            ),
-            _ => None,
-        })
-        .collect()
-}
 
 /// As an exporter for PgBouncer connects.
 async fn exporter(cluster: &Cluster) -> Client {
@@ -437,9 +413,16 @@ async fn reload_says_what_it_did_and_set_changes_the_level_of_the_log() {
         rows(console, key).await[0]["value"].clone().unwrap()
     };
     assert_ne!(size(&console).await, "3");
-    cluster.rewrite(|configuration| configuration.database = "pool: { size: 3 }".into());
+    cluster.rewrite(|configuration| {
+        configuration.database = "pool: { size: 3 }\nfailover: { silent_after: 20s }".into();
+    });
     console.batch_execute("RELOAD").await.unwrap();
     assert_eq!(size(&console).await, "3");
+    let restart = "failover of database \"shop\" changed: that takes effect with a restart";
+    cluster.wait_for_log(0, restart).await;
+    let silent_after = "SHOW CONFIG LIKE '%.failover.silent_after'";
+    let silent_after = rows(&console, silent_after).await;
+    assert_eq!(silent_after[0]["value"].as_deref(), Some("8s"));
     std::fs::write(cluster.configuration_path(), "listen: [nonsense").unwrap();
     assert_eq!(refused(&console, "RELOAD").await, "F0000");
     assert_eq!(size(&console).await, "3");

@@ -1,10 +1,12 @@
 //! A primary that another has taken the place of: whatever it still says, nobody hears.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use pgherd_tests::asking::{Row, rows};
 use pgherd_tests::{Cluster, TestCluster, sqlstate};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 /// Some ten seconds of work, in which a backend does not look whether its postmaster lives.
 const BUSY: &str =
@@ -45,29 +47,21 @@ async fn follows(cluster: &Cluster) {
 }
 
 /// What the console says would come of a failover of the shard.
-async fn explained(cluster: &Cluster) -> Vec<(String, String)> {
-    let messages = cluster
-        .console()
-        .await
-        .simple_query("EXPLAIN FAILOVER SHARD s0")
-        .await
-        .unwrap();
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((row.get("item")?.to_owned(), row.get("value")?.to_owned()))
-        }
-        _ => None,
+async fn explained(cluster: &Cluster) -> HashMap<String, String> {
+    let console = cluster.console().await;
+    let rows = rows(&console, "EXPLAIN FAILOVER SHARD s0").await;
+    let pairs = rows.into_iter().filter_map(|mut row| {
+        let value = |column: &str, row: &mut Row| row.remove(column).flatten();
+        Some((value("item", &mut row)?, value("value", &mut row)?))
     });
-    rows.collect()
+    pairs.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_explains_what_would_come_of_a_failover() {
     let cluster = cluster().await;
-    let value = |rows: &[(String, String)], item: &str| {
-        let found = rows.iter().find(|(name, _)| name == item);
-        found.map(|(_, value)| value.clone()).unwrap_or_default()
-    };
+    let value =
+        |rows: &HashMap<String, String>, item: &str| rows.get(item).cloned().unwrap_or_default();
     let begun = Instant::now();
     let well = loop {
         let rows = explained(&cluster).await;

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pgherd_tests::Cluster;
-use pgherd_tests::asking::one;
+use pgherd_tests::asking::{self, one};
 use tokio::time::sleep;
-use tokio_postgres::SimpleQueryMessage;
 
 use crate::model::{Rows, Table};
 use crate::world::{POOL_SIZE, SETTINGS, USERS, World, listed};
@@ -25,28 +24,21 @@ const NOTHING: [&str; 7] = [
     "SELECT length(coalesce(current_setting('chaos.left', true), '') || coalesce(current_setting('chaos.own', true), ''))",
 ];
 
-/// A row of a command of the console, by column.
+/// A row of a command of the console, by column; NULL is empty.
 type Row = HashMap<String, String>;
 
 /// The rows of a command of the console.
 pub async fn console(cluster: &Cluster, command: &str) -> Vec<Row> {
     let console = cluster.console().await;
-    let messages = console.simple_query(command).await.unwrap();
-    messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(
-                row.columns()
-                    .iter()
-                    .enumerate()
-                    .map(|(index, column)| {
-                        let value = row.get(index).unwrap_or_default();
-                        (column.name().to_owned(), value.to_owned())
-                    })
-                    .collect(),
-            ),
-            _ => None,
-        })
+    let known = |row: asking::Row| {
+        row.into_iter()
+            .map(|(column, value)| (column, value.unwrap_or_default()))
+            .collect()
+    };
+    asking::rows(&console, command)
+        .await
+        .into_iter()
+        .map(known)
         .collect()
 }
 

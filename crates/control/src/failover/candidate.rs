@@ -1,6 +1,9 @@
 //! Who would be promoted, and what would be lost.
 //!
 //! Owns the choice, a pure function of what the standbys have received. Never asks a server. Main function: [`choose`].
+//!
+//! That nothing would be lost is proven as far as the configuration names every server that acknowledges: one that it does not name could bear the
+//! name of one that it does.
 
 use std::cmp::Reverse;
 use std::fmt;

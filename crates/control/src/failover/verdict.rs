@@ -4,6 +4,7 @@
 //! Main function: [`decide`].
 //!
 //! The standbys are the witnesses: a primary that nobody here reaches, and from which a standby still streams, is not dead, pgherd is cut off.
+//! One that streams from another standby counts as well, so that such a shard's primary is never found dead.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::testimony::Receiver;
 const REFUSALS: u32 = 3;
 /// So many restarts within a minute are no way to serve.
 const RESTARTS: usize = 3;
+
 /// How long something goes on before it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience {

@@ -241,6 +241,7 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
             }
             database.server_database.clone_from(&before.server_database);
             database.control_login.clone_from(&before.control_login);
+            database.failover.clone_from(&before.failover);
             if database.sharding.buckets != before.sharding.buckets
                 || without_limits(&before.shards) != without_limits(&database.shards)
             {
@@ -265,6 +266,9 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<Strin
             of("control_login"),
         ) {
             database.control_login.clone_from(&before.control_login);
+        }
+        if keep(before.failover != database.failover, of("failover")) {
+            database.failover.clone_from(&before.failover);
         }
         if keep(
             before.server_database != database.server_database,

@@ -150,6 +150,14 @@ fn database(database: &Database) -> Vec<Shown> {
             timeouts.idle_in_transaction.map(time),
         ),
         maybe("timeouts.client_idle", timeouts.client_idle.map(time)),
+        fixed(
+            "failover.refused_after",
+            time(database.failover.refused_after),
+        ),
+        fixed(
+            "failover.silent_after",
+            time(database.failover.silent_after),
+        ),
         fixed("sharding.buckets", database.sharding.buckets.to_string()),
     ]
 }
