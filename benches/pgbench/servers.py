@@ -145,7 +145,8 @@ class Bench:
             f"  sharded:\n    {user}\n    {database}\n    shards:\n{shard_lines(shards)}"
             f"    sharding:\n      tables: {{ pgbench_accounts: {{ key: aid }} }}\n      unlisted: s0\n"
         )
-        program = pathlib.Path(os.environ.get("PGHERD", ROOT / "target/release/pgherd"))
+        # it is started in another folder
+        program = pathlib.Path(os.environ.get("PGHERD", ROOT / "target/release/pgherd")).resolve()
         return self.start(name, [program, "serve", "--config", configuration], port)
 
     def pgbench(self, server, arguments, **environment):
