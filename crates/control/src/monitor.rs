@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_topology::{
-    Epoch, Health, NodeId, NodeState, Role, ShardId, ShardState, Topology, TwoPhase,
+    Continuity, Epoch, Health, NodeId, NodeState, Role, ShardId, ShardState, Topology, TwoPhase,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -19,7 +19,7 @@ use crate::failover::{Member, outlook};
 use crate::health::Report;
 use crate::lag::LagMeter;
 use crate::roles::{Complaint, Sighting, Verdict, decide};
-use crate::settings::{ControlSettings, ShardSettings};
+use crate::settings::{ControlSettings, FailoverMode, FailoverSettings, ShardSettings};
 use crate::state_store::{Reign, State};
 
 /// How long the first decision waits for servers that have not answered yet: the first one seen to take writes need
@@ -82,7 +82,7 @@ impl Monitor {
             .map(|(index, shard)| {
                 let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
                 let reign = settings.state.reign(&settings.database, &shard.name);
-                Watched::new(id, shard, reign, &mut next_node)
+                Watched::new(id, shard, &settings.failover, reign, &mut next_node)
             })
             .collect();
         let first = Topology {
@@ -212,7 +212,13 @@ impl Monitor {
 }
 
 impl Watched {
-    fn new(id: ShardId, shard: &ShardSettings, reign: Option<Reign>, next_node: &mut u16) -> Self {
+    fn new(
+        id: ShardId,
+        shard: &ShardSettings,
+        failover: &FailoverSettings,
+        reign: Option<Reign>,
+        next_node: &mut u16,
+    ) -> Self {
         let nodes: Vec<NodeState> = shard
             .servers
             .iter()
@@ -247,6 +253,13 @@ impl Watched {
             max_prepared_transactions: None,
             two_phase: TwoPhase::Unknown,
             outlook: Arc::default(),
+            continuity: Continuity {
+                hold: failover.hold,
+                promotes: failover.mode == FailoverMode::Promote,
+                synchronous: failover.sync.is_some(),
+                horizons: Arc::default(),
+            },
+            cuts: Arc::default(),
         };
         let now = Instant::now();
         let evidence = published.nodes.iter().map(|_| Evidence::new(now)).collect();

@@ -7,7 +7,8 @@
 //! - [`sharding`]: the rules of one database, and the shard of a key under them.
 //! - [`catalog`]: what the servers' system catalogs say, as far as planning needs it.
 //! - [`commit_protocol`]: how a transaction over shards is committed, for session and control alike.
-//! - [`state`], [`samples`]: which servers there are now, and how far each had come when. [`outlook`]: what would come of a failover.
+//! - [`state`], [`samples`]: which servers there are now, and how far each had come when. [`outlook`]: what would come of a failover;
+//!   [`continuity`]: what clients are promised meanwhile.
 //!
 //! Nothing here talks to a server or waits. Whoever changes something builds a new value with a
 //! higher version and publishes it behind an `Arc`; the one exception are the samples and the load
@@ -16,6 +17,7 @@
 pub mod address;
 pub mod catalog;
 pub mod commit_protocol;
+pub mod continuity;
 pub mod hash;
 pub mod ids;
 pub mod key;
@@ -34,6 +36,7 @@ pub use catalog::{
     Function, FunctionKind, OidMap, Operator, Persistence, ReferentialAction, Relation,
     RelationKind, RoleSettings, ServerSettings, TypeInfo, TypeKind, UniqueKey, Volatility,
 };
+pub use continuity::{Continuity, CutLedger, CutParty, Fate, Horizon};
 pub use hash::{bucket_of, combine_hash, combine_hashes};
 pub use ids::{BucketId, Epoch, Lsn, LsnError, NodeId, ShardId};
 pub use key::{HashFamily, KeyError, KeyInput, KeyType, KeyValue, Numeric};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::continuity::{Continuity, CutLedger};
 use crate::ids::{Epoch, NodeId, ShardId};
 use crate::outlook::OutlookCell;
 use crate::samples::SampleLog;
@@ -59,6 +60,10 @@ pub struct ShardState {
     pub two_phase: TwoPhase,
     /// What would come of a failover. Shared by all versions of the snapshot.
     pub outlook: Arc<OutlookCell>,
+    /// What clients are promised when the primary changes.
+    pub continuity: Continuity,
+    /// Who has cut off which reign. Shared by all versions of the snapshot.
+    pub cuts: Arc<CutLedger>,
 }
 
 /// Whether a shard can take part in a commit over shards ([`crate::commit_protocol`]).
@@ -219,6 +224,8 @@ mod tests {
             max_prepared_transactions: None,
             two_phase: TwoPhase::Unknown,
             outlook: Arc::default(),
+            continuity: Continuity::default(),
+            cuts: Arc::default(),
         };
         assert_eq!(shard.primary().unwrap().id, NodeId(0));
         let replicas: Vec<_> = shard.replicas().map(|node| node.id.0).collect();

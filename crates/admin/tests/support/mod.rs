@@ -174,6 +174,8 @@ fn two_shards(primary: Option<NodeId>) -> Topology {
             max_prepared_transactions: None,
             two_phase: pgherd_topology::TwoPhase::Unknown,
             outlook: Arc::default(),
+            continuity: pgherd_topology::Continuity::default(),
+            cuts: Arc::default(),
         }
     };
     Topology {

@@ -5,23 +5,41 @@
 
 use std::sync::{Arc, Weak};
 
+use pgherd_pool::Pools;
 use pgherd_session::Database;
-use pgherd_topology::{Epoch, NodeId, ShardState, Topology};
+use pgherd_topology::{CutParty, Epoch, NodeId, ShardState, Topology};
 use tokio::sync::watch;
 
-/// Who took a shard's writes last, and in which reign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reign {
+/// One shard, as far as this database relays its answers.
+struct Relayed {
     epoch: Epoch,
-    primary: NodeId,
+    primary: Option<NodeId>,
+    party: CutParty,
 }
 
-impl Reign {
-    fn of(shard: &ShardState) -> Option<Self> {
-        Some(Self {
+impl Relayed {
+    fn of(shard: &ShardState) -> Self {
+        Self {
             epoch: shard.epoch,
-            primary: shard.primary?,
-        })
+            primary: shard.primary,
+            party: shard.cuts.enter(shard.epoch),
+        }
+    }
+
+    /// In a later reign, or while one is being prepared, nothing more is read from the primary of the one before.
+    fn follow(&mut self, shard: &ShardState, pools: &Pools) {
+        if shard.epoch > self.epoch {
+            pools.retire_older_than(shard.id, shard.epoch);
+            let deposed = self.primary.filter(|before| shard.primary != Some(*before));
+            if let Some(deposed) = deposed {
+                pools.cut_off(deposed, shard.epoch);
+            }
+            self.party.confirm(shard.epoch);
+            self.epoch = shard.epoch;
+            self.primary = shard.primary;
+        } else if shard.primary.is_some() {
+            self.primary = shard.primary;
+        }
     }
 }
 
@@ -30,31 +48,17 @@ pub(super) async fn cut_off_deposed(
     database: Weak<Database>,
     mut topology: watch::Receiver<Arc<Topology>>,
 ) {
-    let mut reigns: Vec<Option<Reign>> = topology
-        .borrow_and_update()
-        .shards
-        .iter()
-        .map(Reign::of)
-        .collect();
+    let mut relayed: Vec<Relayed> = {
+        let now = topology.borrow_and_update();
+        now.shards.iter().map(Relayed::of).collect()
+    };
     while topology.changed().await.is_ok() {
         let Some(database) = database.upgrade() else {
             return;
         };
         let now = Arc::clone(&topology.borrow_and_update());
-        for (shard, last) in now.shards.iter().zip(&mut reigns) {
-            let Some(reign) = Reign::of(shard) else {
-                // nobody took its place so far
-                continue;
-            };
-            let before = last
-                .replace(reign)
-                .filter(|before| before.epoch < reign.epoch);
-            let Some(before) = before else { continue };
-            let pools = database.pools();
-            pools.retire_older_than(shard.id, reign.epoch);
-            if before.primary != reign.primary {
-                pools.cut_off(before.primary, reign.epoch);
-            }
+        for (shard, relayed) in now.shards.iter().zip(&mut relayed) {
+            relayed.follow(shard, database.pools());
         }
     }
 }

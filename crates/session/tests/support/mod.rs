@@ -125,6 +125,8 @@ pub fn database(name: &str, users: Users, server: Option<Address>) -> Database {
         max_prepared_transactions: None,
         two_phase: pgherd_topology::TwoPhase::Unknown,
         outlook: Arc::default(),
+        continuity: pgherd_topology::Continuity::default(),
+        cuts: Arc::default(),
     };
     let topology = Topology {
         version: 1,
