@@ -14,12 +14,13 @@ use tokio::time::{Instant, timeout_at};
 use crate::catalog::{CatalogKeeper, CatalogReloader};
 use crate::commit_log::CommitLogKeeper;
 use crate::error::ControlError;
+use crate::failover::coordinator::{Coordinator, Desk, FailoverCommand};
 use crate::health::Watcher;
 use crate::monitor::Monitor;
 use crate::recovery::Recovery;
 use crate::sampler::Sampler;
 use crate::servers::Servers;
-use crate::settings::ControlSettings;
+use crate::settings::{ControlSettings, FailoverMode};
 
 /// Reports wait in a channel of this length; watchers wait where it is full.
 const REPORTS: usize = 64;
@@ -39,6 +40,8 @@ pub struct Control {
     reloader: CatalogReloader,
     sharding: Arc<ArcSwap<Sharding>>,
     servers: Servers,
+    /// By shard; none where others promote.
+    desks: Vec<Desk>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -61,6 +64,23 @@ impl Control {
         let (report, reports) = mpsc::channel(REPORTS);
         let (report_log, log_reports) = mpsc::channel(REPORTS);
         let mut tasks = JoinSet::new();
+        let mut desks = Vec::new();
+        if settings.failover.mode == FailoverMode::Promote {
+            for shard in settings.sharding.shard_ids().take(settings.shards.len()) {
+                let (desk, taken) = Desk::new();
+                let of_shard = servers
+                    .iter()
+                    .filter(|server| server.shard == shard)
+                    .cloned();
+                let coordinator = monitor.view(shard).and_then(|view| {
+                    Coordinator::new(settings, shard, of_shard, topology.clone(), view, taken)
+                });
+                if let Some(coordinator) = coordinator {
+                    tasks.spawn(coordinator.run());
+                }
+                desks.push(desk);
+            }
+        }
         tasks.spawn(monitor.run(reports, log_reports));
         for server in servers.iter() {
             tasks.spawn(Watcher::new(Arc::clone(server), settings.pace, report.clone()).run());
@@ -77,7 +97,10 @@ impl Control {
             }
             tasks.spawn(Recovery::new(settings, servers.clone(), topology.clone()).run());
         }
-        Self::keep_catalog(settings, servers, sharding, topology, tasks)
+        Self {
+            desks,
+            ..Self::keep_catalog(settings, servers, sharding, topology, tasks)
+        }
     }
 
     /// For another database on servers that another control plane watches, whose topology this is: its catalog is read and followed, and nothing
@@ -112,8 +135,28 @@ impl Control {
             reloader,
             sharding,
             servers,
+            desks: Vec::new(),
             tasks: Mutex::new(tasks),
         }
+    }
+
+    /// Has a shard's primary changed, or one of its servers taken in or out; what came of it, in words. How far it has come goes to `progress`. A
+    /// call that is dropped is carried out all the same.
+    ///
+    /// # Errors
+    /// [`ControlError::NotNow`] where it is not possible as things are, or others promote here; what else is in the way.
+    pub async fn order(
+        &self,
+        shard: ShardId,
+        command: FailoverCommand,
+        progress: mpsc::UnboundedSender<String>,
+    ) -> Result<String, ControlError> {
+        let desk = self.desks.get(shard.index()).ok_or_else(|| {
+            ControlError::NotNow(
+                "pgherd does not promote here: failover.mode is observe".to_owned(),
+            )
+        })?;
+        desk.order(command, progress).await
     }
 
     /// Who is what now, newest first. A session takes one snapshot per transaction.

@@ -102,6 +102,35 @@ pub enum ControlError {
         /// Where it is.
         path: PathBuf,
     },
+    /// What the store keeps is not what this process has read: somebody put another file in its place.
+    #[error(
+        "the state store was changed by somebody else: it has version {found}, not {expected}; start pgherd anew to go by it"
+    )]
+    StateConflict {
+        /// What is kept.
+        found: u64,
+        /// What this process knows.
+        expected: u64,
+    },
+    /// A shard is in another reign than the one acted for.
+    #[error("shard {shard} is no longer in epoch {epoch}")]
+    Superseded {
+        /// Its name in the configuration.
+        shard: Box<str>,
+        /// The epoch acted for.
+        epoch: u64,
+    },
+    /// A command of the operator's failed.
+    #[error("{hook}: {detail}")]
+    Hook {
+        /// The setting that has it.
+        hook: &'static str,
+        /// How.
+        detail: String,
+    },
+    /// Something an operator asked for, or a change of primary, is not possible as things are.
+    #[error("{0}")]
+    NotNow(String),
     /// The store was opened to be read only.
     #[error("the state store was opened for reading only")]
     StateReadOnly,
@@ -122,6 +151,10 @@ impl ControlError {
             | Self::StateFile { .. }
             | Self::StateDamaged { .. }
             | Self::StateInUse { .. }
+            | Self::StateConflict { .. }
+            | Self::Superseded { .. }
+            | Self::Hook { .. }
+            | Self::NotNow(_)
             | Self::StateReadOnly => None,
         }
     }

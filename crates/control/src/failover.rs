@@ -5,12 +5,21 @@
 //! - `verdict`: whether a primary is dead.
 //! - `quorum`: who acknowledges commits, and what that proves.
 //! - `candidate`: who would be promoted, and what would be lost.
+//! - `coordinator`: a change of primary, step by step, and looking after the shard between changes.
+//! - `standby`, `primary`: what is done to a server. `names`, `conninfo`: how standbys are called and where they look. `hooks`: the operator's
+//!   commands.
 //!
-//! All of it is pure: `monitor` feeds it and publishes the [`Outlook`]. Nothing here promotes yet.
+//! What decides is pure: `monitor` feeds it and publishes the [`Outlook`].
 
 pub(crate) mod candidate;
+mod conninfo;
+pub(crate) mod coordinator;
 pub(crate) mod evidence;
+mod hooks;
+mod names;
+mod primary;
 pub(crate) mod quorum;
+mod standby;
 pub(crate) mod verdict;
 
 use pgherd_topology::{NodeId, Outlook, StandbyOutlook};

@@ -20,6 +20,9 @@ use crate::login::{OpenConnection, Server};
 use crate::settings::Pace;
 use crate::testimony::{STATUS, Testimony};
 
+/// Where pgherd promotes: the reign that wrote there last.
+const REIGN: &str = "SELECT epoch FROM pgherd.reign";
+
 /// What a watcher has found.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -45,6 +48,8 @@ pub(crate) struct Watcher {
 struct Watch {
     connection: OpenConnection,
     status: Statement,
+    /// Where there is such a row.
+    reign: Option<Statement>,
     next_fresh: Instant,
     /// [`Server::moves`] when it was opened.
     moves: u64,
@@ -125,9 +130,20 @@ impl Watcher {
                 connection.prepare(STATUS),
             )
             .await?;
+        // most servers have no such table
+        let reign = self
+            .server
+            .within(
+                self.pace.patience,
+                "prepare the health check",
+                connection.prepare(REIGN),
+            )
+            .await
+            .ok();
         Ok(Watch {
             connection,
             status,
+            reign,
             next_fresh: Instant::now() + self.pace.fresh_login,
             moves,
         })
@@ -143,8 +159,18 @@ impl Watcher {
             self.try_fresh_login().await?;
             watch.next_fresh = Instant::now() + self.pace.fresh_login;
         }
-        Testimony::read(&row)
-            .map_err(|wrong| self.server.unexpected("answer the health check", wrong))
+        let mut testimony = Testimony::read(&row)
+            .map_err(|wrong| self.server.unexpected("answer the health check", wrong))?;
+        if let Some(reign) = &watch.reign {
+            let question = watch.connection.query_opt(reign, &[]);
+            let row = self
+                .server
+                .within(self.pace.patience, "say who wrote there last", question)
+                .await?;
+            let reign: Option<i64> = row.and_then(|row| row.try_get(0).ok());
+            testimony.reign = reign.map(i64::cast_unsigned);
+        }
+        Ok(testimony)
     }
 
     /// Only a refused or unanswered login says something about the server: having no room for one more or still

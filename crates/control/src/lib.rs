@@ -5,9 +5,9 @@
 //!
 //! # Layout
 //! - [`settings`]: what it is told. [`control`]: its start, its handle, its end.
-//! - `login`, `host_name`, `tls`, `servers`: connections to the servers.
+//! - `login`, `line`, `host_name`, `tls`, `servers`: connections to the servers.
 //! - `health` asks each server (`testimony`: what, and what it says), `roles` decides who is primary, `monitor` publishes, `lag` measures replicas.
-//! - `failover`: whether a primary is dead, who would be promoted, and what would be lost.
+//! - `failover`: whether a primary is dead, who is promoted, and how; `recorded`: who is primary where pgherd promotes.
 //! - `sampler`: the WAL positions on which reading one's own writes rests.
 //! - [`catalog`]: reads the system catalogs, compares the shards, notices DDL.
 //! - `commit_log`, `recovery`: the two halves of committing over shards that are not the session's.
@@ -33,10 +33,12 @@ mod health;
 mod host_name;
 pub mod keys;
 mod lag;
+mod line;
 mod login;
 pub mod lookup;
 mod monitor;
 mod preflight;
+mod recorded;
 mod recovery;
 mod roles;
 pub mod rows;
@@ -50,6 +52,7 @@ mod tls;
 pub use catalog::CatalogReloader;
 pub use control::Control;
 pub use error::ControlError;
+pub use failover::coordinator::FailoverCommand;
 pub use keys::{KeyTrouble, check_keys};
 pub use login::{MOST_CONNECTIONS, MOST_LOOKUP_CONNECTIONS};
 pub use lookup::RoleLookup;

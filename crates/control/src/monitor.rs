@@ -13,14 +13,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::error::ControlError;
+use crate::failover::coordinator::View;
 use crate::failover::evidence::Evidence;
 use crate::failover::verdict::{Patience, Verdict as Life};
 use crate::failover::{Member, outlook};
 use crate::health::Report;
 use crate::lag::LagMeter;
+use crate::recorded;
 use crate::roles::{Complaint, Sighting, Verdict, decide};
 use crate::settings::{ControlSettings, FailoverMode, FailoverSettings, ShardSettings};
-use crate::state_store::{Reign, State};
+use crate::state_store::{Reign, ShardRecord, State};
+use crate::testimony::Standing;
 
 /// How long the first decision waits for servers that have not answered yet: the first one seen to take writes need
 /// not be the right one.
@@ -45,6 +48,7 @@ pub(crate) struct Monitor {
     state: Arc<State>,
     shards: Vec<Watched>,
     topology: watch::Sender<Arc<Topology>>,
+    mode: FailoverMode,
     patience: Patience,
     begun: Instant,
 }
@@ -61,6 +65,10 @@ struct Watched {
     saved: Saved,
     complaints: Vec<Complaint>,
     lag: LagMeter,
+    /// For the shard's coordinator.
+    view: watch::Sender<View>,
+    /// How often the primary had restarted lately when it was last looked.
+    restarts: usize,
 }
 
 /// Whether the store has the reign.
@@ -95,6 +103,7 @@ impl Monitor {
             state: Arc::clone(&settings.state),
             shards,
             topology,
+            mode: settings.failover.mode,
             patience: Patience::from(&settings.failover),
             begun: Instant::now(),
         };
@@ -107,6 +116,7 @@ impl Monitor {
         mut reports: mpsc::Receiver<Report>,
         mut logs: mpsc::Receiver<TwoPhaseReport>,
     ) {
+        let mut changes = self.state.changes();
         let mut tick = interval(LAG_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -116,11 +126,17 @@ impl Monitor {
                     None => return,
                 },
                 Some(report) = logs.recv() => self.note_two_phase(report),
+                // a change of primary is published as soon as it is on record
+                Ok(()) = changes.changed() => {}
                 _ = tick.tick() => {}
             }
             for index in 0..self.shards.len() {
-                if self.first_look_is_over(index) {
-                    self.settle(index).await;
+                match self.mode {
+                    FailoverMode::Observe if self.first_look_is_over(index) => {
+                        self.settle(index).await;
+                    }
+                    FailoverMode::Observe => {}
+                    FailoverMode::Promote => self.go_by_record(index).await,
                 }
                 self.shards[index].measure_lag();
                 self.shards[index].look_ahead(&self.patience);
@@ -163,6 +179,40 @@ impl Monitor {
         all_seen || self.begun.elapsed() >= FIRST_LOOK
     }
 
+    /// What the coordinator of a shard is to know.
+    pub(crate) fn view(&self, shard: ShardId) -> Option<watch::Receiver<View>> {
+        Some(self.shards.get(shard.index())?.view.subscribe())
+    }
+
+    /// Where pgherd itself promotes: who is primary is the state store's word.
+    async fn go_by_record(&mut self, index: usize) {
+        let shard = &mut self.shards[index];
+        let record = self.state.shard(&self.database, &shard.published.name);
+        if let Some(record) = record {
+            let verdict = recorded::decide(&record, &shard.sightings);
+            shard.complain(&verdict.complaints);
+            shard.remember(&record);
+            shard.apply(verdict);
+            return;
+        }
+        let Some(reign) = shard.first_reign() else {
+            return;
+        };
+        tracing::info!(shard = %shard.published.name, primary = reign.primary, epoch = reign.epoch, "the state store knows of no primary: this one is believed");
+        let (state, database, name) = (
+            Arc::clone(&self.state),
+            self.database.clone(),
+            shard.published.name.clone(),
+        );
+        let saving = tokio::task::spawn_blocking(move || {
+            state.update_shard((&database, &name), 0, |_| ShardRecord::from(reign))
+        });
+        if let Ok(Err(error)) = saving.await {
+            shard.saving_failed(&error);
+        }
+    }
+
+    /// Who is primary is what the servers say.
     async fn settle(&mut self, index: usize) {
         let shard = &mut self.shards[index];
         let verdict = decide(shard.reign.as_ref(), &shard.sightings);
@@ -258,8 +308,10 @@ impl Watched {
                 promotes: failover.mode == FailoverMode::Promote,
                 synchronous: failover.sync.is_some(),
                 horizons: Arc::default(),
+                complete_since: Epoch(0),
             },
             cuts: Arc::default(),
+            chronicle: Arc::default(),
         };
         let now = Instant::now();
         let evidence = published.nodes.iter().map(|_| Evidence::new(now)).collect();
@@ -272,7 +324,51 @@ impl Watched {
             reign,
             complaints: Vec::new(),
             lag: LagMeter::default(),
+            view: watch::Sender::default(),
+            restarts: 0,
         }
+    }
+
+    /// The reign of the first primary that can be believed.
+    fn first_reign(&self) -> Option<Reign> {
+        let primary = &self.sightings[recorded::first(&self.sightings)?];
+        let testimony = primary.testimony.as_ref()?;
+        let Standing::Claimant { timeline } = testimony.standing else {
+            return None;
+        };
+        let written = self
+            .sightings
+            .iter()
+            .filter_map(|sighting| sighting.testimony.as_ref()?.reign)
+            .max();
+        Some(Reign {
+            epoch: written.unwrap_or_default() + 1,
+            primary: primary.name.to_string(),
+            timeline,
+            system_identifier: testimony.system_identifier,
+        })
+    }
+
+    /// What of a shard's record sessions are to know.
+    fn remember(&mut self, record: &ShardRecord) {
+        let horizons = record.horizons();
+        let continuity = &mut self.published.continuity;
+        if *continuity.horizons != *horizons {
+            continuity.horizons = horizons.into();
+        }
+        // a crash may give out transaction ids again that nobody recorded
+        let primary = self
+            .sightings
+            .iter()
+            .position(|sighting| *sighting.name == *record.primary);
+        let crashed = primary
+            .is_some_and(|index| self.evidence[index].restarts(Instant::now()) > self.restarts);
+        let adopted = record.complete_since;
+        if crashed {
+            continuity.complete_since = Epoch(record.epoch + 1);
+        }
+        continuity.complete_since = continuity.complete_since.max(Epoch(adopted));
+        self.restarts = primary.map_or(0, |index| self.evidence[index].restarts(Instant::now()));
     }
 
     fn apply(&mut self, verdict: Verdict) {
@@ -328,7 +424,9 @@ impl Watched {
         {
             match complaint {
                 Complaint::NotFollowing { .. } => tracing::warn!(%shard, "{complaint}"),
-                Complaint::SecondPrimary { .. }
+                Complaint::LaterReign { .. }
+                | Complaint::Unbelieved { .. }
+                | Complaint::SecondPrimary { .. }
                 | Complaint::Ambiguous { .. }
                 | Complaint::Regressed { .. }
                 | Complaint::Stranger { .. } => tracing::error!(%shard, "{complaint}"),
@@ -363,6 +461,7 @@ impl Watched {
             .map(|index| members.remove(index));
         let Some(primary) = primary else {
             published.outlook.publish(None);
+            self.show(None);
             return;
         };
         let (life, outlook) = outlook(&primary, &members, patience, Instant::now());
@@ -380,6 +479,14 @@ impl Watched {
         }
         published.outlook.publish(Some(Arc::new(outlook)));
         self.life = Some(life);
+        self.show(Some(life));
+    }
+
+    fn show(&self, verdict: Option<Life>) {
+        self.view.send_replace(View {
+            verdict,
+            evidence: self.evidence.clone(),
+        });
     }
 
     fn saving_failed(&mut self, error: &ControlError) {
@@ -408,6 +515,7 @@ fn same(left: &[ShardState], right: &[ShardState]) -> bool {
         && left.iter().zip(right).all(|(left, right)| {
             left.epoch == right.epoch
                 && left.primary == right.primary
+                && left.continuity == right.continuity
                 && left.max_prepared_transactions == right.max_prepared_transactions
                 && left.two_phase == right.two_phase
                 && left.nodes.iter().zip(&right.nodes).all(|(left, right)| {

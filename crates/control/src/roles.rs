@@ -63,6 +63,14 @@ pub(crate) enum Complaint {
     },
     /// A standby that is not known to follow the primary's timeline.
     NotFollowing { server: Box<str>, timeline: u32 },
+    /// A server bears the row of a reign that the state store does not know.
+    LaterReign {
+        server: Box<str>,
+        reign: u64,
+        expected: u64,
+    },
+    /// The server that the state store names is not the primary that it knows.
+    Unbelieved { primary: Box<str>, timeline: u32 },
 }
 
 impl fmt::Display for Complaint {
@@ -102,6 +110,20 @@ impl fmt::Display for Complaint {
                 formatter,
                 "standby {server} is not known to follow timeline {timeline}: it is not read from until it does \
                  (without pg_monitor the control login sees that only after the standby's next restartpoint)"
+            ),
+            Self::LaterReign {
+                server,
+                reign,
+                expected,
+            } => write!(
+                formatter,
+                "server {server} was written to in epoch {reign}, and the state store knows of {expected}: it is an old one; \
+                 nobody is written to until ADOPT SHARD names the primary"
+            ),
+            Self::Unbelieved { primary, timeline } => write!(
+                formatter,
+                "{primary} is the primary on timeline {timeline} as the state store has it, and it is not: somebody else has promoted, restored or \
+                 demoted a server; nobody is written to until ADOPT SHARD names the primary"
             ),
         }
     }
@@ -346,6 +368,7 @@ mod tests {
             max_prepared_transactions: 20,
             version: 150_000,
             begun: None,
+            reign: None,
             replication,
         };
         Sighting {

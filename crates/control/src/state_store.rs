@@ -1,27 +1,35 @@
-//! What must outlive a restart: whose herd this is, where buckets are, who reigned last, and what unknown users are shown.
+//! What must outlive a restart: whose herd this is, where buckets are, who reigns, and what unknown users are shown.
 //!
-//! Owns the stored form and the file it is in. Never decides placement or primaries. Main types: [`State`], the state
-//! in memory with every change saved before it counts, and [`StateStore`], where it is saved.
+//! Owns the stored form. Never decides placement or primaries. Main types: [`State`], the state in memory with every change
+//! saved before it counts, and [`StateStore`], where it is saved.
+//!
+//! # Layout
+//! - `record`: what is kept of one shard. `file`: the store that is a file.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pgherd_topology::StoredShardMap;
 use pgherd_topology::commit_protocol::HerdId;
-use pgherd_topology::{Epoch, StoredShardMap};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use crate::error::ControlError;
 
-/// The layout of [`StoredState`]; another one is refused rather than guessed.
-const FORMAT: u32 = 1;
+mod file;
+mod record;
 
-/// A bucket table and everything in it is far smaller; a larger file is not ours.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+pub use file::FileStore;
+pub(crate) use record::since_epoch;
+pub use record::{
+    Change, ChangeKind, Outcome, PastChange, Phase, Quarantine, Reign, ShardRecord,
+    StandbySettings, StoredHorizon, SyncNames, SyncRecord,
+};
+
+/// The layout of [`StoredState`]; a later one is refused rather than guessed. Files of the first one have no checksum.
+const FORMAT: u32 = 2;
 
 /// Where a [`StoredState`] is kept.
 pub trait StateStore: Send + Sync + std::fmt::Debug {
@@ -31,11 +39,16 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
     /// [`ControlError::StateDamaged`], [`ControlError::StateFile`]. Blocks on the disk.
     fn load(&self) -> Result<Option<StoredState>, ControlError>;
 
-    /// Replaces what is kept, durably and as a whole: after a crash either the old or the new state is read.
+    /// Replaces what is kept, durably and as a whole, if it is of version `expected` (0: nothing is kept): after a crash either the
+    /// old or the new state is read.
     ///
     /// # Errors
-    /// [`ControlError::StateFile`], [`ControlError::StateReadOnly`]. Blocks on the disk.
-    fn save(&self, state: &StoredState) -> Result<(), ControlError>;
+    /// [`ControlError::StateConflict`] where another version is kept, [`ControlError::StateFile`], [`ControlError::StateReadOnly`]. Blocks
+    /// on the disk.
+    fn compare_and_swap(&self, expected: u64, state: &StoredState) -> Result<(), ControlError>;
+
+    /// The version that was kept last, by whomever; 0 before anything was.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// All that is kept.
@@ -43,6 +56,12 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
 #[serde(deny_unknown_fields)]
 pub struct StoredState {
     format: u32,
+    /// Rises with each change.
+    #[serde(default)]
+    version: u64,
+    /// Nobody is promoted without being told to.
+    #[serde(default)]
+    maintenance: bool,
     herd: String,
     /// 32 bytes in hexadecimal: the key of [`State::mock_key`].
     mock_key: String,
@@ -56,7 +75,7 @@ struct StoredDatabase {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     buckets: Option<StoredBuckets>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    reigns: BTreeMap<String, Reign>,
+    reigns: BTreeMap<String, ShardRecord>,
 }
 
 /// A [`StoredShardMap`] as it is written.
@@ -66,27 +85,6 @@ struct StoredBuckets {
     version: u64,
     shards: Vec<Box<str>>,
     runs: Vec<(u16, u16)>,
-}
-
-/// The last primary that a shard was seen under.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reign {
-    /// Rises whenever one of the other fields changes.
-    pub epoch: u64,
-    /// The server's name in the configuration.
-    pub primary: String,
-    /// Its timeline, which Postgres raises with each promotion.
-    pub timeline: u32,
-    /// `pg_control_system()`'s, which all servers of one shard share.
-    pub system_identifier: u64,
-}
-
-impl Reign {
-    /// The epoch as a quantity.
-    pub const fn epoch(&self) -> Epoch {
-        Epoch(self.epoch)
-    }
 }
 
 /// Whether [`State::load_or_create`] found something.
@@ -124,11 +122,13 @@ impl State {
                 let herd = HerdId(rand::random());
                 let new = StoredState {
                     format: FORMAT,
+                    version: 1,
+                    maintenance: false,
                     herd: herd.to_string(),
                     mock_key: hexadecimal(&rand::random()),
                     databases: BTreeMap::new(),
                 };
-                store.save(&new)?;
+                store.compare_and_swap(0, &new)?;
                 (new, Origin::Created)
             }
         };
@@ -182,7 +182,7 @@ impl State {
     /// Saves where the buckets of a database are.
     ///
     /// # Errors
-    /// As [`StateStore::save`]; the old table stays in force then. Blocks on the disk.
+    /// As [`StateStore::compare_and_swap`]; the old table stays in force then. Blocks on the disk.
     pub fn set_buckets(&self, database: &str, buckets: StoredShardMap) -> Result<(), ControlError> {
         let StoredShardMap {
             version,
@@ -200,6 +200,24 @@ impl State {
 
     /// The last reign seen on a shard.
     pub fn reign(&self, database: &str, shard: &str) -> Option<Reign> {
+        self.shard(database, shard).map(|record| record.reign())
+    }
+
+    /// Saves the reign seen on a shard.
+    ///
+    /// # Errors
+    /// As [`StateStore::compare_and_swap`]. Blocks on the disk.
+    pub fn set_reign(&self, database: &str, shard: &str, reign: Reign) -> Result<(), ControlError> {
+        self.change(database, |stored| match stored.reigns.get_mut(shard) {
+            Some(record) => record.set_reign(reign),
+            None => {
+                stored.reigns.insert(shard.to_owned(), reign.into());
+            }
+        })
+    }
+
+    /// All that is kept of a shard.
+    pub fn shard(&self, database: &str, shard: &str) -> Option<ShardRecord> {
         self.kept()
             .databases
             .get(database)?
@@ -208,14 +226,48 @@ impl State {
             .cloned()
     }
 
-    /// Saves the reign seen on a shard.
+    /// Changes what is kept of a shard, if it is in the reign that the caller knows (0: nothing is kept). Returns what is kept then.
     ///
     /// # Errors
-    /// As [`StateStore::save`]. Blocks on the disk.
-    pub fn set_reign(&self, database: &str, shard: &str, reign: Reign) -> Result<(), ControlError> {
+    /// [`ControlError::Superseded`] where it is in another one, and as [`StateStore::compare_and_swap`]; what was kept stays then. Blocks on
+    /// the disk.
+    pub fn update_shard(
+        &self,
+        (database, shard): (&str, &str),
+        epoch: u64,
+        update: impl FnOnce(Option<ShardRecord>) -> ShardRecord,
+    ) -> Result<ShardRecord, ControlError> {
+        let mut updated = Err(ControlError::Superseded {
+            shard: shard.into(),
+            epoch,
+        });
         self.change(database, |stored| {
-            stored.reigns.insert(shard.to_owned(), reign);
-        })
+            let record = stored.reigns.get(shard);
+            if record.map_or(0, |record| record.epoch) == epoch {
+                let next = update(record.cloned());
+                stored.reigns.insert(shard.to_owned(), next.clone());
+                updated = Ok(next);
+            }
+        })?;
+        updated
+    }
+
+    /// Whether nobody is promoted without being told to.
+    pub fn is_in_maintenance(&self) -> bool {
+        self.kept().maintenance
+    }
+
+    /// Begins or ends maintenance.
+    ///
+    /// # Errors
+    /// As [`StateStore::compare_and_swap`]. Blocks on the disk.
+    pub fn set_maintenance(&self, on: bool) -> Result<(), ControlError> {
+        self.replace(|next| next.maintenance = on)
+    }
+
+    /// Rises with each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.store.changes()
     }
 
     fn change(
@@ -223,13 +275,19 @@ impl State {
         database: &str,
         apply: impl FnOnce(&mut StoredDatabase),
     ) -> Result<(), ControlError> {
+        self.replace(|next| apply(next.databases.entry(database.to_owned()).or_default()))
+    }
+
+    fn replace(&self, apply: impl FnOnce(&mut StoredState)) -> Result<(), ControlError> {
         let mut kept = self.kept();
         let mut next = kept.clone();
-        apply(next.databases.entry(database.to_owned()).or_default());
+        apply(&mut next);
         if next == *kept {
             return Ok(());
         }
-        self.store.save(&next)?;
+        next.format = FORMAT;
+        next.version += 1;
+        self.store.compare_and_swap(kept.version, &next)?;
         *kept = next;
         Ok(())
     }
@@ -237,95 +295,6 @@ impl State {
     // Replaced as a whole or not at all, so a panic elsewhere cannot leave it half changed.
     fn kept(&self) -> MutexGuard<'_, StoredState> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A [`StateStore`] in one JSON file.
-///
-/// Written beside its place, synced, renamed over it, and the directory synced. A lock on a file beside it keeps a
-/// second process from writing.
-#[derive(Debug)]
-pub struct FileStore {
-    path: PathBuf,
-    access: FileAccess,
-}
-
-#[derive(Debug)]
-enum FileAccess {
-    ReadOnly,
-    // held for the lock that it bears
-    Exclusive { _lock: File },
-}
-
-impl FileStore {
-    /// Opens the file for this process alone; it need not exist, its directory must.
-    ///
-    /// # Errors
-    /// [`ControlError::StateInUse`], [`ControlError::StateFile`].
-    pub fn exclusive(path: impl Into<PathBuf>) -> Result<Self, ControlError> {
-        let path = path.into();
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(beside(&path, ".lock"))
-            .map_err(|source| failed(&path, "open its lock", source))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path,
-                access: FileAccess::Exclusive { _lock: lock },
-            }),
-            Err(TryLockError::WouldBlock) => Err(ControlError::StateInUse { path }),
-            Err(TryLockError::Error(source)) => Err(failed(&path, "lock it", source)),
-        }
-    }
-
-    /// Opens the file to look at it, beside a process that writes it.
-    pub fn read_only(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            access: FileAccess::ReadOnly,
-        }
-    }
-}
-
-impl StateStore for FileStore {
-    fn load(&self) -> Result<Option<StoredState>, ControlError> {
-        let damaged = |detail: String| ControlError::StateDamaged {
-            path: self.path.clone(),
-            detail,
-        };
-        let length = match std::fs::metadata(&self.path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(failed(&self.path, "read it", source)),
-        };
-        if length > MAX_FILE_BYTES {
-            return Err(damaged(format!("it has {length} bytes")));
-        }
-        let text =
-            std::fs::read(&self.path).map_err(|source| failed(&self.path, "read it", source))?;
-        let state: StoredState =
-            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-        if state.format != FORMAT {
-            return Err(damaged(format!(
-                "its format is {}, this release reads {FORMAT}",
-                state.format
-            )));
-        }
-        identity(&state).map_err(damaged)?;
-        Ok(Some(state))
-    }
-
-    fn save(&self, state: &StoredState) -> Result<(), ControlError> {
-        match &self.access {
-            FileAccess::ReadOnly => return Err(ControlError::StateReadOnly),
-            FileAccess::Exclusive { .. } => {}
-        }
-        let mut text = serde_json::to_vec_pretty(state)
-            .map_err(|error| failed(&self.path, "write it", io::Error::other(error)))?;
-        text.push(b'\n');
-        replace(&self.path, &text).map_err(|source| failed(&self.path, "write it", source))
     }
 }
 
@@ -356,61 +325,48 @@ fn from_hexadecimal(text: &str) -> Option<MockKey> {
     Some(key)
 }
 
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = beside(path, ".new");
-    // it holds a secret
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(directory)?.sync_all()
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn failed(path: &Path, action: &'static str, source: io::Error) -> ControlError {
-    ControlError::StateFile {
-        path: path.to_owned(),
-        action,
-        source,
-    }
-}
-
 /// A [`StateStore`] that forgets with the process: for tests, and for looking at a herd without leaving a trace.
 #[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<Option<StoredState>>);
+pub struct MemoryStore {
+    kept: Mutex<Option<StoredState>>,
+    changes: watch::Sender<u64>,
+}
 
 impl StateStore for MemoryStore {
     fn load(&self) -> Result<Option<StoredState>, ControlError> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone())
+        Ok(self.kept().clone())
     }
 
-    fn save(&self, state: &StoredState) -> Result<(), ControlError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+    fn compare_and_swap(&self, expected: u64, state: &StoredState) -> Result<(), ControlError> {
+        let mut kept = self.kept();
+        let found = kept.as_ref().map_or(0, |kept| kept.version);
+        if found != expected {
+            return Err(ControlError::StateConflict { found, expected });
+        }
+        *kept = Some(state.clone());
+        drop(kept);
+        self.changes.send_replace(state.version);
         Ok(())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+impl MemoryStore {
+    // replaced as a whole
+    fn kept(&self) -> MutexGuard<'_, Option<StoredState>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::file::beside;
     use super::*;
 
     fn open(path: &Path) -> Result<(State, Origin), ControlError> {
@@ -481,6 +437,102 @@ mod tests {
             ));
             assert_eq!(std::fs::read(&path).unwrap(), damage);
         }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_by_the_checksum() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        drop(open(&path).unwrap());
+        let whole = String::from_utf8(std::fs::read(&path).unwrap()).unwrap();
+        std::fs::write(&path, whole.replace("\"version\": 1", "\"version\": 3")).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("checksum"), "{error}");
+        // cut off cleanly before the last line
+        let cut = whole.find("sha256 ").unwrap();
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("checksum"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_the_first_layout_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let first = format!(
+            "{{\"format\":1,\"herd\":\"00000000000000aa\",\"mock_key\":\"{}\",\"databases\":{{\"shop\":{{\"reigns\":{{\"s0\":\
+             {{\"epoch\":2,\"primary\":\"s0a\",\"timeline\":5,\"system_identifier\":7}}}}}}}}}}",
+            "00".repeat(32)
+        );
+        std::fs::write(&path, first).unwrap();
+        let (state, origin) = open(&path).unwrap();
+        let reign = state.reign("shop", "s0").unwrap();
+        assert_eq!(
+            (origin, reign.epoch, reign.timeline),
+            (Origin::Loaded, 2, 5)
+        );
+        state.set_maintenance(true).unwrap();
+        drop(state);
+        assert!(open(&path).unwrap().0.is_in_maintenance());
+    }
+
+    #[test]
+    fn a_file_put_in_its_place_is_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let (state, _) = open(&path).unwrap();
+        let older = std::fs::read(&path).unwrap();
+        state.set_maintenance(true).unwrap();
+        std::fs::write(&path, &older).unwrap();
+        let refused = state.set_maintenance(false);
+        assert!(
+            matches!(
+                refused,
+                Err(ControlError::StateConflict {
+                    found: 1,
+                    expected: 2
+                })
+            ),
+            "{refused:?}"
+        );
+        assert!(state.is_in_maintenance());
+        assert_eq!(std::fs::read(&path).unwrap(), older);
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(
+            state.set_maintenance(false),
+            Err(ControlError::StateConflict { found: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn a_shard_changes_only_for_who_knows_its_reign() {
+        let (state, _) = State::load_or_create(Box::new(MemoryStore::default())).unwrap();
+        let mut changes = state.changes();
+        changes.mark_unchanged();
+        let reign = Reign {
+            epoch: 4,
+            primary: "s0a".into(),
+            timeline: 1,
+            system_identifier: 7,
+        };
+        let begun = |record: Option<ShardRecord>| ShardRecord {
+            epoch: 5,
+            ..record.unwrap()
+        };
+        state
+            .update_shard(("shop", "s0"), 0, |_| reign.into())
+            .unwrap();
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(
+            state.update_shard(("shop", "s0"), 4, begun).unwrap().epoch,
+            5
+        );
+        let late = state.update_shard(("shop", "s0"), 4, begun);
+        assert!(matches!(
+            late,
+            Err(ControlError::Superseded { epoch: 4, .. })
+        ));
+        assert_eq!(state.shard("shop", "s0").unwrap().epoch, 5);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Testimony {
     /// When its checkpointer began, in microseconds since 1970: another value after each start, and after each crash of a backend. `None`
     /// without `pg_monitor`.
     pub(crate) begun: Option<i64>,
+    /// The reign that wrote there last, where pgherd promotes.
+    pub(crate) reign: Option<u64>,
     /// What it replicates.
     pub(crate) replication: Replication,
 }
@@ -146,6 +148,7 @@ impl Testimony {
             max_prepared_transactions: number(4)?,
             version: number(5)?,
             begun: row.try_get(13).map_err(wrong)?,
+            reign: None,
             replication,
         })
     }

@@ -19,11 +19,17 @@ pub struct Continuity {
     pub synchronous: bool,
     /// Where earlier reigns ended, oldest first.
     pub horizons: Arc<[Horizon]>,
+    /// The first reign since which they tell everything: before it a primary may have crashed and given out the same ids again, or an operator
+    /// may have named another one.
+    pub complete_since: Epoch,
 }
 
 impl Continuity {
     /// What became of a transaction whose connection was opened in `opened_in`, if pgherd has changed the primary since.
     pub fn fate(&self, opened_in: Epoch, xid: u64) -> Option<Fate> {
+        if opened_in < self.complete_since {
+            return None;
+        }
         let ended = self
             .horizons
             .iter()
@@ -140,6 +146,12 @@ mod tests {
         assert_eq!(continuity.fate(Epoch(2), 100), Some(Fate::Recorded));
         assert_eq!(continuity.fate(Epoch(4), 300), Some(Fate::NeverArrived));
         assert_eq!(continuity.fate(Epoch(5), 1), None);
+        let crashed = Continuity {
+            complete_since: Epoch(2),
+            ..continuity
+        };
+        assert_eq!(crashed.fate(Epoch(1), 99), None);
+        assert_eq!(crashed.fate(Epoch(2), 99), Some(Fate::Recorded));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! - [`catalog`]: what the servers' system catalogs say, as far as planning needs it.
 //! - [`commit_protocol`]: how a transaction over shards is committed, for session and control alike.
 //! - [`state`], [`samples`]: which servers there are now, and how far each had come when. [`outlook`]: what would come of a failover;
-//!   [`continuity`]: what clients are promised meanwhile.
+//!   [`continuity`]: what clients are promised meanwhile; [`chronicle`]: what has happened.
 //!
 //! Nothing here talks to a server or waits. Whoever changes something builds a new value with a
 //! higher version and publishes it behind an `Arc`; the one exception are the samples and the load
@@ -16,6 +16,7 @@
 
 pub mod address;
 pub mod catalog;
+pub mod chronicle;
 pub mod commit_protocol;
 pub mod continuity;
 pub mod hash;
@@ -36,6 +37,7 @@ pub use catalog::{
     Function, FunctionKind, OidMap, Operator, Persistence, ReferentialAction, Relation,
     RelationKind, RoleSettings, ServerSettings, TypeInfo, TypeKind, UniqueKey, Volatility,
 };
+pub use chronicle::{ChangeReport, Chronicle, Event, Standing};
 pub use continuity::{Continuity, CutLedger, CutParty, Fate, Horizon};
 pub use hash::{bucket_of, combine_hash, combine_hashes};
 pub use ids::{BucketId, Epoch, Lsn, LsnError, NodeId, ShardId};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::chronicle::Chronicle;
 use crate::continuity::{Continuity, CutLedger};
 use crate::ids::{Epoch, NodeId, ShardId};
 use crate::outlook::OutlookCell;
@@ -64,6 +65,8 @@ pub struct ShardState {
     pub continuity: Continuity,
     /// Who has cut off which reign. Shared by all versions of the snapshot.
     pub cuts: Arc<CutLedger>,
+    /// What has happened to it. Shared by all versions of the snapshot.
+    pub chronicle: Arc<Chronicle>,
 }
 
 /// Whether a shard can take part in a commit over shards ([`crate::commit_protocol`]).
@@ -226,6 +229,7 @@ mod tests {
             outlook: Arc::default(),
             continuity: Continuity::default(),
             cuts: Arc::default(),
+            chronicle: Arc::default(),
         };
         assert_eq!(shard.primary().unwrap().id, NodeId(0));
         let replicas: Vec<_> = shard.replicas().map(|node| node.id.0).collect();

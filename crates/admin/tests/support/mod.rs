@@ -176,6 +176,7 @@ fn two_shards(primary: Option<NodeId>) -> Topology {
             outlook: Arc::default(),
             continuity: pgherd_topology::Continuity::default(),
             cuts: Arc::default(),
+            chronicle: Arc::default(),
         }
     };
     Topology {

@@ -49,6 +49,23 @@ impl<'a> Standby<'a> {
         }
     }
 
+    /// One that was asked otherwise.
+    pub(crate) fn known(
+        name: &'a str,
+        priority: u32,
+        reached: bool,
+        stream: Option<&'a Stream>,
+        timeline: Option<u32>,
+    ) -> Self {
+        Self {
+            name,
+            priority,
+            reached,
+            stream,
+            timeline,
+        }
+    }
+
     /// How far it has come, if it can be asked now.
     fn position(&self) -> Option<(u32, Lsn)> {
         let stream = self.stream.filter(|_| self.reached)?;

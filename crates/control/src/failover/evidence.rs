@@ -173,6 +173,7 @@ mod tests {
             max_prepared_transactions: 0,
             version: 150_000,
             begun: Some(at),
+            reign: None,
             replication: Replication::Sends {
                 synchronous_standby_names: "".into(),
             },

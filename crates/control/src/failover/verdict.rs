@@ -248,6 +248,7 @@ mod tests {
             max_prepared_transactions: 0,
             version: 150_000,
             begun: Some(begun),
+            reign: None,
             replication,
         }
     }

@@ -127,6 +127,7 @@ pub fn database(name: &str, users: Users, server: Option<Address>) -> Database {
         outlook: Arc::default(),
         continuity: pgherd_topology::Continuity::default(),
         cuts: Arc::default(),
+        chronicle: Arc::default(),
     };
     let topology = Topology {
         version: 1,
