@@ -74,19 +74,10 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What this console will show and do: said to be missing rather than unknown.
-const NOT_YET: &[&str] = &["FAILOVERS", "PREPARED"];
+const NOT_YET: &[&str] = &["PREPARED", "TRANSACTIONS"];
 
 /// Commands of this console's that this version does not have, and those of PgBouncer's that it never will.
-const NOT_DONE: &[&str] = &[
-    "ADOPT",
-    "EXPLAIN",
-    "FAILOVER",
-    "MAINTENANCE",
-    "QUARANTINE",
-    "REJOIN",
-    "SUSPEND",
-    "SWITCHOVER",
-];
+const NOT_DONE: &[&str] = &["EXPLAIN", "SUSPEND"];
 
 /// What PgBouncer's console shows of itself alone.
 const NEVER: &[&str] = &[

@@ -3,24 +3,33 @@
 //! The columns of what PgBouncer shows too are its own, with its names and in its order (version 1.24; PgBouncer documentation, usage),
 //! and then pgherd's: who reads PgBouncer's finds them.
 
+mod adopt;
 mod buckets;
+mod cancel_failover;
 mod clients;
 mod config;
 mod databases;
 mod disable;
 mod drain_server;
 mod enable;
+mod events;
 pub(crate) mod explain_failover;
+mod failover;
+mod failovers;
 mod help;
 mod kill;
 mod kill_client;
 mod lists;
+mod maintenance;
 mod mem;
 mod pause;
 mod pins;
 mod plans;
 mod pools;
+mod quarantine;
 mod reconnect;
+mod rejoin;
+mod release;
 mod reload;
 mod resume;
 mod server_pools;
@@ -32,6 +41,7 @@ mod state;
 mod stats;
 mod stats_averages;
 mod stats_totals;
+mod switchover;
 mod tables;
 mod totals;
 mod undrain_server;
@@ -94,6 +104,8 @@ impl Show {
         &server_pools::SHOW,
         &clients::SHOW,
         &users::SHOW,
+        &failovers::SHOW,
+        &events::SHOW,
         &pins::SHOW,
         &plans::SHOW,
         &tables::SHOW,
@@ -135,6 +147,14 @@ pub const DOINGS: &[&Doing] = &[
     &kill_client::DOING,
     &drain_server::DOING,
     &undrain_server::DOING,
+    &switchover::DOING,
+    &failover::DOING,
+    &cancel_failover::DOING,
+    &rejoin::DOING,
+    &quarantine::DOING,
+    &release::DOING,
+    &maintenance::DOING,
+    &adopt::DOING,
     &disable::DOING,
     &enable::DOING,
     &reload::DOING,

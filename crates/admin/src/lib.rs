@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`command`]: what can be asked, read from text: [`AdminCommand`].
 //! - [`commands`]: the answers, one file each.
-//! - [`doing`]: what the commands share that change something.
+//! - [`doing`]: what the commands share that change something; `ordering`: those about a shard's primary.
 //! - [`answer`]: rows with types, in either wire format.
 //! - [`operations`]: the process around the herd; [`statistics`]: figures over periods.
 //! - [`console`]: [`serve_console`], one operator's connection, simple and extended protocol.
@@ -17,6 +17,7 @@ pub mod doing;
 pub mod gauges;
 pub mod http;
 pub mod operations;
+mod ordering;
 pub mod readiness;
 pub mod statistics;
 
@@ -25,4 +26,4 @@ pub use commands::Show;
 pub use console::serve_console;
 pub use doing::Doing;
 pub use http::serve_http;
-pub use operations::{ConfigEntry, Operations, ProcessRequest, Shutdown};
+pub use operations::{ConfigEntry, Operations, Order, ProcessRequest, Shutdown};

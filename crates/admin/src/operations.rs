@@ -5,8 +5,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use pgherd_control::FailoverCommand;
 use pgherd_protocol::{PgError, SqlState};
 use pgherd_session::Herd;
+use pgherd_topology::ShardId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::statistics::{PERIOD, Statistics};
@@ -42,8 +44,27 @@ pub enum ProcessRequest {
     Reload(oneshot::Sender<Result<Vec<String>, String>>),
     /// To log at another level. The answer says what is wrong with it.
     LogLevel(String, oneshot::Sender<Result<(), String>>),
+    /// To have a shard's primary changed, or one of its servers taken in or out.
+    Order(Order),
+    /// To promote of its own accord no more, or again. The answer says why that could not be remembered.
+    Maintenance(bool, oneshot::Sender<Result<(), String>>),
     /// To end.
     Shutdown(Shutdown),
+}
+
+/// Something that control is to do with a shard.
+#[derive(Debug)]
+pub struct Order {
+    /// The database.
+    pub database: Box<str>,
+    /// The shard.
+    pub shard: ShardId,
+    /// What.
+    pub command: FailoverCommand,
+    /// Told how far it has come.
+    pub progress: mpsc::UnboundedSender<String>,
+    /// What came of it, in words; or why it was not done.
+    pub done: oneshot::Sender<Result<String, String>>,
 }
 
 /// So many requests may be under way.

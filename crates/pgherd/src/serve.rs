@@ -286,6 +286,11 @@ impl Server {
                     }
                     drop(answer.send(set));
                 }
+                ProcessRequest::Order(order) => self.assembled.carry_out(order),
+                ProcessRequest::Maintenance(on, answer) => {
+                    let set = self.assembled.set_maintenance(on);
+                    drop(answer.send(set.map_err(|error| error.to_string())));
+                }
                 ProcessRequest::Shutdown(how) => return how,
             }
         }

@@ -85,8 +85,11 @@ fn standing(standby: &StandbyOutlook) -> String {
     parts.join(", ")
 }
 
-/// The one shard of this name.
-fn find<'a>(
+/// The one shard of this name, as `shard` or `database.shard`.
+///
+/// # Errors
+/// 42704 where there is none, or several.
+pub(crate) fn find<'a>(
     databases: &'a [Arc<Database>],
     name: &str,
 ) -> Result<(&'a Arc<Database>, usize), PgError> {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use pgherd_admin::Order;
 use pgherd_control::{Control, ControlError, ControlSettings, FileStore, Origin, State};
 use pgherd_pool::{Budget, Pools, Resolver};
 use pgherd_protocol::auth::scram::DEFAULT_ITERATIONS;
@@ -298,6 +299,30 @@ impl Assembled {
                 "the last session ended, the database is closed"
             );
         });
+    }
+
+    /// Has control carry out what an operator asks of a shard; who asked is told.
+    pub(super) fn carry_out(&self, order: Order) {
+        let Some(watched) = self.controls.get(&order.database) else {
+            let gone = format!("database \"{}\" is gone", order.database);
+            // who asked may be gone too
+            drop(order.done.send(Err(gone)));
+            return;
+        };
+        let control = Arc::clone(&watched.control);
+        tokio::spawn(async move {
+            let done = control.order(order.shard, order.command, order.progress);
+            let done = done.await.map_err(|error| error.to_string());
+            drop(order.done.send(done));
+        });
+    }
+
+    /// Begins or ends maintenance.
+    ///
+    /// # Errors
+    /// As [`State::set_maintenance`]. Blocks on the disk.
+    pub(super) fn set_maintenance(&self, on: bool) -> Result<(), ControlError> {
+        self.state.set_maintenance(on)
     }
 
     /// Waits until every shard has a primary and every catalog is read, but not for ever; says what is missing then.
