@@ -16,6 +16,7 @@ use crate::commit_log::CommitLogKeeper;
 use crate::error::ControlError;
 use crate::failover::coordinator::{Coordinator, Desk, FailoverCommand};
 use crate::health::Watcher;
+use crate::heartbeat::Heart;
 use crate::monitor::Monitor;
 use crate::recovery::Recovery;
 use crate::sampler::Sampler;
@@ -68,12 +69,17 @@ impl Control {
         if settings.failover.mode == FailoverMode::Promote {
             for shard in settings.sharding.shard_ids().take(settings.shards.len()) {
                 let (desk, taken) = Desk::new();
-                let of_shard = servers
-                    .iter()
-                    .filter(|server| server.shard == shard)
-                    .cloned();
+                let of_shard = || {
+                    let all = servers.iter();
+                    all.filter(move |server| server.shard == shard).cloned()
+                };
+                let name = settings.shards[shard.index()].name.clone();
+                if let Some(beats) = monitor.beats(shard) {
+                    let heart = Heart::new((shard, name), of_shard(), topology.clone(), beats);
+                    tasks.spawn(heart.run());
+                }
                 let coordinator = monitor.view(shard).and_then(|view| {
-                    Coordinator::new(settings, shard, of_shard, topology.clone(), view, taken)
+                    Coordinator::new(settings, shard, of_shard(), topology.clone(), view, taken)
                 });
                 if let Some(coordinator) = coordinator {
                     tasks.spawn(coordinator.run());

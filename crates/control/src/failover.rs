@@ -22,6 +22,8 @@ pub(crate) mod quorum;
 mod standby;
 pub(crate) mod verdict;
 
+pub(crate) use primary::acknowledged_row;
+
 use pgherd_topology::{NodeId, Outlook, StandbyOutlook};
 use tokio::time::Instant;
 
@@ -30,6 +32,7 @@ use evidence::{Contact, Evidence};
 use quorum::SyncSet;
 use verdict::{Patience, Verdict, decide};
 
+use crate::heartbeat::Beat;
 use crate::testimony::{Receiver, Replication};
 
 /// One server of a shard.
@@ -45,12 +48,14 @@ pub(crate) struct Member<'a> {
 pub(crate) fn outlook(
     primary: &Member<'_>,
     others: &[Member<'_>],
+    beat: Beat,
     patience: &Patience,
     now: Instant,
 ) -> (Verdict, Outlook) {
     let verdict = decide(
         primary.evidence,
         others.iter().map(|member| member.evidence),
+        beat,
         patience,
         now,
     );

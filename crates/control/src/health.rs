@@ -28,6 +28,8 @@ const REIGN: &str = "SELECT epoch FROM pgherd.reign";
 pub(crate) struct Report {
     /// The server.
     pub(crate) node: NodeId,
+    /// When it was asked.
+    pub(crate) asked: Instant,
     /// Whether it answers.
     pub(crate) health: Health,
     /// What asking it met.
@@ -94,7 +96,7 @@ impl Watcher {
                 Ok(testimony) => {
                     let took = asked.elapsed();
                     let contact = Contact::Answered { took };
-                    if !self.report(Health::Up, contact, Some(testimony)).await {
+                    if !self.report(asked, contact, Some(testimony)).await {
                         return;
                     }
                     self.pace.health
@@ -108,7 +110,7 @@ impl Watcher {
                     } else {
                         self.log_once(&error);
                         let contact = Contact::of(&error);
-                        if !self.report(Health::Down, contact, None).await {
+                        if !self.report(asked, contact, None).await {
                             return;
                         }
                         self.pace.after_refusal
@@ -197,10 +199,14 @@ impl Watcher {
     /// False once nobody listens.
     async fn report(
         &mut self,
-        health: Health,
+        asked: Instant,
         contact: Contact,
         testimony: Option<Testimony>,
     ) -> bool {
+        let health = match testimony {
+            Some(_) => Health::Up,
+            None => Health::Down,
+        };
         if health != self.last {
             match health {
                 Health::Up => tracing::info!(server = %self.server.name, "server answers"),
@@ -211,6 +217,7 @@ impl Watcher {
         self.reports
             .send(Report {
                 node: self.server.id,
+                asked,
                 health,
                 contact,
                 testimony,

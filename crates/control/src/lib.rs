@@ -6,6 +6,7 @@
 //! # Layout
 //! - [`settings`]: what it is told. [`control`]: its start, its handle, its end.
 //! - `login`, `line`, `host_name`, `tls`, `servers`: connections to the servers.
+//! - `heartbeat` writes to each primary where pgherd promotes.
 //! - `health` asks each server (`testimony`: what, and what it says), `roles` decides who is primary, `monitor` publishes, `lag` measures replicas.
 //! - `failover`: whether a primary is dead, who is promoted, and how; `recorded`: who is primary where pgherd promotes.
 //! - `sampler`: the WAL positions on which reading one's own writes rests.
@@ -30,6 +31,7 @@ pub mod control;
 pub mod error;
 mod failover;
 mod health;
+mod heartbeat;
 mod host_name;
 pub mod keys;
 mod lag;

@@ -74,9 +74,14 @@ impl Line {
         let client = self.client().await?;
         let done = self.server.within(bound, action, statements(client)).await;
         if let Err(ControlError::Silent { .. }) = &done {
-            *self.open.lock().await = None;
+            self.give_up().await;
         }
         done
+    }
+
+    /// Closes the connection, on which something may still be under way.
+    pub(crate) async fn give_up(&self) {
+        *self.open.lock().await = None;
     }
 
     /// Runs statements whose answers say nothing.

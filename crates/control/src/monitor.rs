@@ -18,6 +18,7 @@ use crate::failover::evidence::Evidence;
 use crate::failover::verdict::{Patience, Verdict as Life};
 use crate::failover::{Member, outlook};
 use crate::health::Report;
+use crate::heartbeat::Beat;
 use crate::lag::LagMeter;
 use crate::recorded;
 use crate::roles::{Complaint, Sighting, Verdict, decide};
@@ -67,6 +68,8 @@ struct Watched {
     lag: LagMeter,
     /// For the shard's coordinator.
     view: watch::Sender<View>,
+    /// What came of writing to the primary.
+    beats: watch::Sender<Beat>,
     /// How often the primary had restarted lately when it was last looked.
     restarts: usize,
 }
@@ -155,7 +158,7 @@ impl Monitor {
             else {
                 continue;
             };
-            shard.evidence[position].note(Instant::now(), report.contact, report.testimony.clone());
+            shard.evidence[position].note(report.asked, report.contact, report.testimony.clone());
             let sighting = &mut shard.sightings[position];
             sighting.health = report.health;
             if report.testimony.is_some() {
@@ -182,6 +185,11 @@ impl Monitor {
     /// What the coordinator of a shard is to know.
     pub(crate) fn view(&self, shard: ShardId) -> Option<watch::Receiver<View>> {
         Some(self.shards.get(shard.index())?.view.subscribe())
+    }
+
+    /// Where what came of writing to a shard's primary is to be told.
+    pub(crate) fn beats(&self, shard: ShardId) -> Option<watch::Sender<Beat>> {
+        Some(self.shards.get(shard.index())?.beats.clone())
     }
 
     /// Where pgherd itself promotes: who is primary is the state store's word.
@@ -325,6 +333,7 @@ impl Watched {
             complaints: Vec::new(),
             lag: LagMeter::default(),
             view: watch::Sender::default(),
+            beats: watch::Sender::default(),
             restarts: 0,
         }
     }
@@ -464,12 +473,18 @@ impl Watched {
             self.show(None);
             return;
         };
-        let (life, outlook) = outlook(&primary, &members, patience, Instant::now());
+        let (life, outlook) = outlook(
+            &primary,
+            &members,
+            *self.beats.borrow(),
+            patience,
+            Instant::now(),
+        );
         if !members.is_empty() && self.life.is_some_and(|before| before != life) {
             let (shard, primary) = (&published.name, primary.name);
             match life {
                 Life::Well => tracing::info!(%shard, primary, "primary: {life}"),
-                Life::Slow | Life::Alone | Life::Busy(_) | Life::Suspected(_) => {
+                Life::Slow | Life::Alone | Life::Full | Life::Busy(_) | Life::Suspected(_) => {
                     tracing::warn!(%shard, primary, "primary: {life}");
                 }
                 Life::CutOff | Life::NoWitness(_) | Life::Dead(_) => {

@@ -171,6 +171,9 @@ impl Coordinator {
         if let Some(verdict @ Verdict::Dead(_)) = verdict {
             return self.fail_over(&record, verdict).await;
         }
+        if let Some(Verdict::Full) = verdict {
+            return self.relieve(&record).await;
+        }
         if self.next_upkeep <= Instant::now() {
             self.next_upkeep = Instant::now() + UPKEEP;
             return self.look_after(&record).await;
@@ -205,6 +208,29 @@ impl Coordinator {
         }
         self.begin(ChangeKind::Failover, None, verdict.to_string())
             .await?;
+        self.go_on().await
+    }
+
+    /// A primary that answers and cannot write is replaced: as planned where its fence, for which it has to write, is what keeps it from losing
+    /// anything.
+    async fn relieve(&mut self, record: &ShardRecord) -> Result<(), ControlError> {
+        if self.not_before.is_some_and(|then| Instant::now() < then)
+            || self.settings.state.is_in_maintenance()
+        {
+            return Ok(());
+        }
+        if let Err(refusal) = self.foresee(record) {
+            self.refuse(&format!(
+                "{} has no room for a write, and nobody is promoted: {refusal}",
+                record.primary
+            ));
+            return Ok(());
+        }
+        let kind = match self.failover().sync {
+            Some(_) => ChangeKind::Failover,
+            None => ChangeKind::Switchover,
+        };
+        self.begin(kind, None, Verdict::Full.to_string()).await?;
         self.go_on().await
     }
 

@@ -12,11 +12,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::evidence::{Contact, Evidence};
-use crate::settings::FailoverSettings;
+use crate::heartbeat::Beat;
+use crate::settings::{FailoverMode, FailoverSettings};
 use crate::testimony::Receiver;
 
 /// So many refusals in a row are no accident.
 const REFUSALS: u32 = 3;
+/// After so long without room it is not for a moment.
+const FULL_AFTER: Duration = Duration::from_secs(3);
 /// So many restarts within a minute are no way to serve.
 const RESTARTS: usize = 3;
 
@@ -50,10 +53,16 @@ impl Default for Patience {
 
 impl From<&FailoverSettings> for Patience {
     fn from(settings: &FailoverSettings) -> Self {
+        let default = Self::default();
         Self {
             refused_after: settings.refused_after,
             silent_after: settings.silent_after,
-            ..Self::default()
+            stale_after: match settings.mode {
+                // the heartbeat is a message each second
+                FailoverMode::Promote => settings.silent_after,
+                FailoverMode::Observe => default.stale_after,
+            },
+            ..default
         }
     }
 }
@@ -71,6 +80,8 @@ pub(crate) enum Verdict {
     Busy(Busy),
     /// Something is wrong, for too short a time to act.
     Suspected(Cause),
+    /// It answers, and has no room on its disk for a write: another one is to take over, as planned.
+    Full,
     /// It is not reached from here, but a standby streams from it.
     CutOff,
     /// It is not reached, and no standby is that could tell whether it lives.
@@ -101,6 +112,8 @@ pub(crate) enum Cause {
     Crashes,
     /// It does not come out of recovery.
     Recovers,
+    /// Its writes wait for standbys that are reached from here and not from there.
+    Partitioned,
 }
 
 impl fmt::Display for Cause {
@@ -110,6 +123,7 @@ impl fmt::Display for Cause {
             Self::Silent => "it does not answer",
             Self::Crashes => "it restarted three times within a minute",
             Self::Recovers => "it does not come out of recovery",
+            Self::Partitioned => "its writes wait for standbys that are cut off from it",
         })
     }
 }
@@ -133,7 +147,10 @@ impl fmt::Display for Verdict {
                 formatter,
                 "not known: {cause}, and no standby is reached that could tell whether it lives"
             ),
-            Self::Dead(Cause::Crashes) => write!(formatter, "to be replaced: {}", Cause::Crashes),
+            Self::Full => formatter.write_str("full: it answers, and has no room for a write"),
+            Self::Dead(cause @ (Cause::Crashes | Cause::Partitioned)) => {
+                write!(formatter, "to be replaced: {cause}")
+            }
             Self::Dead(cause) => write!(formatter, "dead: {cause}, and no standby streams from it"),
         }
     }
@@ -191,10 +208,23 @@ impl Witnesses {
     }
 }
 
+/// How long a write has waited.
+fn hangs(beat: Beat, now: Instant) -> Duration {
+    match beat {
+        Beat::Hangs(since) => now.saturating_duration_since(since),
+        Beat::Unknown | Beat::Taken | Beat::Full(_) => Duration::ZERO,
+    }
+}
+
+fn is_full(beat: Beat, now: Instant) -> bool {
+    matches!(beat, Beat::Full(since) if now.saturating_duration_since(since) >= FULL_AFTER)
+}
+
 /// Decides about a primary.
 pub(crate) fn decide<'a>(
     primary: &Evidence,
     standbys: impl Iterator<Item = &'a Evidence>,
+    beat: Beat,
     patience: &Patience,
     now: Instant,
 ) -> Verdict {
@@ -211,6 +241,13 @@ pub(crate) fn decide<'a>(
         Contact::Answered { .. } if primary.restarts(now) >= RESTARTS => {
             Verdict::Dead(Cause::Crashes)
         }
+        // it could not acknowledge anything for a while, and those that would have to are there
+        Contact::Answered { .. }
+            if witnesses == Witnesses::Lost && hangs(beat, now) >= patience.silent_after =>
+        {
+            Verdict::Dead(Cause::Partitioned)
+        }
+        Contact::Answered { .. } if is_full(beat, now) => Verdict::Full,
         Contact::Answered { .. } if matches!(witnesses, Witnesses::Lost | Witnesses::Absent) => {
             Verdict::Alone
         }
@@ -291,7 +328,13 @@ mod tests {
             .collect();
         let primary = primary(start, contact, times);
         let now = start + Duration::from_millis(milliseconds);
-        decide(&primary, standbys.iter(), &Patience::default(), now)
+        decide(
+            &primary,
+            standbys.iter(),
+            Beat::Unknown,
+            &Patience::default(),
+            now,
+        )
     }
 
     #[test]
@@ -351,6 +394,7 @@ mod tests {
             let verdict = decide(
                 &primary,
                 [&before].into_iter(),
+                Beat::Unknown,
                 &Patience::default(),
                 since + Duration::from_secs(9),
             );
@@ -371,6 +415,7 @@ mod tests {
         let verdict = decide(
             &primary,
             [&gone, &gone].into_iter(),
+            Beat::Unknown,
             &Patience::default(),
             now,
         );
@@ -389,6 +434,7 @@ mod tests {
         let verdict = decide(
             &primary,
             [&down, &lost].into_iter(),
+            Beat::Unknown,
             &Patience::default(),
             now,
         );
@@ -451,10 +497,68 @@ mod tests {
         }
         let decided = |seconds| {
             let now = start + Duration::from_secs(seconds);
-            decide(&primary, [&well].into_iter(), &Patience::default(), now)
+            decide(
+                &primary,
+                [&well].into_iter(),
+                Beat::Unknown,
+                &Patience::default(),
+                now,
+            )
         };
         assert_eq!(decided(59), Verdict::Dead(Cause::Crashes));
         assert_eq!(decided(61), Verdict::Well);
+    }
+
+    /// What is decided of a primary that answers and has written nothing for so many milliseconds.
+    fn with_beat(milliseconds: u64, beat: fn(Instant) -> Beat, receiver: Receiver) -> Verdict {
+        let start = Instant::now();
+        let standby = standby(start, receiver);
+        let primary = primary(start, ANSWERED, 9);
+        let now = start + Duration::from_millis(milliseconds);
+        let patience = Patience::default();
+        decide(
+            &primary,
+            [&standby].into_iter(),
+            beat(start),
+            &patience,
+            now,
+        )
+    }
+
+    #[test]
+    fn one_whose_writes_wait_for_standbys_cut_off_from_it_is_replaced() {
+        let partitioned = Verdict::Dead(Cause::Partitioned);
+        assert_eq!(with_beat(8000, Beat::Hangs, Receiver::Lost), partitioned);
+        assert_eq!(with_beat(7999, Beat::Hangs, Receiver::Lost), Verdict::Alone);
+        // one streams, and does not acknowledge: nobody else would
+        assert_eq!(with_beat(8000, Beat::Hangs, streaming(0)), Verdict::Well);
+    }
+
+    #[test]
+    fn one_without_room_is_to_be_replaced_as_planned() {
+        assert_eq!(with_beat(3000, Beat::Full, streaming(0)), Verdict::Full);
+        assert_eq!(with_beat(2999, Beat::Full, streaming(0)), Verdict::Well);
+    }
+
+    #[test]
+    fn where_writes_flow_a_stream_without_messages_is_lost_as_soon_as_the_primary_is_silent() {
+        let settings = FailoverSettings {
+            mode: FailoverMode::Promote,
+            ..FailoverSettings::default()
+        };
+        let patience = Patience::from(&settings);
+        let start = Instant::now();
+        let standby = standby(start, streaming(8));
+        let primary = primary(start, Contact::Silent, 4);
+        let now = start + Duration::from_secs(8);
+        let decided = decide(
+            &primary,
+            [&standby].into_iter(),
+            Beat::Unknown,
+            &patience,
+            now,
+        );
+        assert_eq!(decided, Verdict::Dead(Cause::Silent));
     }
 
     #[test]
