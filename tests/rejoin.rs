@@ -257,7 +257,7 @@ async fn a_rejoin_that_was_interrupted_anywhere_is_finished_by_the_next() {
 fn interrupt_at(mut command: Command, text: &str, after: Duration) {
     use std::io::{BufRead, BufReader};
     let mut running = command.spawn().unwrap();
-    let mut all = String::new();
+    let (mut all, mut said_it) = (String::new(), false);
     for line in BufReader::new(running.stderr.take().unwrap()).lines() {
         let line = line.unwrap();
         let is_it = line.contains(text);
@@ -266,11 +266,12 @@ fn interrupt_at(mut command: Command, text: &str, after: Duration) {
             std::thread::sleep(after);
             let group = Pid::from_raw(i32::try_from(running.id()).unwrap());
             nix::sys::signal::killpg(group, Signal::SIGKILL).unwrap();
-            running.wait().unwrap();
-            return;
+            said_it = true;
+            break;
         }
     }
-    panic!("it did not say {text}: {all}");
+    running.wait().unwrap();
+    assert!(said_it, "it did not say {text}: {all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
