@@ -75,6 +75,34 @@ impl RawClient {
         }
     }
 
+    /// The same; what it is refused with, or `None` if the connection is lost on the way.
+    ///
+    /// # Errors
+    /// The ErrorResponse.
+    pub async fn try_log_in(
+        endpoint: &str,
+        user: &str,
+        database: &str,
+    ) -> Result<Self, Option<Message>> {
+        let stream = TcpStream::connect(endpoint).await.map_err(|_| None)?;
+        stream.set_nodelay(true).map_err(|_| None)?;
+        let mut client = Self {
+            stream,
+            key: Vec::new(),
+        };
+        let parameters = [("user", user), ("database", database)];
+        client.send(&startup_with(3 << 16, &parameters)).await;
+        loop {
+            let message = client.message().await.ok_or(None)?;
+            match message.tag {
+                b'E' => return Err(Some(message)),
+                b'K' => client.key = message.body,
+                b'Z' => return Ok(client),
+                _ => {}
+            }
+        }
+    }
+
     /// Sends bytes. That the other side has hung up is no failure: what it said before is read next.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;

@@ -19,6 +19,11 @@ pub const APPLICATION_USER: &str = "app";
 /// Its password.
 pub const APPLICATION_PASSWORD: &str = "app";
 
+/// Who `pg_rewind` logs in as, on the database `postgres`: no superuser, but it may read every file of the server.
+pub const REWIND_USER: &str = "rewind";
+/// Its password.
+pub const REWIND_PASSWORD: &str = "rewind";
+
 /// Settings that only a superuser may change, which a failover without superuser rights changes (Postgres 15 and up can grant it).
 const FAILOVER_SETTINGS: &str = "primary_conninfo, primary_slot_name, synchronous_standby_names, \
      default_transaction_read_only, wal_retrieve_retry_interval, max_standby_streaming_delay, recovery_min_apply_delay";
@@ -55,6 +60,7 @@ pub(super) async fn make_primary(
     for database in ["postgres", database] {
         single_user(postgres, &fresh, database, &database_statements()).await?;
     }
+    single_user(postgres, &fresh, "postgres", &rewind_statements(postgres)).await?;
     append_include(&fresh)?;
     std::fs::rename(&fresh, target).naming(|| format!("moving {} in place", target.display()))
 }
@@ -170,6 +176,28 @@ fn database_statements() -> Vec<String> {
     ]
     .map(|function| format!("GRANT EXECUTE ON FUNCTION {function} TO {CONTROL_USER};"))
     .into()
+}
+
+/// The role of [`REWIND_USER`] (documentation of pg_rewind, section Notes).
+fn rewind_statements(postgres: &Postgres) -> Vec<String> {
+    let mut statements = vec![format!(
+        "CREATE ROLE {REWIND_USER} LOGIN PASSWORD '{REWIND_PASSWORD}' IN ROLE pg_monitor;"
+    )];
+    for function in [
+        "pg_ls_dir(text, boolean, boolean)",
+        "pg_stat_file(text, boolean)",
+        "pg_read_binary_file(text)",
+        "pg_read_binary_file(text, bigint, bigint, boolean)",
+    ] {
+        statements.push(format!(
+            "GRANT EXECUTE ON FUNCTION {function} TO {REWIND_USER};"
+        ));
+    }
+    if postgres.major() >= 15 {
+        // its timeline is in the primary's control file from the next checkpoint on
+        statements.push(format!("GRANT pg_checkpoint TO {REWIND_USER};"));
+    }
+    statements
 }
 
 fn append_include(data: &Path) -> Result<(), HerdError> {

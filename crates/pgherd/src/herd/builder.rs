@@ -2,6 +2,8 @@
 //!
 //! Main type: [`HerdBuilder`].
 
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use super::record::Record;
 use super::server::{CERTIFICATE_FILE, KEY_FILE, SETTINGS_FILE, Server, ServerName, ServerParts};
 use super::settings::{ServerSettings, host_based_authentication};
 use super::shard::Shard;
-use super::{Herd, ports};
+use super::{Herd, Host, ports, rejoin, renumber};
 
 /// How many data directories are made at once: each takes one processor.
 const MADE_AT_ONCE: usize = 2;
@@ -55,6 +57,7 @@ pub struct HerdBuilder {
     durability: Durability,
     settings: Vec<(String, String)>,
     host_lines: Vec<String>,
+    hosts: BTreeMap<String, Host>,
     tls: Option<(String, String)>,
     listener: Listener,
 }
@@ -69,6 +72,7 @@ impl Default for HerdBuilder {
             durability: Durability::default(),
             settings: Vec::new(),
             host_lines: Vec::new(),
+            hosts: BTreeMap::new(),
             tls: None,
             listener: Arc::new(|_| ()),
         }
@@ -135,6 +139,13 @@ impl HerdBuilder {
         self
     }
 
+    /// Where the server of that name runs; others share our network. It takes root, and [`host_line`](Self::host_line)s for the addresses.
+    #[must_use]
+    pub fn host(mut self, server: impl Into<String>, host: Host) -> Self {
+        self.hosts.insert(server.into(), host);
+        self
+    }
+
     /// Has the servers offer TLS with this certificate and key (PEM).
     #[must_use]
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
@@ -185,10 +196,12 @@ impl HerdBuilder {
         let (shards, guard, sockets) = loop {
             let ports = free_ports(&record.ports)?;
             if ports != record.ports {
+                renumber::standbys(&postgres, &directory, &record, &ports)?;
                 record.ports = ports;
                 record.write(&directory)?;
             }
-            match self.launch(&postgres, &directory, &record, &steps).await {
+            let launched = self.launch(&postgres, &directory, &record, &steps, reused);
+            match launched.await {
                 Ok(running) => break running,
                 Err(HerdError::Start { reason, .. })
                     if reason.contains("could not create any TCP/IP sockets")
@@ -200,6 +213,7 @@ impl HerdBuilder {
             }
         };
         Ok(Herd {
+            rejoin_command: rejoin::install(&postgres, &directory)?,
             shards,
             guard: Some(guard),
             directory,
@@ -304,6 +318,7 @@ impl HerdBuilder {
         directory: &Path,
         record: &Record,
         steps: &Arc<Steps>,
+        reused: bool,
     ) -> Result<(Vec<Shard>, Guard, Sockets), HerdError> {
         let sockets = Sockets::make(postgres.runs_as(), directory)?;
         let servers_a_shard = usize::from(self.replicas) + 1;
@@ -333,7 +348,11 @@ impl HerdBuilder {
                     ));
                 }
                 shard.make_slots().await?;
-                shard.wait_for_streams().await
+                match reused {
+                    // a failover may have been under way when they were stopped: that is the proxy's to finish
+                    true => shard.give_streams_time().await,
+                    false => shard.wait_for_streams().await,
+                }
             });
         }
         let mut outcome = Ok(());
@@ -368,6 +387,7 @@ impl HerdBuilder {
             .map(|(index, port)| {
                 let name = ServerName::new(shard, index);
                 Server::new(ServerParts {
+                    host: self.hosts.get(name.as_str()).cloned(),
                     data: directory.join(name.as_str()),
                     log: directory.join("log").join(format!("{name}.log")),
                     name,
@@ -379,16 +399,18 @@ impl HerdBuilder {
             })
             .collect();
         let shard = Shard::new(format!("s{shard}"), servers);
-        let primary = shard.primary().port();
+        let primary = shard.primary();
+        let primary = SocketAddrV4::new(primary.address(), primary.port());
         let runs_as = postgres.runs_as();
         for server in shard.servers() {
             let data = server.data_directory();
             let text = ServerSettings {
                 name: server.name().as_str(),
+                address: server.address(),
                 port: server.port(),
                 sockets,
                 durability: self.durability,
-                follows: (server.port() != primary).then_some(primary),
+                follows: (server.port() != primary.port()).then_some(primary),
                 has_tls: self.tls.is_some(),
                 extra: &self.settings,
             }

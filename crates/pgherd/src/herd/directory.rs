@@ -80,7 +80,7 @@ pub(super) async fn stop_survivors(
     for shard in 0..usize::from(record.shards) {
         for server in 0..=usize::from(record.replicas) {
             let data = of_server(directory, shard, server);
-            if !is_running_in(&data) {
+            if super::process::postmaster_in(&data).is_none() {
                 continue;
             }
             let mut command = postgres.command("pg_ctl");
@@ -89,15 +89,6 @@ pub(super) async fn stop_survivors(
         }
     }
     Ok(())
-}
-
-/// Whether the process that `postmaster.pid` names is the server of that directory: after a crash the number may be anybody's.
-fn is_running_in(data: &Path) -> bool {
-    std::fs::read_to_string(data.join("postmaster.pid"))
-        .ok()
-        .and_then(|text| text.lines().next()?.trim().parse::<u32>().ok())
-        .and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok())
-        .is_some_and(|working| working == data)
 }
 
 /// The sockets' directory, which only its owner may enter.

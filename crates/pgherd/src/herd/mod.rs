@@ -11,6 +11,7 @@
 //! herd.lock      held while a herd runs on the directory
 //! herd.json      what was made here: shards, replicas, database, Postgres version, ports
 //! sockets/       the servers' Unix sockets; only the superuser gets in that way, and only from this directory
+//! rejoin.sh      makes a deposed primary a standby
 //! log/s0a.log    what each server logs, every statement included
 //! s0a/ s0b/ ..   the data directories: shard s0's servers are s0a, s0b and so on
 //! ```
@@ -22,10 +23,14 @@ mod bootstrap;
 mod builder;
 mod directory;
 mod error;
+mod faults;
 pub(crate) mod guard;
+mod host;
 pub mod ports;
 mod process;
 mod record;
+mod rejoin;
+mod renumber;
 mod server;
 mod settings;
 mod shard;
@@ -34,6 +39,7 @@ pub use binaries::Postgres;
 pub use bootstrap::{APPLICATION_PASSWORD, APPLICATION_USER, CONTROL_PASSWORD, CONTROL_USER};
 pub use builder::{Durability, HerdBuilder, Progress};
 pub use error::HerdError;
+pub use host::Host;
 pub use server::{Server, ServerName};
 pub use shard::Shard;
 
@@ -55,6 +61,7 @@ pub struct Herd {
     directory: PathBuf,
     database: String,
     reused: bool,
+    rejoin_command: String,
     _sockets: directory::Sockets,
     _lock: File,
 }
@@ -93,6 +100,13 @@ impl Herd {
     #[must_use]
     pub fn database(&self) -> &str {
         &self.database
+    }
+
+    /// The command by which a server of this herd rejoins its shard, for `failover.rejoin_command`: pgherd names the server and its primary in
+    /// the environment.
+    #[must_use]
+    pub fn rejoin_command(&self) -> &str {
+        &self.rejoin_command
     }
 
     /// Whether the servers were there already (a second start on one directory).

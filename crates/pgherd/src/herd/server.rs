@@ -4,17 +4,20 @@
 //! Main type: [`Server`].
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::binaries::{Postgres, last_lines};
 use super::error::{HerdError, Naming};
-use super::process::{POLL, children_of, kill_all, pid_of, wait_at_most};
+use super::host::Host;
+use super::process::{POLL, kill_all, pid_of, postmaster_in, send, wait_at_most};
 
 /// Included by `postgresql.conf`, written anew at each start.
 pub(super) const SETTINGS_FILE: &str = "herd.conf";
@@ -61,6 +64,7 @@ pub struct Server {
     data: PathBuf,
     log: PathBuf,
     sockets: PathBuf,
+    host: Option<Host>,
     process: Mutex<Option<Child>>,
 }
 
@@ -74,6 +78,7 @@ pub(super) struct ServerParts {
     pub(super) data: PathBuf,
     pub(super) log: PathBuf,
     pub(super) sockets: PathBuf,
+    pub(super) host: Option<Host>,
 }
 
 impl Server {
@@ -86,6 +91,7 @@ impl Server {
             data,
             log,
             sockets,
+            host,
         } = parts;
         Self {
             name,
@@ -95,6 +101,7 @@ impl Server {
             data,
             log,
             sockets,
+            host,
             process: Mutex::new(None),
         }
     }
@@ -105,7 +112,19 @@ impl Server {
         &self.name
     }
 
-    /// Its port on 127.0.0.1.
+    pub(super) fn postgres_major(&self) -> u32 {
+        self.postgres.major()
+    }
+
+    /// Where it listens: 127.0.0.1, if it has no [`Host`] of its own.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.host
+            .as_ref()
+            .map_or(Ipv4Addr::LOCALHOST, |host| host.address)
+    }
+
+    /// Its port there.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -145,13 +164,27 @@ impl Server {
         self.data.join(STANDBY_FILE).exists()
     }
 
+    /// The highest timeline that its data directory knows of; a deposed primary's does not know that of its successor.
+    #[must_use]
+    pub fn timeline(&self) -> u32 {
+        let Ok(files) = std::fs::read_dir(self.data.join("pg_wal")) else {
+            return 0;
+        };
+        files
+            .flatten()
+            .filter_map(|file| {
+                let name = file.file_name();
+                let number = name.to_str()?.strip_suffix(".history")?;
+                u32::from_str_radix(number, 16).ok()
+            })
+            .max()
+            .unwrap_or(1)
+    }
+
     /// Whether its process runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        let mut process = self.lock();
-        process
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.main_process().is_some()
     }
 
     /// Starts it and returns when it answers. Does nothing if it runs.
@@ -191,58 +224,6 @@ impl Server {
             tokio::time::sleep(POLL).await;
         }
         self.reap();
-    }
-
-    /// The machine loses its power: the postmaster and every process of its is killed at once, nothing is written.
-    pub fn kill9(&self) {
-        let mut process = self.lock();
-        let Some(child) = process.as_mut() else {
-            return;
-        };
-        kill_all(child);
-        *process = None;
-    }
-
-    /// Kills the main process alone (`kill -9`): nobody listens any more, and idle backends end, but busy ones go on with what they do.
-    pub fn kill_postmaster(&self) {
-        if let Some(mut child) = self.lock().take() {
-            // it fails only for a process that has ended meanwhile
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// Stops every process of the server where it stands (`SIGSTOP`): it accepts connections no more than it answers.
-    pub fn freeze(&self) {
-        self.signal_all(Signal::SIGSTOP);
-    }
-
-    /// Ends [`freeze`](Self::freeze).
-    pub fn thaw(&self) {
-        self.signal_all(Signal::SIGCONT);
-    }
-
-    /// Lets a replica fall behind: it receives WAL but replays no more of it.
-    ///
-    /// # Errors
-    /// [`HerdError::Sql`], on a primary for one.
-    pub async fn pause_replay(&self) -> Result<(), HerdError> {
-        self.sql("SELECT pg_wal_replay_pause()").await?;
-        let paused = if self.postgres.major() >= 14 {
-            "SELECT 1 WHERE pg_get_wal_replay_pause_state() = 'paused'"
-        } else {
-            "SELECT 1 WHERE pg_is_wal_replay_paused()"
-        };
-        // it is a request: what is being replayed is finished first
-        self.wait_until(paused).await
-    }
-
-    /// Ends [`pause_replay`](Self::pause_replay).
-    ///
-    /// # Errors
-    /// [`HerdError::Sql`].
-    pub async fn resume_replay(&self) -> Result<(), HerdError> {
-        self.sql("SELECT pg_wal_replay_resume()").await.map(|_| ())
     }
 
     /// Runs statements as the superuser in the herd's database; returns the rows of all of them, values as text.
@@ -290,7 +271,9 @@ impl Server {
 
     /// Asks for a fast shutdown without waiting for it.
     pub(super) fn ask_to_stop(&self) {
-        self.signal(Signal::SIGINT);
+        if let Some(process) = self.main_process() {
+            send(process, Signal::SIGINT);
+        }
         // a frozen process takes no signal but this one
         self.thaw();
     }
@@ -329,10 +312,7 @@ impl Server {
     /// Starts the process if it does not run.
     fn spawn(&self) -> Result<(), HerdError> {
         use std::os::unix::process::CommandExt;
-        let mut process = self.lock();
-        if let Some(child) = process.as_mut()
-            && matches!(child.try_wait(), Ok(None))
-        {
+        if self.is_running() {
             return Ok(());
         }
         let log = std::fs::OpenOptions::new()
@@ -340,9 +320,13 @@ impl Server {
             .append(true)
             .open(&self.log)
             .naming(|| format!("opening {}", self.log.display()))?;
-        let child = self
-            .postgres
-            .command("postgres")
+        // who starts it after a rejoin writes there by its name
+        self.postgres.runs_as().give(&self.log)?;
+        let mut command = match &self.host {
+            Some(host) => host.command(&self.postgres),
+            None => self.postgres.command("postgres"),
+        };
+        let child = command
             .arg("-D")
             .arg(&self.data)
             .stdin(Stdio::null())
@@ -352,46 +336,53 @@ impl Server {
             .process_group(0)
             .spawn()
             .naming(|| format!("starting server {}", self.name))?;
-        *process = Some(child);
+        *self.lock() = Some(child);
         Ok(())
     }
 
     /// Waits for a process that was asked to stop, with more and more emphasis.
     fn reap(&self) {
-        let mut process = self.lock();
-        let Some(child) = process.as_mut() else {
-            return;
-        };
-        let pid = pid_of(child);
-        if wait_at_most(child, super::FAST_STOP_LIMIT).is_none() {
-            let _ = nix::sys::signal::kill(pid, Signal::SIGQUIT);
-            if wait_at_most(child, IMMEDIATE_STOP_LIMIT).is_none() {
-                kill_all(child);
+        if !self.ends_within(super::FAST_STOP_LIMIT) {
+            if let Some(process) = self.main_process() {
+                send(process, Signal::SIGQUIT);
+            }
+            if !self.ends_within(IMMEDIATE_STOP_LIMIT) {
+                kill_all(&self.data);
             }
         }
-        *process = None;
+        self.forget();
     }
 
-    fn signal(&self, signal: Signal) {
-        let mut process = self.lock();
-        if let Some(child) = process.as_mut()
-            && matches!(child.try_wait(), Ok(None))
+    fn ends_within(&self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        if let Some(child) = self.lock().as_mut()
+            && wait_at_most(child, limit).is_none()
         {
-            // not reaped yet, so the id is still this process's
-            let _ = nix::sys::signal::kill(pid_of(child), signal);
+            return false;
+        }
+        while self.is_running() {
+            if begun.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+        true
+    }
+
+    /// Waits for our child, which has ended or is just being killed.
+    pub(super) fn forget(&self) {
+        if let Some(mut child) = self.lock().take() {
+            let _ = child.wait();
         }
     }
 
-    fn signal_all(&self, signal: Signal) {
-        let workers = self
-            .lock()
-            .as_ref()
-            .map(|child| children_of(child.id()))
-            .unwrap_or_default();
-        self.signal(signal);
-        for worker in workers {
-            let _ = nix::sys::signal::kill(worker, signal);
-        }
+    /// The postmaster: our child, or one that others started on the data directory, as a rejoin does.
+    pub(super) fn main_process(&self) -> Option<Pid> {
+        let ours = self.lock().as_mut().and_then(|child| {
+            // not reaped yet, so the id is still this process's
+            matches!(child.try_wait(), Ok(None)).then(|| pid_of(child))
+        });
+        ours.or_else(|| postmaster_in(&self.data))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Child>> {

@@ -3,6 +3,7 @@
 //! Pure: builds strings. What an `ALTER SYSTEM` says still wins, as `postgresql.auto.conf` is read last; that is how a failover
 //! repoints a replica.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use super::builder::Durability;
@@ -11,11 +12,12 @@ use super::builder::Durability;
 #[derive(Debug, Clone)]
 pub(super) struct ServerSettings<'a> {
     pub(super) name: &'a str,
+    pub(super) address: Ipv4Addr,
     pub(super) port: u16,
     pub(super) sockets: &'a Path,
     pub(super) durability: Durability,
-    /// The port of the shard's primary, for a server that starts as its replica.
-    pub(super) follows: Option<u16>,
+    /// Where the shard's primary listens, for a server that starts as its replica.
+    pub(super) follows: Option<SocketAddrV4>,
     pub(super) has_tls: bool,
     /// Given by the builder's caller; the last word.
     pub(super) extra: &'a [(String, String)],
@@ -25,7 +27,6 @@ impl ServerSettings<'_> {
     /// The text of `herd.conf`.
     pub(super) fn render(&self) -> String {
         let mut lines: Vec<(String, String)> = [
-            ("listen_addresses", "127.0.0.1"),
             ("wal_level", "logical"),
             ("max_wal_senders", "16"),
             ("max_replication_slots", "32"),
@@ -33,6 +34,8 @@ impl ServerSettings<'_> {
             ("max_connections", "200"),
             ("hot_standby", "on"),
             ("wal_log_hints", "on"),
+            // what a rewound server lacks: it has no slot meanwhile
+            ("wal_keep_size", "256MB"),
             // the default of five seconds is how long a failover would wait when one attempt fails
             ("wal_retrieve_retry_interval", "200ms"),
             ("shared_buffers", "32MB"),
@@ -45,6 +48,7 @@ impl ServerSettings<'_> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         let mut set = |name: &str, value: String| lines.push((name.to_owned(), value));
+        set("listen_addresses", self.address.to_string());
         set("port", self.port.to_string());
         set("cluster_name", self.name.to_owned());
         set(
@@ -54,15 +58,14 @@ impl ServerSettings<'_> {
         set("log_line_prefix", format!("%m [%p] {} %u@%d ", self.name));
         if self.durability == Durability::Fast {
             set("fsync", "off".into());
-            set("full_page_writes", "off".into());
         }
         if self.has_tls {
             set("ssl", "on".into());
             set("ssl_cert_file", super::server::CERTIFICATE_FILE.into());
             set("ssl_key_file", super::server::KEY_FILE.into());
         }
-        if let Some(port) = self.follows {
-            set("primary_conninfo", conninfo(self.name, port));
+        if let Some(primary) = self.follows {
+            set("primary_conninfo", conninfo(self.name, primary));
             set("primary_slot_name", self.name.to_owned());
         }
         lines.extend(self.extra.iter().cloned());
@@ -73,9 +76,11 @@ impl ServerSettings<'_> {
     }
 }
 
-fn conninfo(name: &str, port: u16) -> String {
+fn conninfo(name: &str, primary: SocketAddrV4) -> String {
     format!(
-        "host=127.0.0.1 port={port} user={user} password={password} application_name={name}",
+        "host={host} port={port} user={user} password={password} application_name={name}",
+        host = primary.ip(),
+        port = primary.port(),
         user = super::bootstrap::CONTROL_USER,
         password = super::bootstrap::CONTROL_PASSWORD,
     )
@@ -108,10 +113,11 @@ mod tests {
         let extra = [("work_mem".to_owned(), "it's".to_owned())];
         let text = ServerSettings {
             name: "s0b",
+            address: Ipv4Addr::LOCALHOST,
             port: 15_432,
             sockets: Path::new("/tmp/herd/sockets"),
             durability: Durability::Fast,
-            follows: Some(15_431),
+            follows: Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 15_431)),
             has_tls: false,
             extra: &extra,
         }
@@ -126,6 +132,7 @@ mod tests {
     fn a_primary_follows_nobody_and_a_durable_one_syncs() {
         let text = ServerSettings {
             name: "s0a",
+            address: Ipv4Addr::LOCALHOST,
             port: 15_432,
             sockets: Path::new(""),
             durability: Durability::Durable,

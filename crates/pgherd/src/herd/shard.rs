@@ -3,9 +3,13 @@
 //! Main type: [`Shard`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::error::HerdError;
 use super::server::Server;
+
+const STREAMS_LIMIT: Duration = Duration::from_secs(5);
+const NO_SUCH_SERVER: HerdError = HerdError::Shape("no server of that name is in the shard");
 
 /// One shard's servers, which hold the same rows.
 #[derive(Debug)]
@@ -17,9 +21,11 @@ pub struct Shard {
 
 impl Shard {
     pub(super) fn new(name: String, servers: Vec<Server>) -> Self {
-        let primary = servers
-            .iter()
-            .position(|server| !server.is_standby())
+        // after a failover also the deposed one would start as a primary: the successor knows of one timeline more
+        let primary = (0..servers.len())
+            .rev()
+            .filter(|index| !servers[*index].is_standby())
+            .max_by_key(|index| servers[*index].timeline())
             .unwrap_or(0);
         Self {
             name,
@@ -40,7 +46,7 @@ impl Shard {
         &self.servers
     }
 
-    /// The server that takes writes, as far as this herd has promoted it.
+    /// The server that takes writes, as far as this herd knows: it was started as the primary, promoted here, or said to be so.
     #[must_use]
     pub fn primary(&self) -> &Server {
         &self.servers[self.primary.load(Ordering::Relaxed)]
@@ -73,7 +79,7 @@ impl Shard {
     /// [`HerdError::Sql`]; [`HerdError::Shape`] for a name that is none of the shard's.
     pub async fn promote(&self, name: &str) -> Result<(), HerdError> {
         let found = self.servers.iter().position(|s| s.name().as_str() == name);
-        let index = found.ok_or(HerdError::Shape("no server of that name is in the shard"))?;
+        let index = found.ok_or(NO_SUCH_SERVER)?;
         let server = &self.servers[index];
         server.sql("SELECT pg_promote(true, 30)").await?;
         server
@@ -83,9 +89,21 @@ impl Shard {
         Ok(())
     }
 
+    /// Takes note of a promotion that others have made: of the server that is the primary now.
+    ///
+    /// # Errors
+    /// [`HerdError::Shape`] for a name that is none of the shard's.
+    pub fn note_primary(&self, name: &str) -> Result<(), HerdError> {
+        let found = self.servers.iter().position(|s| s.name().as_str() == name);
+        let index = found.ok_or(NO_SUCH_SERVER)?;
+        self.primary.store(index, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Makes the slots that the other servers stream from; each keeps the WAL its replica has not got.
     pub(super) async fn make_slots(&self) -> Result<(), HerdError> {
-        for replica in self.replicas() {
+        // one that no standby streams from would keep WAL for ever
+        for replica in self.replicas().filter(|replica| replica.is_standby()) {
             let name = replica.name();
             // the name is ours: letters and digits
             self.primary()
@@ -96,6 +114,14 @@ impl Shard {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Returns when every replica streams, or after a few seconds.
+    pub(super) async fn give_streams_time(&self) -> Result<(), HerdError> {
+        match tokio::time::timeout(STREAMS_LIMIT, self.wait_for_streams()).await {
+            Ok(streams) => streams,
+            Err(_) => Ok(()),
+        }
     }
 
     /// Returns when every replica streams.

@@ -115,6 +115,25 @@ async fn a_killed_server_starts_again_and_a_replica_can_take_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_herd_starts_again_after_a_failover_with_the_successor_as_its_primary() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    let herd = builder(&path).replicas(1).start().await.unwrap();
+    let shard = &herd.shards()[0];
+    shard.primary().kill9();
+    shard.promote("s0b").await.unwrap();
+    herd.stop().await;
+    let herd = builder(&path).replicas(1).start().await.unwrap();
+    let shard = &herd.shards()[0];
+    assert_eq!(shard.primary().name().as_str(), "s0b");
+    let deposed = herd.server("s0a").unwrap();
+    assert!(deposed.is_running() && !deposed.is_standby());
+    assert_eq!((deposed.timeline(), shard.primary().timeline()), (1, 2));
+    let slots = shard.primary().sql("SELECT FROM pg_replication_slots");
+    assert_eq!(slots.await.unwrap().len(), 0, "nobody streams by one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_roles_have_their_rights_and_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().canonicalize().unwrap();
