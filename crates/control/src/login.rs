@@ -45,6 +45,9 @@ const POOL_SIZE: usize = 3;
 /// occasional work.
 pub const MOST_CONNECTIONS: usize = POOL_SIZE + 3;
 
+/// Those that it has beside them where pgherd promotes: one for the coordinator, one for the heartbeat.
+pub const MOST_FAILOVER_CONNECTIONS: usize = 2;
+
 /// The most connections that a [`crate::RoleLookup`] has to one server.
 pub const MOST_LOOKUP_CONNECTIONS: usize = POOL_SIZE;
 

@@ -474,7 +474,7 @@ pub enum Consistency {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failover {
-    /// observe: follow what others promote. promote: not in force in this version, but `pgherd check --servers` takes what stands in the way of a failover for errors. Default: observe.
+    /// observe: follow what others promote. promote: pgherd itself makes a standby the primary when the primary dies, as far as `pgherd check --servers` finds nothing in the way. Default: observe.
     pub mode: Option<At<FailoverMode>>,
     /// Synchronous replication; without it a failover may lose what no standby had yet. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
     pub sync: Option<At<Sync>>,
