@@ -33,6 +33,9 @@ impl Relay<'_> {
             self.fatal = Some(Box::new(error));
             return Ok(());
         }
+        if self.script.tells_xid() {
+            return Ok(());
+        }
         let cause = self.client.and_then(Client::cancel_cause);
         let timed_out =
             error.code == SqlState::QUERY_CANCELED && cause == Some(CancelCause::QueryTimeout);
