@@ -142,13 +142,13 @@ impl Session {
         };
         self.legs.close(node);
         let block = self.block.take();
+        // what is owed to the client
+        let mut owed = std::mem::take(&mut self.script);
         let resolved = self.outcome_of(watch.shard, watch.epoch, xid).await;
         self.block = block;
         match resolved {
             Ok(Resolved::Committed(node)) => {
-                let mut script = std::mem::take(&mut self.script);
-                script.answer_as_committed(&mut self.client.outbox);
-                self.script = script;
+                owed.answer_as_committed(&mut self.client.outbox);
                 let outcome = Outcome {
                     completed: 1,
                     status: Some(TransactionStatus::Idle),
