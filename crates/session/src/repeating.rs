@@ -137,11 +137,11 @@ impl Session {
             return Failure::Refused(error);
         }
         if in_block {
-            if !asked.commits || is_undone {
+            if !asked.commits {
                 return Failure::Refused(error);
             }
             self.forget_block();
-            return if wrote {
+            return if wrote && !is_undone {
                 unknown(&error, "the outcome of the transaction is not known")
             } else {
                 Failure::Refused(error)

@@ -120,9 +120,8 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
                 "pgherd follows whom others promote; it promotes no one itself",
             );
         }
-        let written: [(&str, Option<Place>); 7] = [
+        let written: [(&str, Option<Place>); 6] = [
             ("sync", failover.sync.as_ref().map(|at| at.place)),
-            ("hold", failover.hold.as_ref().map(|at| at.place)),
             ("max_lag", failover.max_lag.as_ref().map(|at| at.place)),
             (
                 "fence_command",
