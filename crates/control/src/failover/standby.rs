@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 
 use super::conninfo::Conninfo;
 use super::names::{literal, revoked_slot};
-use super::primary::END_SESSIONS;
+use super::primary::{END_SESSIONS, make_slot};
 use crate::error::ControlError;
 use crate::line::Line;
 use crate::state_store::StandbySettings;
@@ -199,20 +199,21 @@ pub(crate) async fn replay_to(
     }
 }
 
-/// Points it at a primary under a name, and puts back what [`revoke`] changed. `before` is how it was set before.
+/// Points it at a primary under a name, and puts back what [`revoke`] changed. `before` is how it was set before. Where it streams through a
+/// replication slot, a new primary gets one of that name; an old one has it.
 ///
 /// # Errors
 /// As [`Line::run`]; [`ControlError::Unexpected`] where its `primary_conninfo` cannot be rewritten.
 pub(crate) async fn follow(
     line: &Line,
     before: &StandbySettings,
-    primary: &Address,
+    (new, address): (Option<&Line>, &Address),
     name: &str,
 ) -> Result<(), ControlError> {
     const ACTION: &str = "follow a primary";
     let conninfo = Conninfo::parse(&before.conninfo)
         .map_err(|wrong| line.server.unexpected(ACTION, wrong))?
-        .redirected(primary, name)
+        .redirected(address, name)
         .to_text();
     let put_back = |setting: &str, value: &Option<String>| match value {
         Some(value) => format!("ALTER SYSTEM SET {setting} = {}", literal(value)),
@@ -222,6 +223,9 @@ pub(crate) async fn follow(
         Some(_) => "",
         None => &before.slot,
     };
+    if let (Some(new), false) = (new, slot.is_empty()) {
+        make_slot(new, slot).await?;
+    }
     let statements = [
         format!("ALTER SYSTEM SET primary_conninfo = {}", literal(&conninfo)),
         format!("ALTER SYSTEM SET primary_slot_name = {}", literal(slot)),

@@ -482,7 +482,7 @@ pub struct Failover {
     pub refused_after: Option<At<Span>>,
     /// How long a primary must be silent before it counts as hung: so far, for the log and EXPLAIN FAILOVER. Default: 8s.
     pub silent_after: Option<At<Span>>,
-    /// How long a dead server's work is held. Default: 30s. Not in force in this version.
+    /// How long work that has not begun is held while a shard of several servers has no primary that can be reached; then it is 57P03. Default: 30s.
     pub hold: Option<At<Span>>,
     /// How far behind a candidate may be on an asynchronous shard. Default: 16MiB. Not in force in this version.
     pub max_lag: Option<At<Size>>,

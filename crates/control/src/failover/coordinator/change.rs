@@ -62,6 +62,8 @@ impl Coordinator {
         change.wanted = wanted.map(str::to_owned);
         change.acknowledged_by = self.acknowledged_by(&record);
         change.answered = self.answers(&record.primary);
+        // some may not have come back to it since the last time
+        change.undo = record.parted.clone();
         tracing::warn!(shard = %self.name, primary = record.primary, reason = change.reason, "the primary is being changed");
         // while a planned change drains the old reign goes on
         let bump = u64::from(kind != ChangeKind::Switchover);
@@ -243,7 +245,7 @@ impl Coordinator {
         let end = primary::insert_position(&old.line).await?;
         self.step(change, "old primary fenced");
         let target = self.member(change.wanted.as_deref().unwrap_or_default())?;
-        if change.undo.is_empty() {
+        if !standby::look(&target.line).await?.is_revoked(record.epoch) {
             standby::replay_to(&target.line, end, CATCH_UP_LIMIT).await?;
             self.step(change, "new primary has everything");
         }
@@ -562,7 +564,9 @@ impl Coordinator {
             .at_once(positions, |_, member| {
                 let (primary, undo) = (Arc::clone(primary), change.undo.clone());
                 let is_managed = self.failover().sync.is_some();
+                let is_new = primary.name() != change.from;
                 async move {
+                    let new = is_new.then_some(&primary.line);
                     let Some(before) = undo.get(member.name()) else {
                         return Ok(());
                     };
@@ -570,7 +574,7 @@ impl Coordinator {
                         true => tag(member.name(), epoch),
                         false => before.application_name.clone(),
                     };
-                    standby::follow(&member.line, before, &primary.address, &name).await
+                    standby::follow(&member.line, before, (new, &primary.address), &name).await
                 }
             })
             .await;

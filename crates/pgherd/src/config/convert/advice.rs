@@ -124,8 +124,7 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
 fn of_failover(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>) {
     let promotes = database.failover.mode == FailoverMode::Promote;
     if let Some(failover) = raw.failover.as_ref().map(|at| &at.value) {
-        let for_promoting: [(&str, Option<Place>); 6] = [
-            ("sync", failover.sync.as_ref().map(|at| at.place)),
+        let for_promoting: [(&str, Option<Place>); 5] = [
             ("max_lag", failover.max_lag.as_ref().map(|at| at.place)),
             (
                 "fence_command",
