@@ -470,8 +470,15 @@ impl Coordinator {
         self.step(change, &format!("{} promoted", candidate.name()));
         let parted = self.repoint(record, change, &candidate).await;
         self.step(change, "standbys follow it");
-        self.wait_for_first_row(record, &candidate).await?;
-        self.step(change, "first row acknowledged");
+        let is_acknowledged = self.wait_for_first_row(record, &candidate).await?;
+        self.step(
+            change,
+            if is_acknowledged {
+                "first row acknowledged"
+            } else {
+                "first row not acknowledged yet"
+            },
+        );
         let from = change.from.clone();
         let (name, horizon) = (candidate.name().to_owned(), change.horizon);
         let record = self
@@ -590,16 +597,16 @@ impl Coordinator {
         parted
     }
 
-    /// What is read from the new primary counts once a row that was written there afterwards is acknowledged.
+    /// What is read from the new primary counts once a row that was written there afterwards is acknowledged. Whether it was, in time.
     async fn wait_for_first_row(
         &mut self,
         record: &ShardRecord,
         primary: &Member,
-    ) -> Result<(), ControlError> {
+    ) -> Result<bool, ControlError> {
         let row =
             primary::acknowledged_row(&primary.line, &self.name, record.epoch, GATE_LIMIT).await;
         match row {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(error @ ControlError::Silent { .. }) => {
                 let text = format!(
                     "nobody acknowledges what {} commits: writes wait until a standby streams from it ({error})",
@@ -607,7 +614,7 @@ impl Coordinator {
                 );
                 self.chronicle.note("alone", text.as_str());
                 tracing::error!(shard = %self.name, "{text}");
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
@@ -640,16 +647,14 @@ impl Coordinator {
             restored = matches!(set, Ok(Ok(())));
         }
         let fenced = setting.filter(|_| !restored);
-        if restored {
-            self.wait_for_first_row(record, &old).await?;
-        }
+        let is_acknowledged = restored && self.wait_for_first_row(record, &old).await?;
         let reason = change.undone.clone().unwrap_or_default();
         self.update(record.epoch, move |record| {
             if let (Some(new), Some(sync)) = (names, &mut record.sync) {
                 // what was acknowledged under the names before counts until a row was under these
                 let before = std::mem::replace(&mut sync.new, new);
                 sync.before.push(before);
-                if restored {
+                if is_acknowledged {
                     sync.before.clear();
                 }
             }
