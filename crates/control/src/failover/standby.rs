@@ -19,6 +19,9 @@ use crate::state_store::StandbySettings;
 /// How it is set, and how far it has come.
 ///
 /// Only what ALTER SYSTEM has set is put back by it: what stands in another file stays there.
+///
+/// Without a WAL receiver nothing says at once which timeline it has come to: the control file does from the next restartpoint on. What WAL it has
+/// written does too.
 const LOOK: &str = "SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()), \
      current_setting('primary_conninfo'), current_setting('primary_slot_name'), \
      coalesce(btrim(substring(current_setting('primary_conninfo') FROM 'application_name\\s*=\\s*(''[^'']*''|[^\\s&]+)'), ''''), \
@@ -28,7 +31,8 @@ const LOOK: &str = "SELECT pg_is_in_recovery(), (SELECT system_identifier FROM p
      EXISTS (SELECT FROM pg_stat_wal_receiver), \
      pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), \
      greatest((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()), \
-       (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint";
+       (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
+       (SELECT max(('x' || left(name, 8))::bit(32)::bigint) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))::bigint";
 
 /// How long a WAL receiver may take to end, or to begin.
 const RECEIVER_LIMIT: Duration = Duration::from_secs(5);

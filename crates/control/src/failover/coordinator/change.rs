@@ -468,6 +468,8 @@ impl Coordinator {
             },
         };
         self.step(change, &format!("{} promoted", candidate.name()));
+        // by the time that the reign begins it must be known to be out of recovery
+        candidate.line.server.nudge();
         let parted = self.repoint(record, change, &candidate).await;
         self.step(change, "standbys follow it");
         let is_acknowledged = self.wait_for_first_row(record, &candidate).await?;
@@ -504,6 +506,9 @@ impl Coordinator {
                 record.conclude(Outcome::Promoted);
             })
             .await?;
+        for member in &self.members {
+            member.line.server.nudge();
+        }
         let text = format!(
             "{} is the primary in the place of {}, epoch {}",
             record.primary, change.from, record.epoch
