@@ -253,12 +253,12 @@ impl Coordinator {
     }
 
     /// Fences the old primary where it can be reached, and by the operator's command.
-    fn start_fencing(&self, record: &ShardRecord, change: &Change) -> Option<JoinHandle<Fencing>> {
+    fn start_fencing(&self, record: &ShardRecord, change: &Change) -> Option<FencingTask> {
         let old = self.member(&change.from).ok()?;
         let epoch = record.epoch;
         let command = self.failover().fence_command.clone();
         let knowledge = self.knowledge(epoch).server(old.name(), &old.address);
-        Some(tokio::spawn(async move {
+        Some(FencingTask(tokio::spawn(async move {
             let by_sql = timeout(FENCE_LIMIT, primary::fence(&old.line, epoch));
             let by_command = async {
                 match command {
@@ -275,7 +275,7 @@ impl Coordinator {
                 by_sql: matches!(by_sql, Ok(Ok(()))),
                 by_command,
             }
-        }))
+        })))
     }
 
     /// Where standbys acknowledge, a primary without them acknowledges nothing. Else its fence is all that keeps it from that.
@@ -283,15 +283,14 @@ impl Coordinator {
         &mut self,
         record: &ShardRecord,
         change: &Change,
-        fencing: JoinHandle<Fencing>,
+        mut fencing: FencingTask,
     ) -> Result<(), ControlError> {
-        if record.sync.is_some() && !fencing.is_finished() {
+        if record.sync.is_some() && !fencing.0.is_finished() {
             // one that hangs does not hold up what no longer depends on it
-            fencing.abort();
             self.step(change, "old primary not reached to be fenced");
             return Ok(());
         }
-        let fencing = fencing.await.map_err(|_| ControlError::Stopped)?;
+        let fencing = (&mut fencing.0).await.map_err(|_| ControlError::Stopped)?;
         if let Some(Err(error)) = fencing.by_command {
             if record.sync.is_none() && change.kind != ChangeKind::Forced && !fencing.by_sql {
                 return Err(ControlError::NotNow(format!(
@@ -681,8 +680,17 @@ impl Coordinator {
     }
 }
 
+/// Fencing an old primary. Given up, it fences nobody who may be written to again by then.
+struct FencingTask(JoinHandle<Fencing>);
+
+impl Drop for FencingTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// What came of fencing an old primary.
-pub(super) struct Fencing {
+struct Fencing {
     by_sql: bool,
     /// `None` where there is no command.
     by_command: Option<Result<(), ControlError>>,
