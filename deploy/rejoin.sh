@@ -13,8 +13,6 @@
 #     --stop COMMAND      is called before the server is stopped here, so that its supervisor does not start it again
 #     --ssh HOST          runs all of this on that host; this file need not be there
 #     --base-backup       where a rewind cannot be, copy everything from the primary; the old directory is then removed
-#     --demote            no rewind, only a fast stop and a start as a standby: the `demote_command` of a planned switchover,
-#                         in which the server has sent all it has
 #     --wait SECONDS      how long to wait for what others do: a stop, a checkpoint, a stream (60)
 #
 # In the environment, from pgherd:
@@ -47,11 +45,10 @@ fail() { say "$*"; exit 1; }
 quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
 arguments=
-bin= config= data= log= start= stop= ssh= base_backup=no demote=no limit=60
+bin= config= data= log= start= stop= ssh= base_backup=no limit=60
 while [ $# -gt 0 ]; do
     case $1 in
         --base-backup) base_backup=yes ;;
-        --demote) demote=yes ;;
         --bin | --config | --data | --log | --start | --stop | --ssh | --wait)
             [ $# -ge 2 ] || fail "$1 takes a value"
             case $1 in
@@ -384,16 +381,12 @@ errors=$kept/errors
 if [ "$(id -u)" = 0 ]; then chown "$owner:$group" "$kept" "$errors"; fi
 
 stop_server
-if [ "$demote" = yes ]; then
-    [ "$(control 'Database cluster state')" = 'shut down' ] || fail "the server was no primary, or did not stop in time: it takes a rejoin"
-else
-    check_primary
-    rewind
-    if [ -n "$why_not" ]; then
-        [ "$base_backup" = yes ] || fail "$why_not: only a copy of the primary helps (--base-backup)"
-        say "$why_not"
-        copy_all
-    fi
+check_primary
+rewind
+if [ -n "$why_not" ]; then
+    [ "$base_backup" = yes ] || fail "$why_not: only a copy of the primary helps (--base-backup)"
+    say "$why_not"
+    copy_all
 fi
 configure
 start_server
