@@ -41,7 +41,7 @@ use crate::state_store::{Change, ChangeKind, ShardRecord, since_epoch};
 const TICK: Duration = Duration::from_millis(200);
 /// Between two looks after the shard.
 const UPKEEP: Duration = Duration::from_secs(1);
-/// After a failover was refused: the next attempt.
+/// After a change was undone: the next attempt. So often is it said what stands in the way of one.
 const AFTER_REFUSAL: Duration = Duration::from_secs(10);
 /// How long a notification may take.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(30);
@@ -89,6 +89,8 @@ pub(crate) struct Coordinator {
     steps: Vec<(String, u64)>,
     /// No failover of its own accord before then.
     not_before: Option<Instant>,
+    /// What kept it from one last, and when that was said.
+    refused: Option<(String, Instant)>,
     next_upkeep: Instant,
     /// Since when one that acknowledges does not stream.
     absent: HashMap<String, Instant>,
@@ -133,6 +135,7 @@ impl Coordinator {
             chronicle,
             steps: Vec::new(),
             not_before: None,
+            refused: None,
             next_upkeep: now,
             absent: HashMap::new(),
             told: None,
@@ -203,10 +206,11 @@ impl Coordinator {
                 .map(|refusal| refusal.to_string())
         };
         if let Some(refusal) = refusal {
-            self.refuse(&format!(
+            let text = format!(
                 "{} is {verdict}, and nobody is promoted: {refusal}",
                 record.primary
-            ));
+            );
+            self.refuse_again(text);
             return Ok(());
         }
         self.begin(ChangeKind::Failover, None, verdict.to_string())
@@ -237,6 +241,20 @@ impl Coordinator {
         self.go_on().await
     }
 
+    /// What stands in the way may be over any moment; it is said when it changes, and now and then.
+    fn refuse_again(&mut self, text: String) {
+        let said_lately = self
+            .refused
+            .as_ref()
+            .is_some_and(|(said, at)| *said == text && at.elapsed() < AFTER_REFUSAL);
+        if !said_lately {
+            tracing::error!(shard = %self.name, "{text}");
+            self.notify("refusal", &text);
+            self.refused = Some((text, Instant::now()));
+        }
+    }
+
+    /// An attempt that was undone is not made again at once.
     fn refuse(&mut self, text: &str) {
         self.not_before = Some(Instant::now() + AFTER_REFUSAL);
         tracing::error!(shard = %self.name, "{text}");
@@ -256,6 +274,7 @@ impl Coordinator {
                 self.notify("verdict", &format!("the primary is {verdict}"));
             } else {
                 self.not_before = None;
+                self.refused = None;
             }
             self.told = grave;
         }

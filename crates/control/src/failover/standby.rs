@@ -178,6 +178,17 @@ pub(crate) async fn replay_all(line: &Line) -> Result<Look, ControlError> {
     }
 }
 
+/// Ends what may stand in the way of replay, where something is left to replay: a startup process that waits for a reader sees no other setting.
+///
+/// # Errors
+/// As [`Line::run`].
+pub(crate) async fn unblock(line: &Line) -> Result<(), ControlError> {
+    if look(line).await?.is_replayed() {
+        return Ok(());
+    }
+    line.batch("end readers", &[END_SESSIONS.to_owned()]).await
+}
+
 /// Waits until it has replayed up to a position.
 ///
 /// # Errors

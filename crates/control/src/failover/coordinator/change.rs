@@ -591,6 +591,7 @@ impl Coordinator {
                         true => tag(member.name(), epoch),
                         false => before.application_name.clone(),
                     };
+                    standby::unblock(&member.line).await?;
                     standby::follow(&member.line, before, (new, &primary.address), &name).await
                 }
             })
