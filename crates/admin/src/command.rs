@@ -393,13 +393,21 @@ mod tests {
         for text in [
             "show prepared;",
             "SHOW FDS",
-            "SWITCHOVER s0",
+            "SHOW TRANSACTIONS",
             "EXPLAIN ROUTE 'SELECT 1' FOR shop",
         ] {
             let error = AdminCommand::parse_all(text).unwrap_err();
             assert_eq!(error.code, SqlState::FEATURE_NOT_SUPPORTED);
         }
-        for text in ["SET", "DISABLE", "KILL_CLIENT", "PAUSE a b", "drain server"] {
+        for text in [
+            "SET",
+            "DISABLE",
+            "KILL_CLIENT",
+            "PAUSE a b",
+            "drain server",
+            "switchover shard",
+            "ADOPT SHARD s0",
+        ] {
             let error = AdminCommand::parse_all(text).unwrap_err();
             assert_eq!(error.code, SqlState::SYNTAX_ERROR, "{text}");
             assert!(error.message.starts_with("the command is "), "{text}");
