@@ -24,7 +24,7 @@ pub async fn killed() -> Verdict {
 }
 
 pub async fn killed_asynchronous() -> Verdict {
-    killed_on(Scene::of(Replication::Asynchronous, &[]).await).await
+    killed_on(Scene::of(Replication::Asynchronous).await).await
 }
 
 async fn killed_on(mut scene: Scene) -> Verdict {
@@ -38,7 +38,7 @@ pub async fn orphaned() -> Verdict {
 }
 
 pub async fn orphaned_asynchronous() -> Verdict {
-    let scene = Scene::of(Replication::Asynchronous, &[]).await;
+    let scene = Scene::of(Replication::Asynchronous).await;
     orphaned_on(scene, Replication::Asynchronous).await
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::checker::Verdict;
-use crate::scene::{Replication, Scene};
+use crate::scene::Scene;
 
 /// Longer than a silent primary is waited for.
 const LONGER_THAN_SILENCE: Duration = Duration::from_secs(12);
@@ -41,8 +41,7 @@ pub async fn postmaster_frozen() -> Verdict {
 
 /// Also pgherd's own, which it had: it is not let in again.
 pub async fn full() -> Verdict {
-    let settings = [("max_connections", "40")];
-    let mut scene = Scene::of(Replication::Synchronous, &settings).await;
+    let mut scene = Scene::new().await;
     let name = scene.primary_name();
     scene.fault_begins();
     let mut taken = Vec::new();

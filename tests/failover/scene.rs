@@ -43,16 +43,16 @@ pub struct Scene {
 impl Scene {
     /// Servers as Postgres runs them, with a standby that acknowledges.
     pub async fn new() -> Self {
-        Self::of(Replication::Synchronous, &[]).await
+        Self::of(Replication::Synchronous).await
     }
 
-    /// With these settings of the servers.
-    pub async fn of(replication: Replication, settings: &[(&str, &str)]) -> Self {
+    /// With standbys that acknowledge or do not.
+    pub async fn of(replication: Replication) -> Self {
         let sync = match replication {
             Replication::Synchronous => "mode: promote\nsync: { acks: 1 }",
             Replication::Asynchronous => "mode: promote",
         };
-        let mut description = unsharded(|configuration| {
+        let cluster = unsharded(|configuration| {
             configuration.users = "- { name: app, password: app, trust: 127.0.0.1 }".into();
             configuration.failover = sync.into();
         })
@@ -61,11 +61,9 @@ impl Scene {
         .servers(|herd| {
             herd.durability(Durability::Durable)
                 .setting("primary_slot_name", "")
-        });
-        for (name, value) in settings {
-            description = description.servers(|herd| herd.setting(*name, *value));
-        }
-        let cluster = description.start().await;
+        })
+        .start()
+        .await;
         let client = cluster.connect("app").await;
         client.batch_execute(TABLE).await.unwrap();
         cluster.wait_for_replay().await;
