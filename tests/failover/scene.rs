@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// After a server is asked around pgherd, so long for an answer: a frozen one gives none.
 const DIRECT_LIMIT: Duration = Duration::from_secs(3);
 /// Writes flow again once so many more were acknowledged.
-const FLOWING: u64 = 50;
+const FLOWING: u64 = 200;
 
 /// Whether standbys acknowledge commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
