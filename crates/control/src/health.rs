@@ -251,6 +251,7 @@ impl Watcher {
             None => sleep_until(deadline).await,
             Some(open) => tokio::select! {
                 () = sleep_until(deadline) => {}
+                () = self.server.nudged() => {}
                 () = open.connection.closed() => {
                     tracing::debug!(server = %self.server.name, "the server closed the open connection");
                     *watch = None;

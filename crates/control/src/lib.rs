@@ -56,7 +56,7 @@ pub use control::Control;
 pub use error::ControlError;
 pub use failover::coordinator::FailoverCommand;
 pub use keys::{KeyTrouble, check_keys};
-pub use login::{MOST_CONNECTIONS, MOST_LOOKUP_CONNECTIONS};
+pub use login::{MOST_CONNECTIONS, MOST_FAILOVER_CONNECTIONS, MOST_LOOKUP_CONNECTIONS};
 pub use lookup::RoleLookup;
 pub use preflight::{Fix, Preflight, Purpose, Severity, Shortfall, ShortfallAt, check_failover};
 pub use rows::{MisplacedRows, check_rows};

@@ -15,6 +15,7 @@ use deadpool_postgres::{
 };
 use pgherd_tls::{Negotiation, SslMode};
 use pgherd_topology::{Address, NodeId, ShardId};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{SslMode as WireSslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Error};
@@ -45,6 +46,9 @@ const POOL_SIZE: usize = 3;
 /// occasional work.
 pub const MOST_CONNECTIONS: usize = POOL_SIZE + 3;
 
+/// Those that it has beside them where pgherd promotes: one for the coordinator, one for the heartbeat.
+pub const MOST_FAILOVER_CONNECTIONS: usize = 2;
+
 /// The most connections that a [`crate::RoleLookup`] has to one server.
 pub const MOST_LOOKUP_CONNECTIONS: usize = POOL_SIZE;
 
@@ -65,6 +69,8 @@ pub(crate) struct Server {
     moves: AtomicU64,
     /// When it was so last.
     moved: Mutex<Option<Instant>>,
+    /// Has it asked at once how it is.
+    nudge: Notify,
 }
 
 impl Server {
@@ -111,6 +117,7 @@ impl Server {
             pool,
             moves: AtomicU64::new(0),
             moved: Mutex::default(),
+            nudge: Notify::new(),
         }
     }
 
@@ -135,6 +142,16 @@ impl Server {
     /// How often [`Self::look_up`] found an address gone: connections that were opened before the last time are to be closed.
     pub(crate) fn moves(&self) -> u64 {
         self.moves.load(Ordering::Relaxed)
+    }
+
+    /// Has its watcher ask it at once: something about it has just changed.
+    pub(crate) fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Until somebody nudges. Cancel-safe.
+    pub(crate) async fn nudged(&self) {
+        self.nudge.notified().await;
     }
 
     /// How long this server may take to answer.

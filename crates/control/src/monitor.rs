@@ -70,6 +70,8 @@ struct Watched {
     view: watch::Sender<View>,
     /// What came of writing to the primary.
     beats: watch::Sender<Beat>,
+    /// Servers on which nothing is counted.
+    quarantined: Vec<Box<str>>,
     /// How often the primary had restarted lately when it was last looked.
     restarts: usize,
 }
@@ -334,6 +336,7 @@ impl Watched {
             lag: LagMeter::default(),
             view: watch::Sender::default(),
             beats: watch::Sender::default(),
+            quarantined: Vec::new(),
             restarts: 0,
         }
     }
@@ -372,6 +375,8 @@ impl Watched {
             .position(|sighting| *sighting.name == *record.primary);
         let crashed = primary
             .is_some_and(|index| self.evidence[index].restarts(Instant::now()) > self.restarts);
+        let quarantined = record.quarantine.keys();
+        self.quarantined = quarantined.map(|name| name.as_str().into()).collect();
         let adopted = record.complete_since;
         if crashed {
             continuity.complete_since = Epoch(record.epoch + 1);
@@ -457,6 +462,7 @@ impl Watched {
             .nodes
             .iter()
             .zip(&self.evidence)
+            .filter(|(node, _)| !self.quarantined.contains(&node.name))
             .map(|(node, evidence)| Member {
                 node: node.id,
                 name: &node.name,

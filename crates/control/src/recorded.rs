@@ -8,8 +8,11 @@
 use pgherd_topology::{Health, Role};
 
 use crate::roles::{Complaint, Sighting, Verdict};
-use crate::state_store::ShardRecord;
+use crate::state_store::{ShardRecord, since_epoch};
 use crate::testimony::{Receiver, Standing, Testimony};
+
+/// How long, in milliseconds, servers may take to be asked after a change.
+const NEWS: u64 = 3000;
 
 /// Decides for one shard that the store knows.
 pub(crate) fn decide(record: &ShardRecord, sightings: &[Sighting]) -> Verdict {
@@ -31,7 +34,11 @@ pub(crate) fn decide(record: &ShardRecord, sightings: &[Sighting]) -> Verdict {
         .position(|sighting| *sighting.name == *record.primary);
     let is_stable = record.change.is_none() && later.is_none();
     let primary = reigning.filter(|&index| is_stable && may_reign(record, &sightings[index]));
-    if is_stable && primary.is_none() {
+    // one that was promoted a moment ago may not have been asked since
+    let is_news = record.history.last().is_some_and(|last| {
+        last.to == record.primary && since_epoch() < last.began + last.took + NEWS
+    });
+    if is_stable && primary.is_none() && !is_news {
         complaints.push(Complaint::Unbelieved {
             primary: record.primary.as_str().into(),
             timeline: record.timeline,

@@ -258,12 +258,21 @@ impl PoolError {
             | Self::Resolve { .. }
             | Self::Lost { .. } => true,
             // starting, stopping, or in a state of recovery that takes no connections
-            Self::Login { error, .. } => {
-                error.code == SqlState::CANNOT_CONNECT_NOW || error.code == SqlState::ADMIN_SHUTDOWN
-            }
+            Self::Login { error, .. } => [
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+            ]
+            .contains(&error.code),
+            // it went away in the midst of it
+            Self::TlsHandshake { source, .. } => [
+                io::ErrorKind::UnexpectedEof,
+                io::ErrorKind::ConnectionReset,
+                io::ErrorKind::BrokenPipe,
+            ]
+            .contains(&source.kind()),
             Self::BackingOff { failure, .. } => failure.is_server_unreachable(),
             Self::TlsUnavailable { .. }
-            | Self::TlsHandshake { .. }
             | Self::Tls { .. }
             | Self::ConnectQuery { .. }
             | Self::Credential { .. }

@@ -1,19 +1,22 @@
 //! A request on one server, tried elsewhere where that is safe.
 //!
-//! Owns: relaying a request on the leg that its route gives, and the second try of a read whose server was lost or could not answer
-//! before anything was handed to the client. Never does: requests over several servers (`everywhere.rs`). Main function:
+//! Owns: relaying a request on the leg that its route gives, and the next try of a read whose server was lost or could not answer
+//! before anything was handed to the client, or of any request of which nothing was done (`repeating`). Never does: requests over several servers (`everywhere.rs`). Main function:
 //! [`Session::on_one_leg`].
 
 use std::time::Instant;
 
-use pgherd_protocol::{PgError, SqlState};
+use pgherd_protocol::SqlState;
 use pgherd_router::Access;
 use pgherd_topology::{NodeId, Role, ShardId};
 
+use crate::committing::{SettleError, unacknowledged};
 use crate::copy::{CopyPause, copy_in, fail_copy};
 use crate::extended::OpenRun;
 use crate::failure::{Failure, not_supported};
+use crate::holding::Missing;
 use crate::relay::{Outcome, Pause, Relay, RelayError};
+use crate::repeating::{Asked, Loss};
 use crate::route::{Place, Route};
 use crate::script::Script;
 use crate::session::Session;
@@ -22,14 +25,28 @@ use crate::shape::{Promised, STALE_PLAN};
 /// How often a request that only reads is tried, on another server each time, before the client hears of it.
 const READ_TRIES: u32 = 3;
 
-/// What came of a request on a leg; with the loss of one, whether anything was handed to the client before.
-pub(crate) type Relayed = Result<Outcome, (RelayError, bool)>;
+/// How often any request is tried where one server takes another's place, before the client hears of it.
+const TRIES: u32 = 20;
+
+/// What came of a request on a leg.
+pub(crate) type Relayed = Result<Outcome, Box<Loss>>;
 
 /// A request that ran on one leg.
 pub(crate) struct Ran {
     pub(crate) outcome: Outcome,
     pub(crate) node: NodeId,
     pub(crate) shard: ShardId,
+}
+
+impl Ran {
+    /// # Errors
+    /// 08007 where the server has committed what standbys may not have. The client has not heard of success.
+    pub(crate) fn acknowledged(&self) -> Result<(), Failure> {
+        match self.outcome.unacknowledged {
+            None => Ok(()),
+            Some(_) => Err(unacknowledged()),
+        }
+    }
 }
 
 impl Session {
@@ -40,9 +57,10 @@ impl Session {
     pub(crate) async fn on_leg(
         &mut self,
         route: &Route,
+        asked: &Asked<'_>,
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
-        let ran = self.try_on_leg(route, &[], queue).await?;
+        let ran = self.try_on_leg(route, &[], asked, queue).await?;
         self.heard(ran)
     }
 
@@ -55,11 +73,15 @@ impl Session {
         &mut self,
         route: &Route,
         promised: &[Promised],
+        asked: &Asked<'_>,
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
         match self.open_run.take() {
-            Some(open) => self.continue_on(open.node, route, promised, queue).await,
-            None => self.on_one_leg(route, promised, queue).await,
+            Some(open) => {
+                self.continue_on(open.node, route, promised, asked, queue)
+                    .await
+            }
+            None => self.on_one_leg(route, promised, asked, queue).await,
         }
     }
 
@@ -72,6 +94,7 @@ impl Session {
         &mut self,
         route: &Route,
         promised: &[Promised],
+        asked: &Asked<'_>,
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
         let shard = match route.place {
@@ -91,11 +114,25 @@ impl Session {
             leg.describes = false;
             // settings and prepared statements can be made again elsewhere
             let alone = self.block.is_none() && !leg.sticky;
-            let may_retry = alone && route.access == Access::Read && tries < READ_TRIES;
+            let may_retry =
+                alone && route.access == Access::Read && self.may_try_again(shard, tries);
+            let mut watch = None;
             let result = match self.ask_first(node, promised, false).await? {
-                Some(ended) => ended,
-                None => self.relay_on(node, may_retry, &queue).await?,
+                Some(ended) => ended.map_err(|mut loss| {
+                    // that was pgherd's own
+                    loss.is_sent = false;
+                    loss
+                }),
+                None => {
+                    watch = self.watch_commit(node, asked).await?;
+                    let relayed = self.relay_on(node, may_retry, &queue).await;
+                    if relayed.is_err() {
+                        self.end_watch(watch);
+                    }
+                    relayed?
+                }
             };
+            let unheard = self.client.bytes_written() == sent;
             match result {
                 Ok(outcome)
                     if may_retry && !outcome.forwarded && self.is_for_primary(node, &outcome) =>
@@ -115,34 +152,79 @@ impl Session {
                     if self.can_be_prepared_anew(node, &outcome)
                         && alone
                         && tries < READ_TRIES
-                        && self.client.bytes_written() == sent =>
+                        && unheard =>
                 {
                     self.client.outbox.truncate(taken);
                 }
-                Ok(outcome) => {
+                Ok(outcome)
+                    if alone
+                        && tries < TRIES
+                        && unheard
+                        && self.takes_no_writes(node, &outcome)
+                        && (asked.is_undone)() =>
+                {
+                    self.client.outbox.truncate(taken);
+                    self.legs.close(node);
+                    Box::pin(self.hold(shard, Missing::Writable)).await?;
+                }
+                Ok(mut outcome) => {
+                    if outcome.unacknowledged.is_some() {
+                        Box::pin(self.see_to_acknowledgement(node, &mut outcome)).await;
+                    }
+                    self.end_watch(watch);
                     return Ok(Ran {
                         outcome,
                         node,
                         shard,
                     });
                 }
-                Err((error, forwarded)) => {
-                    if may_retry && !forwarded && matches!(error, RelayError::Server { .. }) {
-                        self.client.outbox.truncate(taken);
-                        let _ = self.lost(node, error);
-                        access = if tries + 1 == READ_TRIES {
-                            Access::Write
-                        } else {
-                            access
-                        };
-                    } else {
-                        return Err(self.lost_in_request(node, error, route.access));
+                Err(loss) => {
+                    let loss = match watch {
+                        None => loss,
+                        Some(watched) => {
+                            let settled = Box::pin(self.settle_commit(node, watched, loss)).await;
+                            self.end_watch(watch.take());
+                            match settled {
+                                Ok(ran) => return Ok(ran),
+                                Err(error) => {
+                                    if unheard {
+                                        self.client.outbox.truncate(taken);
+                                    }
+                                    match error {
+                                        SettleError::Lost(loss) => loss,
+                                        SettleError::Failed(failure) => return Err(failure),
+                                    }
+                                }
+                            }
+                        }
+                    };
+                    let reads_again = may_retry
+                        && !loss.outcome.forwarded
+                        && matches!(loss.error, RelayError::Server { .. });
+                    let runs_again = reads_again
+                        || (alone
+                            && tries < TRIES
+                            && unheard
+                            && self.may_repeat(shard, &loss, asked));
+                    if !runs_again {
+                        return Err(self.lost_in_request(node, *loss, route.access, asked));
+                    }
+                    self.client.outbox.truncate(taken);
+                    let _ = self.lost(node, loss.error);
+                    if tries + 1 >= READ_TRIES {
+                        access = Access::Write;
                     }
                 }
             }
+            self.end_watch(watch);
             self.legs.release();
             tries += 1;
         }
+    }
+
+    /// Whether a read that was tried so often may be tried again.
+    fn may_try_again(&self, shard: ShardId, tries: u32) -> bool {
+        tries < READ_TRIES || (tries < TRIES && self.is_holding(shard))
     }
 
     /// A transaction began at one moment, and each server of a block has its own.
@@ -169,6 +251,7 @@ impl Session {
         node: NodeId,
         route: &Route,
         promised: &[Promised],
+        asked: &Asked<'_>,
         queue: impl Fn(&mut Self, NodeId, &mut Script) -> Result<(), Failure>,
     ) -> Result<Ran, Failure> {
         let shard = self.legs.at(node).shard;
@@ -210,7 +293,7 @@ impl Session {
                 node,
                 shard,
             }),
-            Err((error, _)) => Err(self.lost_in_request(node, error, route.access)),
+            Err(loss) => Err(self.lost_in_request(node, *loss, route.access, asked)),
         }
     }
 
@@ -255,6 +338,7 @@ impl Session {
         let max_message = self.herd.max_message();
         let begun = Instant::now();
         let leg = self.legs.at(node);
+        let written = leg.connection.transport.bytes_written();
         let hears = leg.hears;
         // what the client began with is put back before its next request
         let except: &[_] = if self.resets_startup {
@@ -266,6 +350,7 @@ impl Session {
         relay.hearing(hears, &leg.listened);
         relay.telling(&mut self.told, except);
         relay.serving(&leg.client);
+        relay.insisting(leg.synchronous);
         relay.naming(&self.statements);
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
@@ -289,11 +374,19 @@ impl Session {
         self.client_left |= relay.was_abandoned();
         let outcome = relay.into_outcome();
         leg.metrics.answered(begun.elapsed(), leg.in_block);
-        script.clear();
+        let is_sent = leg.connection.transport.bytes_written() > written;
+        if result.is_ok() {
+            script.clear();
+        }
+        // with what is still owed
         self.script = script;
         Ok(match result {
             Ok(()) => Ok(outcome),
-            Err(error) => Err((error, outcome.forwarded)),
+            Err(error) => Err(Box::new(Loss {
+                error,
+                outcome,
+                is_sent,
+            })),
         })
     }
 
@@ -334,27 +427,5 @@ impl Session {
                 error.code == SqlState::READ_ONLY_SQL_TRANSACTION
                     || error.code == SqlState::SERIALIZATION_FAILURE
             })
-    }
-
-    fn lost_in_request(&mut self, node: NodeId, error: RelayError, access: Access) -> Failure {
-        let in_block = self.legs.get(node).is_some_and(|leg| leg.in_block);
-        let was_lost = matches!(error, RelayError::Server { .. });
-        let failure = self.lost(node, error);
-        match failure {
-            Failure::Refused(error) if was_lost && access == Access::Write && !in_block => {
-                Failure::from(
-                    PgError::error(
-                        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-                        "the outcome of the statement is not known",
-                    )
-                    .detail(format!(
-                        "{}: {}",
-                        error.message,
-                        error.detail.unwrap_or_default()
-                    )),
-                )
-            }
-            other => other,
-        }
     }
 }

@@ -39,6 +39,19 @@ pub fn ends_failed_block(action: &Action) -> bool {
     )
 }
 
+/// Whether a statement ends a block in a way that is kept.
+pub fn ends_for_good(statement: &StatementPlan) -> bool {
+    matches!(
+        statement.action,
+        Action::Commit { .. } | Action::PrepareTransaction
+    )
+}
+
+/// Whether a statement is COMMIT, and opens no other block.
+pub fn is_plain_commit(statement: &StatementPlan) -> bool {
+    matches!(statement.action, Action::Commit { chain: false })
+}
+
 /// Whether a statement opens a block that may write.
 pub fn opens_for_writing(statement: &StatementPlan) -> bool {
     match &statement.action {

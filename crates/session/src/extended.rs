@@ -12,11 +12,12 @@ use pgherd_router::{Access, StatementPlan};
 use pgherd_topology::NodeId;
 
 use crate::attempt::Ran;
-use crate::block::{is_control, opens_for_writing};
+use crate::block::{ends_for_good, is_control, is_plain_commit, opens_for_writing};
 use crate::failure::{Failure, not_supported};
 use crate::legs::encode;
 use crate::message::{ANYWHERE, Run, Step, local_only, passes, single_plan};
 use crate::relay::Outcome;
+use crate::repeating::{Asked, is_undone};
 use crate::request::RunEnd;
 use crate::route::{Place, Route};
 use crate::script::{Audience, Prepared, Reply, Script};
@@ -209,6 +210,7 @@ impl Session {
         self.after_request(&ran);
         let copied = ran.outcome.copied_in;
         self.note_end_of_run(&ran, cut).await?;
+        ran.acknowledged()?;
         if waits_for_copy {
             if copied {
                 *end = RunEnd::Flush;
@@ -246,7 +248,19 @@ impl Session {
         // nothing bound, and no transaction that a Sync ends: the server need not be kept until the client's
         let ends_here = cut && !run.opens && self.open_run.is_none();
         let promised = self.asked_first(steps);
-        self.try_on_leg(&route, &promised, |session, node, script| {
+        let asked = Asked {
+            commits: executed(steps).any(ends_for_good),
+            is_commit: is_commit_alone(steps),
+            is_undone: &|| {
+                steps.iter().all(|(step, _)| match step {
+                    Step::Execute { bound } => single_plan(&bound.statement)
+                        .is_none_or(|plan| is_undone(plan, &bound.statement.sql)),
+                    Step::OnCursor(_) => false,
+                    _ => true,
+                })
+            },
+        };
+        self.try_on_leg(&route, &promised, &asked, |session, node, script| {
             session.note_beginning(node, script, executed(steps))?;
             if executed(steps).any(|statement| session.calls_set_config(statement)) {
                 script.keep_rows();
@@ -520,6 +534,22 @@ fn executed(steps: &[(Step, Frame)]) -> impl Iterator<Item = &StatementPlan> + C
         Step::Execute { bound } => single_plan(&bound.statement),
         _ => None,
     })
+}
+
+/// Whether a run is COMMIT with its Sync, and nothing besides.
+fn is_commit_alone(steps: &[(Step, Frame)]) -> bool {
+    let mut executed = executed(steps);
+    executed.next().is_some_and(is_plain_commit)
+        && executed.next().is_none()
+        && matches!(steps.last(), Some((Step::Sync, _)))
+        && steps.iter().all(|(step, _)| match step {
+            Step::Parse(_) | Step::DescribePortal(_) | Step::Execute { .. } | Step::Sync => true,
+            Step::Bind { bound, .. } => single_plan(&bound.statement).is_some_and(is_plain_commit),
+            _ => false,
+        })
+        && steps
+            .iter()
+            .any(|(step, _)| matches!(step, Step::Bind { .. }))
 }
 
 /// Notes what a client was told of the statements and portals that it had described.

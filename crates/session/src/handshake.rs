@@ -26,6 +26,7 @@ use crate::authentication::{Candidate, authenticate};
 use crate::cancelling::forward;
 use crate::hba::HbaClient;
 use crate::herd::{Database, Herd, ListenSettings, OnDemand, Phase};
+use crate::insisting;
 use crate::limits::Admission;
 use crate::local;
 use crate::options::{Replication, StartupOptions};
@@ -431,6 +432,7 @@ async fn enter(
         options.name_application();
     }
     local::check_startup(&options.settings, &database.rules().sharding)?;
+    insisting::check_startup(&options.settings, &database.topology())?;
     let replication = options.replication;
     let version = identity.version;
     if database.is_read_only() {

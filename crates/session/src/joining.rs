@@ -26,7 +26,7 @@ impl Session {
     /// # Errors
     /// As [`Session::leg`]; 53300 or, in a block, 40001 where one does not become free within `checkout_timeout`, for all together.
     pub(crate) async fn take_each(&mut self, shards: &[ShardId]) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
+        let mut deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
         let pools = self.database.pools().clone();
         // a limit over several pools has no order in which taking them is safe: one at a time holds some and waits
         let _turn = if self.block.is_none() && shards.len() > 1 {
@@ -40,12 +40,12 @@ impl Session {
                     break;
                 };
                 self.legs.release();
-                self.take_before(shard, node, role, deadline).await?;
+                self.take_before(shard, node, role, &mut deadline).await?;
             }
         }
         for shard in shards {
             if let Some((node, role)) = self.missing(*shard).await? {
-                self.take_before(*shard, node, role, deadline).await?;
+                self.take_before(*shard, node, role, &mut deadline).await?;
             }
         }
         Ok(())

@@ -66,6 +66,10 @@ pub struct Leg {
     /// Translates object ids where this shard's differ from the home shard's.
     pub translation: Option<Translation>,
     pub(crate) catalog_version: u64,
+    /// Whether standbys acknowledge what is committed there.
+    pub(crate) synchronous: bool,
+    /// Whether pgherd promotes another server in its place, and knows then what became of transactions.
+    pub(crate) promotes: bool,
     /// The session's settings that it has in its open transaction; `None` where nothing changed them in it.
     pub(crate) settings: Option<SettingsList>,
     /// How much it knows of what its block tells late joiners.

@@ -62,6 +62,7 @@ impl Session {
         for statement in statements.clone() {
             if let Action::Set(setting) = &statement.action {
                 check_authorization(self.legs.mode(), setting)?;
+                self.check_insisted(setting)?;
             }
         }
         if self.legs.mode() != PoolMode::Statement {

@@ -11,6 +11,7 @@ use pgherd_protocol::frontend::{encode_bind, encode_parse};
 use pgherd_protocol::{BackendMessage, FrontendMessage, PgError, SqlState, Target, split_frame};
 use pgherd_topology::NodeId;
 
+use crate::committing::unacknowledged;
 use crate::failure::Failure;
 use crate::legs::encode;
 use crate::relay::{Outcome, Relay, RelayError};
@@ -238,6 +239,7 @@ impl Session {
         relay.serving(&leg.client);
         relay.hearing(leg.hears, &leg.listened);
         relay.hearing_aside(self.subscriptions.heard_aside());
+        relay.insisting(leg.synchronous);
         let client = client_stays.then_some(&mut self.client);
         let result = relay.collect(&mut leg.connection, sink, client).await;
         self.client_left |= relay.was_abandoned();
@@ -248,6 +250,10 @@ impl Session {
         if outcome.notified {
             let shard = leg.shard;
             self.tokens.observe(shard, node, Instant::now());
+        }
+        if outcome.unacknowledged.is_some() && !Box::pin(self.is_acknowledged_now(node)).await {
+            self.legs.close(node);
+            return Err(unacknowledged());
         }
         if outcome.not_brought {
             // it is not where the client is, nor where it was

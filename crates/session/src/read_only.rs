@@ -208,7 +208,7 @@ fn command(text: &str) -> String {
 }
 
 /// The first word behind comments and opening parentheses; empty where none is found.
-fn first_word(text: &str) -> &str {
+pub(crate) fn first_word(text: &str) -> &str {
     words(text).next().unwrap_or_default()
 }
 

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use pgherd_pool::{Available, Columns, Parameters, ServerConnection, Transport};
+use pgherd_protocol::error::field;
 use pgherd_protocol::{
-    BackendMessage, Frame, PgError, TransactionStatus, peek_header, split_frame, tag,
+    BackendMessage, Frame, PgError, SqlState, TransactionStatus, peek_header, split_frame, tag,
 };
 
 use crate::copy::CopyProtocol;
@@ -60,6 +61,10 @@ pub struct Outcome {
     pub differs: bool,
     /// What the client was told of statements and portals, in order.
     pub described: Vec<Described>,
+    /// The id of the transaction, where it was asked for and has one.
+    pub xid: Option<u64>,
+    /// Where in the client's replies the server said that it had committed without waiting for its standbys any longer.
+    pub unacknowledged: Option<usize>,
 }
 
 impl Outcome {
@@ -151,6 +156,8 @@ pub struct Relay<'a> {
     abandoned: bool,
     /// The parameters' types of the statement whose columns come next.
     parameters: Option<Box<[u32]>>,
+    /// A commit counts only once standbys have acknowledged it.
+    synchronous: bool,
 }
 
 /// Whether more bytes are needed.
@@ -185,7 +192,13 @@ impl<'a> Relay<'a> {
             telling: None,
             abandoned: false,
             parameters: None,
+            synchronous: false,
         }
+    }
+
+    /// Whether a commit counts only once standbys have acknowledged it: what the server says of one that was not is noted, not passed on.
+    pub fn insisting(&mut self, synchronous: bool) {
+        self.synchronous = synchronous;
     }
 
     /// The server wants no more data of a COPY.
@@ -331,7 +344,8 @@ impl<'a> Relay<'a> {
         let inbox = &mut leg.transport.inbox;
         let mut run = self.partial.min(inbox.len());
         self.partial -= run;
-        if self.partial == 0 && !translated && !self.script.keeps_rows() {
+        if self.partial == 0 && !translated && !self.script.keeps_rows() && !self.script.tells_xid()
+        {
             while let Ok(Some(header)) = peek_header(&inbox[run..], MAX_SERVER_MESSAGE) {
                 if header.tag != tag::backend::DATA_ROW && header.tag != tag::backend::COPY_DATA {
                     break;
@@ -370,7 +384,14 @@ impl<'a> Relay<'a> {
                 self.end_copy();
                 return self.error(leg, out, &frame, audience).map(|()| None);
             }
-            tag::backend::NOTICE_RESPONSE => {}
+            tag::backend::NOTICE_RESPONSE => {
+                if self.synchronous && is_unacknowledged(&frame) {
+                    self.outcome.unacknowledged.get_or_insert(out.len());
+                    // what follows may have to be taken back
+                    self.hold = true;
+                    return Ok(None);
+                }
+            }
             tag::backend::PARAMETER_STATUS => {
                 note_parameter(leg, &frame);
                 // before ReadyForQuery, as Postgres reports them
@@ -441,6 +462,9 @@ impl<'a> Relay<'a> {
                 if !self.described(leg, Columns::None) {
                     return Ok(None);
                 }
+            }
+            tag::backend::DATA_ROW if self.script.tells_xid() => {
+                self.outcome.xid = xid_in(&frame);
             }
             tag::backend::DATA_ROW => {
                 self.outcome.rows += 1;
@@ -564,7 +588,10 @@ impl<'a> Relay<'a> {
                 (Reply::Bind, tag::backend::BIND_COMPLETE)
                     | (Reply::Close, tag::backend::CLOSE_COMPLETE)
                     | (Reply::Execute, tag::backend::PORTAL_SUSPENDED)
-                    | (Reply::Sync | Reply::Query, tag::backend::READY_FOR_QUERY)
+                    | (
+                        Reply::Sync | Reply::Query | Reply::Xid,
+                        tag::backend::READY_FOR_QUERY
+                    )
             ),
             (Some(Awaited::Local(_)) | None, _) => false,
         };
@@ -576,6 +603,24 @@ impl<'a> Relay<'a> {
         self.script.pop();
         Ok(())
     }
+}
+
+/// Whether a warning says that a transaction is committed on this server, and that it does not wait for the standbys any longer: somebody has
+/// cancelled that (Postgres source, `SyncRepWaitForLSN`).
+fn is_unacknowledged(notice: &Frame) -> bool {
+    const ROUTINE: &str = "SyncRepWaitForLSN";
+    PgError::parse(notice.body()).is_ok_and(|notice| {
+        [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(&notice.code)
+            && notice.other(field::ROUTINE) == Some(ROUTINE)
+    })
+}
+
+fn xid_in(row: &Frame) -> Option<u64> {
+    let Ok(BackendMessage::DataRow(row)) = BackendMessage::parse(row) else {
+        return None;
+    };
+    let xid = row.values().next().flatten()?;
+    std::str::from_utf8(xid).ok()?.parse().ok()
 }
 
 fn note_parameter(leg: &mut ServerConnection, frame: &Frame) {

@@ -233,6 +233,7 @@ impl Session {
         }
         let resolved = self.resolve(statement, planned, sql, parameters)?;
         self.check_set_config(&executed)?;
+        self.check_settings_table(statement, sql)?;
         let place = match resolved.destination {
             Destination::Shard(_) if self.is_signal(statement) => Place::Any,
             Destination::Nowhere => Place::Nowhere,

@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pgherd_pool::{Shape, StatementId};
+use pgherd_protocol::{BackendMessage, TransactionStatus};
 
 use crate::positions::Positions;
 
@@ -43,6 +44,8 @@ pub enum Reply {
     Sync,
     /// Everything up to and with ReadyForQuery: a simple query or a function call.
     Query,
+    /// The same, of pgherd's own: the transaction's id is the first column of its one row. An error in it is told by what comes behind it.
+    Xid,
 }
 
 impl Reply {
@@ -110,7 +113,7 @@ impl Script {
                 self.unnamed = Some((*prepared, *shape));
                 self.replaces_unnamed = true;
             }
-            Reply::Query => self.replaces_unnamed = true,
+            Reply::Query | Reply::Xid => self.replaces_unnamed = true,
             Reply::Describe { of, told } if *told != Shape::default() => {
                 self.compared.push((*of, *told));
             }
@@ -137,6 +140,11 @@ impl Script {
             self.answered += 1;
         }
         due
+    }
+
+    /// Whether what is due tells the transaction's id.
+    pub fn tells_xid(&self) -> bool {
+        matches!(self.front(), Some(Awaited::Server(Reply::Xid, _)))
     }
 
     /// Forgets everything.
@@ -205,7 +213,7 @@ impl Script {
                         to_sync: true,
                     };
                 }
-                Awaited::Server(Reply::Query, _) => queries += 1,
+                Awaited::Server(Reply::Query | Reply::Xid, _) => queries += 1,
                 Awaited::Server(..) | Awaited::Local(_) => {}
             }
             self.awaited.pop_front();
@@ -220,7 +228,12 @@ impl Script {
     pub fn ready_replies(&self) -> usize {
         self.awaited
             .iter()
-            .filter(|awaited| matches!(awaited, Awaited::Server(Reply::Sync | Reply::Query, _)))
+            .filter(|awaited| {
+                matches!(
+                    awaited,
+                    Awaited::Server(Reply::Sync | Reply::Query | Reply::Xid, _)
+                )
+            })
             .count()
     }
 
@@ -251,6 +264,38 @@ impl Script {
                     }
                 }
                 Awaited::Local(bytes) => bytes.clear(),
+            }
+        }
+    }
+
+    /// The rest of the client's replies to COMMIT and what it is sent with, as if it had succeeded.
+    pub fn answer_as_committed(&mut self, out: &mut BytesMut) {
+        while let Some(due) = self.awaited.pop_front() {
+            let (reply, audience) = match due {
+                Awaited::Local(bytes) => {
+                    out.extend_from_slice(&bytes);
+                    continue;
+                }
+                Awaited::Server(reply, audience) => (reply, audience),
+            };
+            if audience == Audience::Pgherd {
+                continue;
+            }
+            let done = BackendMessage::CommandComplete(b"COMMIT");
+            let ready = BackendMessage::ReadyForQuery(TransactionStatus::Idle);
+            let messages: &[BackendMessage<'_>] = match reply {
+                Reply::Parse(..) => &[BackendMessage::ParseComplete],
+                Reply::Bind => &[BackendMessage::BindComplete],
+                Reply::Describe { .. } => &[BackendMessage::NoData],
+                Reply::Execute => &[done],
+                Reply::Close => &[BackendMessage::CloseComplete],
+                Reply::Sync => &[ready],
+                Reply::Query => &[done, ready],
+                Reply::Xid => &[],
+            };
+            for message in messages {
+                // messages as short as these always fit
+                let _ = message.encode(out);
             }
         }
     }

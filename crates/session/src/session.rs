@@ -23,6 +23,7 @@ use crate::extended::OpenRun;
 use crate::failure::Failure;
 use crate::handshake::Login;
 use crate::herd::{Database, Herd, Phase, Rules};
+use crate::holding::Hold;
 use crate::legs::Legs;
 use crate::listening::Subscriptions;
 use crate::message::Step;
@@ -78,6 +79,8 @@ pub struct Session {
     pub(crate) unkept: Option<Box<PgError>>,
     /// DDL was committed: the catalog is read again before the next request.
     pub(crate) catalog_changed: bool,
+    /// Whether the request at hand was held for want of a primary.
+    pub(crate) hold: Option<Box<Hold>>,
     /// Rotates between equal servers and shards.
     pub(crate) turn: usize,
     /// What the plan cache is asked with, as of which stamp.
@@ -152,6 +155,7 @@ impl Session {
             skipping: false,
             unkept: None,
             catalog_changed: false,
+            hold: None,
             turn: usize::try_from(generations >> 24).unwrap_or_default(),
             reads_on_primary: 0,
             plan_key: None,
@@ -196,7 +200,9 @@ impl Session {
         self.begin_implicit();
         let after = self.registration.begin_request(Instant::now());
         self.note_pace(after);
-        self.answer_in_time(request).await?;
+        let answered = self.answer_in_time(request).await;
+        self.hold = None;
+        answered?;
         if self.client_left {
             return Ok(());
         }

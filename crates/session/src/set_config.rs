@@ -71,6 +71,7 @@ impl Session {
             // a value that is not known yet is not the default
             if let Some(setting) = call.read(&values, Some(b"")) {
                 check_authorization(self.legs.mode(), &setting)?;
+                self.check_insisted(&setting)?;
             }
         }
         Ok(())
@@ -97,6 +98,12 @@ impl Session {
                 self.pin(node, "setting");
                 continue;
             };
+            if self.check_insisted(&setting).is_err() {
+                // its value was not known before it was set
+                let connection = &mut self.legs.at(node).connection;
+                connection.mark_dirty("synchronous_commit was set");
+                continue;
+            }
             let value = match &setting.value {
                 SettingValue::Texts(texts) => NewValue::Texts(texts),
                 SettingValue::Default | SettingValue::Opaque => NewValue::Login,

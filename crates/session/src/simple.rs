@@ -11,12 +11,15 @@ use pgherd_protocol::{
 use pgherd_router::{Access, Action, Planned, StatementPlan};
 use pgherd_topology::NodeId;
 
-use crate::block::{ends_failed_block, is_control, opens_for_writing};
+use crate::block::{
+    ends_failed_block, ends_for_good, is_control, is_plain_commit, opens_for_writing,
+};
 use crate::failure::{Failure, block_failed, not_supported};
 use crate::local::is_local;
 use crate::positions::Positions;
 use crate::prepare::Spliced;
 use crate::read_only::refused_in_block;
+use crate::repeating::{Asked, is_undone};
 use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
 use crate::session::Session;
@@ -242,7 +245,16 @@ impl Session {
                 self.resets_startup = statements
                     .iter()
                     .any(|statement| self.resets(&executed(statement)));
-                let outcome = self.on_leg(route, queue).await?;
+                let asked = Asked {
+                    commits: statements.iter().any(ends_for_good),
+                    is_commit: matches!(statements.as_slice(), [one] if is_plain_commit(one)),
+                    is_undone: &|| {
+                        let mut statements = statements.iter().enumerate();
+                        statements
+                            .all(|(index, plan)| is_undone(plan, span_text(planned, index, sql)))
+                    },
+                };
+                let outcome = self.on_leg(route, &asked, queue).await?;
                 for (index, statement) in statements
                     .iter()
                     .enumerate()
@@ -254,7 +266,7 @@ impl Session {
                     }
                 }
                 self.after_request(&outcome);
-                Ok(())
+                outcome.acknowledged()
             }
         }
     }
@@ -356,8 +368,13 @@ impl Session {
             reads_moment: false,
             pins: keeps.then_some("function call"),
         };
+        let asked = Asked {
+            commits: false,
+            is_commit: false,
+            is_undone: &|| false,
+        };
         let ran = self
-            .on_leg(&route, |session, node, script| {
+            .on_leg(&route, &asked, |session, node, script| {
                 session
                     .legs
                     .at(node)
@@ -374,7 +391,7 @@ impl Session {
             self.legs.at(ran.node).hears = true;
         }
         self.after_request(&ran);
-        Ok(())
+        ran.acknowledged()
     }
 
     /// Status bookkeeping after a request on one leg.

@@ -18,6 +18,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::choose::{ReplicaChoice, replica};
 use crate::failure::Failure;
+use crate::holding::Missing;
 use crate::legs::{Leg, Load};
 use crate::oids::Translation;
 use crate::pins::Pins;
@@ -115,25 +116,34 @@ impl Session {
         self.begin_sending()?;
         match self.held(shard) {
             Some(node) => Ok(node),
-            None => {
-                let client = Arc::clone(self.registration.client());
-                let (node, role) = tokio::select! {
-                    biased;
-                    found = self.server(shard, access) => found?,
-                    cause = client.cancelled() => return Err(cause.error().into()),
-                };
-                match self.take(shard, node, role, None).await {
-                    Ok(()) => Ok(node),
-                    // a replica that cannot be reached is no reason to refuse a read
-                    Err(NotLent::Unreachable(_))
-                        if role == Role::Replica && !self.wants_replica() =>
-                    {
-                        let primary = self.primary(shard).await?;
-                        self.take(shard, primary, Role::Primary, None).await?;
-                        Ok(primary)
-                    }
-                    Err(failure) => Err(failure.into()),
+            None => self.newly_taken(shard, access).await,
+        }
+    }
+
+    async fn newly_taken(&mut self, shard: ShardId, access: Access) -> Result<NodeId, Failure> {
+        let mut wanted = access;
+        loop {
+            let client = Arc::clone(self.registration.client());
+            let (node, role) = tokio::select! {
+                biased;
+                found = self.server(shard, wanted) => found?,
+                cause = client.cancelled() => return Err(cause.error().into()),
+            };
+            match self.take(shard, node, role, None).await {
+                Ok(()) => {
+                    self.end_hold();
+                    return Ok(node);
                 }
+                // a replica that cannot be reached is no reason to refuse a read
+                Err(NotLent::Unreachable(_)) if role == Role::Replica && !self.wants_replica() => {
+                    wanted = Access::Write;
+                }
+                Err(NotLent::Unreachable(error)) if role == Role::Primary => {
+                    // boxed, as hardly any request is held
+                    Box::pin(self.hold(shard, Missing::Reach(error))).await?;
+                    wanted = access;
+                }
+                Err(failure) => return Err(failure.into()),
             }
         }
     }
@@ -242,32 +252,16 @@ impl Session {
         }
     }
 
-    /// The primary of a shard; waits a moment for one to be found.
+    /// The primary of a shard; waits for one where there is none.
+    ///
+    /// # Errors
+    /// Those of [`Session::hold`].
     pub(crate) async fn primary(&mut self, shard: ShardId) -> Result<NodeId, Failure> {
-        match shard_state(&self.topology(), shard)?.primary {
-            Some(primary) => Ok(primary),
-            // boxed, as hardly any request waits for it
-            None => Box::pin(self.next_primary(shard)).await,
-        }
-    }
-
-    async fn next_primary(&self, shard: ShardId) -> Result<NodeId, Failure> {
-        let deadline = Instant::now() + self.database.pools().settings().checkout_timeout;
-        let mut changes = self.database.watch_topology();
         loop {
-            {
-                let topology = changes.borrow_and_update().clone();
-                let state = shard_state(&topology, shard)?;
-                if let Some(primary) = state.primary {
-                    return Ok(primary);
-                }
-                if Instant::now() >= deadline {
-                    return Err(no_server(state, "primary"));
-                }
-            }
-            // a closed channel means that the database is being removed: the deadline ends the wait
-            if let Ok(Err(_)) = tokio::time::timeout_at(deadline, changes.changed()).await {
-                sleep(Duration::from_millis(50)).await;
+            match shard_state(&self.topology(), shard)?.primary {
+                Some(primary) => return Ok(primary),
+                // boxed, as hardly any request waits for it
+                None => Box::pin(self.hold(shard, Missing::Primary)).await?,
             }
         }
     }
@@ -296,7 +290,8 @@ impl Session {
         self.check_out(shard, node, role, deadline).await
     }
 
-    /// [`Session::take`], with less patience than `checkout_timeout` where the deadline is earlier.
+    /// Takes a connection to a server that was chosen, with less patience than `checkout_timeout` where the deadline is earlier. Where the
+    /// primary cannot be reached, to the next one, with as much patience as before.
     ///
     /// # Errors
     /// As [`Session::leg`].
@@ -305,11 +300,46 @@ impl Session {
         shard: ShardId,
         node: NodeId,
         role: Role,
-        deadline: std::time::Instant,
+        deadline: &mut std::time::Instant,
     ) -> Result<(), Failure> {
-        self.take(shard, node, role, Some(deadline))
-            .await
-            .map_err(Failure::from)
+        let mut node = node;
+        loop {
+            match self.take(shard, node, role, Some(*deadline)).await {
+                Ok(()) => {
+                    self.end_hold();
+                    return Ok(());
+                }
+                Err(NotLent::Unreachable(error)) if role == Role::Primary => {
+                    let left = deadline.saturating_duration_since(std::time::Instant::now());
+                    Box::pin(self.hold(shard, Missing::Reach(error))).await?;
+                    node = self.primary(shard).await?;
+                    *deadline = std::time::Instant::now() + left;
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    /// Takes a connection to a shard's primary. Returns whether there is one; if not, the request was held for that.
+    ///
+    /// # Errors
+    /// As [`Session::leg`].
+    pub(crate) async fn reach_primary(
+        &mut self,
+        shard: ShardId,
+        primary: NodeId,
+    ) -> Result<bool, Failure> {
+        match self.take(shard, primary, Role::Primary, None).await {
+            Ok(()) => {
+                self.end_hold();
+                Ok(true)
+            }
+            Err(NotLent::Unreachable(error)) => {
+                self.hold(shard, Missing::Reach(error)).await?;
+                Ok(false)
+            }
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     async fn check_out(
@@ -354,6 +384,8 @@ impl Session {
             pins: Pins::default(),
             translation,
             catalog_version: catalog.version(),
+            synchronous: state.continuity.synchronous,
+            promotes: state.continuity.promotes,
             settings: None,
             told: 0,
             inherited: false,
@@ -403,9 +435,16 @@ impl Session {
         });
         let lent = tokio::select! {
             biased;
-            lent = lent => lent.map_err(|error| match self.not_joined(&error) {
-                Some(failure) => NotLent::Refused(failure),
-                None => error.into(),
+            lent = lent => lent.map_err(|error| {
+                // one that hangs is waited for until then
+                let in_vain = matches!(error, PoolError::CheckoutTimeout { .. });
+                if in_vain && self.is_holding(state.id) && self.is_deposed(state.id, server.id, state.epoch) {
+                    return NotLent::Unreachable(error);
+                }
+                match self.not_joined(&error) {
+                    Some(failure) => NotLent::Refused(failure),
+                    None => error.into(),
+                }
             }),
             _gone = poll_fn(|context| client.poll_ended(context, READ_AHEAD)) => {
                 Err(NotLent::Refused(Failure::ClientGone))
@@ -445,7 +484,7 @@ pub fn shard_state(topology: &Topology, shard: ShardId) -> Result<&ShardState, F
         })
 }
 
-fn no_server(state: &ShardState, role: &str) -> Failure {
+pub(crate) fn no_server(state: &ShardState, role: &str) -> Failure {
     PgError::error(
         SqlState::CANNOT_CONNECT_NOW,
         format!("shard \"{}\" has no {role} at the moment", state.name),

@@ -13,6 +13,7 @@ use pgherd_topology::{Epoch, NodeId};
 use rand::RngExt;
 use tokio::time::{Duration, sleep};
 
+use crate::committing::ASK_AND_INSIST;
 use crate::failure::Failure;
 use crate::own::Trouble;
 use crate::session::Session;
@@ -144,7 +145,12 @@ impl Session {
     }
 
     async fn has_written(&mut self, node: NodeId) -> Result<bool, Trouble> {
-        let text = format!("{CHECK_DEFERRED}; {ASSIGNED_XID}");
+        let asks = if self.legs.at(node).synchronous {
+            ASK_AND_INSIST
+        } else {
+            ASSIGNED_XID
+        };
+        let text = format!("{CHECK_DEFERRED}; {asks}");
         Ok(self.execute(node, &text).await?.value.is_some())
     }
 

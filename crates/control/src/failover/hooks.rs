@@ -1,9 +1,11 @@
 //! Commands of the operator's that a failover runs.
 //!
-//! Owns running them: through `sh -c`, with what they need to know in the environment, for a bounded time. Never looks at their output. Main
-//! function: [`run`].
+//! Owns running them: through `sh -c`, with what they need to know in the environment, for a bounded time. The last line of what one says on stderr is
+//! told where it fails. Main function: [`run`].
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStderr, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pgherd_topology::Address;
@@ -12,6 +14,9 @@ use crate::error::ControlError;
 
 /// Between two looks whether it has ended.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Of a line that a command says.
+const MOST_CHARACTERS: usize = 500;
 
 /// What a command is told, beside the environment of pgherd itself.
 #[derive(Debug, Clone, Default)]
@@ -80,13 +85,21 @@ fn wait(command: &str, knowledge: &Knowledge, patience: Duration) -> Result<(), 
         .arg(command)
         .envs(knowledge.0.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("it cannot be started: {error}"))?;
+    let said = child.stderr.take().map(listen);
     let begun = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(status.to_string()),
+            Ok(Some(status)) => {
+                let last = said.and_then(|said| said.join().ok()).unwrap_or_default();
+                return Err(match last.as_str() {
+                    "" => status.to_string(),
+                    last => format!("{status}: {last}"),
+                });
+            }
             Ok(None) if begun.elapsed() > patience => {
                 // its end is seen by the wait
                 let _ = child.kill();
@@ -97,6 +110,21 @@ fn wait(command: &str, knowledge: &Knowledge, patience: Duration) -> Result<(), 
             Err(error) => return Err(format!("it cannot be waited for: {error}")),
         }
     }
+}
+
+/// Logs what it says, line by line, and keeps the last one.
+fn listen(said: ChildStderr) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut last = String::new();
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            let line: String = line.chars().take(MOST_CHARACTERS).collect();
+            tracing::info!("a command says: {line}");
+            if !line.trim().is_empty() {
+                last = line;
+            }
+        }
+        last
+    })
 }
 
 #[cfg(test)]
@@ -122,8 +150,12 @@ mod tests {
     #[tokio::test]
     async fn one_that_fails_or_takes_too_long_is_an_error() {
         let run = |command, patience| run("fence_command", command, Knowledge::default(), patience);
-        let failed = run("exit 3", LONG).await.unwrap_err().to_string();
-        assert!(failed.contains("fence_command: exit status: 3"), "{failed}");
+        let failed = run("echo begun >&2; echo 'no way there' >&2; exit 3", LONG).await;
+        let failed = failed.unwrap_err().to_string();
+        assert!(
+            failed.contains("fence_command: exit status: 3: no way there"),
+            "{failed}"
+        );
         let slow = run("exec sleep 60", Duration::from_millis(50)).await;
         let slow = slow.unwrap_err().to_string();
         assert!(slow.contains("took longer"), "{slow}");

@@ -80,6 +80,22 @@ pub(crate) async fn set_acknowledgers(line: &Line, names: &str) -> Result<(), Co
     in_force(line, "synchronous_standby_names", names).await
 }
 
+/// Makes a physical replication slot for a standby, which keeps WAL for it from now on; one that is there stays.
+///
+/// # Errors
+/// As [`Line::run`].
+pub(crate) async fn make_slot(line: &Line, name: &str) -> Result<(), ControlError> {
+    const MAKE: &str = "SELECT pg_create_physical_replication_slot($1::text::name, true) \
+         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1::text)";
+    let patience = line.server.patience();
+    let made = async |client: Arc<OpenConnection>| client.execute(MAKE, &[&name]).await;
+    match line.run(patience, "make a replication slot", made).await {
+        // somebody else has made it meanwhile
+        Err(error) if error.sql_state() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(()),
+        made => made.map(drop),
+    }
+}
+
 /// Its `synchronous_standby_names`.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 
 use super::conninfo::Conninfo;
 use super::names::{literal, revoked_slot};
-use super::primary::END_SESSIONS;
+use super::primary::{END_SESSIONS, make_slot};
 use crate::error::ControlError;
 use crate::line::Line;
 use crate::state_store::StandbySettings;
@@ -19,6 +19,9 @@ use crate::state_store::StandbySettings;
 /// How it is set, and how far it has come.
 ///
 /// Only what ALTER SYSTEM has set is put back by it: what stands in another file stays there.
+///
+/// Without a WAL receiver nothing says at once which timeline it has come to: the control file does from the next restartpoint on. What WAL it has
+/// written does too.
 const LOOK: &str = "SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()), \
      current_setting('primary_conninfo'), current_setting('primary_slot_name'), \
      coalesce(btrim(substring(current_setting('primary_conninfo') FROM 'application_name\\s*=\\s*(''[^'']*''|[^\\s&]+)'), ''''), \
@@ -28,7 +31,8 @@ const LOOK: &str = "SELECT pg_is_in_recovery(), (SELECT system_identifier FROM p
      EXISTS (SELECT FROM pg_stat_wal_receiver), \
      pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), \
      greatest((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()), \
-       (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint";
+       (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
+       (SELECT max(('x' || left(name, 8))::bit(32)::bigint) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))::bigint";
 
 /// How long a WAL receiver may take to end, or to begin.
 const RECEIVER_LIMIT: Duration = Duration::from_secs(5);
@@ -199,20 +203,21 @@ pub(crate) async fn replay_to(
     }
 }
 
-/// Points it at a primary under a name, and puts back what [`revoke`] changed. `before` is how it was set before.
+/// Points it at a primary under a name, and puts back what [`revoke`] changed. `before` is how it was set before. Where it streams through a
+/// replication slot, a new primary gets one of that name; an old one has it.
 ///
 /// # Errors
 /// As [`Line::run`]; [`ControlError::Unexpected`] where its `primary_conninfo` cannot be rewritten.
 pub(crate) async fn follow(
     line: &Line,
     before: &StandbySettings,
-    primary: &Address,
+    (new, address): (Option<&Line>, &Address),
     name: &str,
 ) -> Result<(), ControlError> {
     const ACTION: &str = "follow a primary";
     let conninfo = Conninfo::parse(&before.conninfo)
         .map_err(|wrong| line.server.unexpected(ACTION, wrong))?
-        .redirected(primary, name)
+        .redirected(address, name)
         .to_text();
     let put_back = |setting: &str, value: &Option<String>| match value {
         Some(value) => format!("ALTER SYSTEM SET {setting} = {}", literal(value)),
@@ -222,6 +227,9 @@ pub(crate) async fn follow(
         Some(_) => "",
         None => &before.slot,
     };
+    if let (Some(new), false) = (new, slot.is_empty()) {
+        make_slot(new, slot).await?;
+    }
     let statements = [
         format!("ALTER SYSTEM SET primary_conninfo = {}", literal(&conninfo)),
         format!("ALTER SYSTEM SET primary_slot_name = {}", literal(slot)),

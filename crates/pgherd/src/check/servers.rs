@@ -129,6 +129,7 @@ fn target(shard: ShardId, node: &NodeState) -> Target<'_> {
         shard,
         epoch: Epoch(0),
         node,
+        synchronous: false,
     }
 }
 

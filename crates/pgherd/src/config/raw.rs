@@ -474,7 +474,7 @@ pub enum Consistency {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failover {
-    /// observe: follow what others promote. promote: not in force in this version, but `pgherd check --servers` takes what stands in the way of a failover for errors. Default: observe.
+    /// observe: follow what others promote. promote: pgherd itself makes a standby the primary when the primary dies, as far as `pgherd check --servers` finds nothing in the way. Default: observe.
     pub mode: Option<At<FailoverMode>>,
     /// Synchronous replication; without it a failover may lose what no standby had yet. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
     pub sync: Option<At<Sync>>,
@@ -482,7 +482,7 @@ pub struct Failover {
     pub refused_after: Option<At<Span>>,
     /// How long a primary must be silent before it counts as hung: so far, for the log and EXPLAIN FAILOVER. Default: 8s.
     pub silent_after: Option<At<Span>>,
-    /// How long a dead server's work is held. Default: 30s. Not in force in this version.
+    /// How long work that has not begun is held while a shard of several servers has no primary that can be reached; then it is 57P03. Default: 30s.
     pub hold: Option<At<Span>>,
     /// How far behind a candidate may be on an asynchronous shard. Default: 16MiB. Not in force in this version.
     pub max_lag: Option<At<Size>>,

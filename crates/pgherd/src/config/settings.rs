@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_control::FailoverSettings;
+use pgherd_control::{FailoverMode, FailoverSettings};
 pub use pgherd_pool::TcpSettings;
 use pgherd_session::{HbaRules, OnDemandLimits, Timeouts};
 use pgherd_topology::{Address, Declarations, RelationName, TableRule, Unlisted};
@@ -286,7 +286,12 @@ impl Database {
         let control = if self.like.is_some() {
             0
         } else {
-            pgherd_control::MOST_CONNECTIONS
+            match self.failover.mode {
+                FailoverMode::Observe => pgherd_control::MOST_CONNECTIONS,
+                FailoverMode::Promote => {
+                    pgherd_control::MOST_CONNECTIONS + pgherd_control::MOST_FAILOVER_CONNECTIONS
+                }
+            }
         };
         let lookup = if self.auth.is_some() {
             pgherd_control::MOST_LOOKUP_CONNECTIONS

@@ -69,10 +69,13 @@ databases:
       - {{ name: {APPLICATION_USER}, password: {APPLICATION_PASSWORD} }}
     control_login: {{ user: {CONTROL_USER}, password: {CONTROL_PASSWORD} }}
     reads: {{ from: replicas, consistency: session }}
-    shards:
 ",
         database = shop::DATABASE,
     );
+    if herd.servers().count() > herd.shards().len() {
+        text += &failover(herd);
+    }
+    text += "    shards:\n";
     for shard in herd.shards() {
         text += &format!("      - name: {}\n        servers:\n", shard.name());
         for server in shard.servers() {
@@ -86,6 +89,24 @@ databases:
         }
     }
     text + &sharding(herd.shards()[0].name())
+}
+
+/// With one replica a shard goes on alone once its primary is dead.
+fn failover(herd: &Herd) -> String {
+    let when_too_few = match herd.servers().count() / herd.shards().len() {
+        ..=2 => "async",
+        _ => "block",
+    };
+    format!(
+        "    failover:
+      mode: promote
+      sync: {{ acks: 1, when_too_few: {when_too_few} }}
+      rejoin_command: \"{}\"
+",
+        herd.rejoin_command()
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+    )
 }
 
 fn sharding(home: &str) -> String {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -65,7 +65,7 @@ pub struct Server {
     log: PathBuf,
     sockets: PathBuf,
     host: Option<Host>,
-    process: Mutex<Option<Child>>,
+    process: Arc<Mutex<Option<Child>>>,
 }
 
 /// What a [`Server`] is made from.
@@ -80,6 +80,9 @@ pub(super) struct ServerParts {
     pub(super) sockets: PathBuf,
     pub(super) host: Option<Host>,
 }
+
+/// Between two looks whether somebody has killed it.
+const REAP_PACE: Duration = Duration::from_millis(200);
 
 impl Server {
     pub(super) fn new(parts: ServerParts) -> Self {
@@ -102,7 +105,7 @@ impl Server {
             log,
             sockets,
             host,
-            process: Mutex::new(None),
+            process: Arc::default(),
         }
     }
 
@@ -337,6 +340,7 @@ impl Server {
             .spawn()
             .naming(|| format!("starting server {}", self.name))?;
         *self.lock() = Some(child);
+        reap_when_killed(Arc::downgrade(&self.process));
         Ok(())
     }
 
@@ -400,6 +404,24 @@ impl Server {
             reason: self.last_log_lines(3),
         }
     }
+}
+
+/// Takes notice of the end of a child that somebody kills: as long as nobody does, its id counts as running, and Postgres does not start on its
+/// data directory again.
+fn reap_when_killed(process: Weak<Mutex<Option<Child>>>) {
+    std::thread::spawn(move || {
+        while let Some(process) = process.upgrade() {
+            let mut process = process.lock().unwrap_or_else(PoisonError::into_inner);
+            let runs = process
+                .as_mut()
+                .is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+            drop(process);
+            if !runs {
+                return;
+            }
+            std::thread::sleep(REAP_PACE);
+        }
+    });
 }
 
 impl Drop for Server {

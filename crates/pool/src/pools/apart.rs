@@ -92,6 +92,7 @@ impl Pools {
             shard: target.shard,
             name: target.node.name.clone(),
             address: target.node.address.clone(),
+            synchronous: target.synchronous,
         });
         let opening = open(&settings, &server, login, beginning);
         let opened = timeout(settings.connect_timeout, opening).await;

@@ -76,6 +76,7 @@ mod tests {
                 host: "localhost".into(),
                 port: 1,
             },
+            synchronous: false,
         };
         let now = Instant::now();
         let error = PoolError::protocol(&server, "a test");

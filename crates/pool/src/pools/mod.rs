@@ -99,6 +99,8 @@ pub struct Target<'a> {
     pub epoch: Epoch,
     /// The server.
     pub node: &'a NodeState,
+    /// Whether standbys acknowledge the shard's commits ([`Server::synchronous`]).
+    pub synchronous: bool,
 }
 
 impl<'a> Target<'a> {
@@ -109,6 +111,7 @@ impl<'a> Target<'a> {
             shard: shard.id,
             epoch: shard.epoch,
             node,
+            synchronous: shard.continuity.synchronous,
         }
     }
 }
@@ -380,7 +383,9 @@ impl Inner {
     /// The user's pool on the target; a new one if there is none, or if the id now means another server.
     fn pool(&self, login: &Arc<UserLogin>, target: &Target<'_>) -> Arc<NodePool> {
         let is_same = |pool: &&Arc<NodePool>| {
-            pool.server.address == target.node.address && pool.server.shard == target.shard
+            pool.server.address == target.node.address
+                && pool.server.shard == target.shard
+                && pool.server.synchronous == target.synchronous
         };
         let known = self
             .read()
@@ -402,6 +407,7 @@ impl Inner {
             shard: target.shard,
             name: target.node.name.clone(),
             address: target.node.address.clone(),
+            synchronous: target.synchronous,
         });
         let pool = Arc::new(NodePool::new(
             Arc::clone(&self.shared),

@@ -180,6 +180,10 @@ impl Exchange<'_> {
                 parameters.push((name.to_owned(), value.to_string()));
             }
         }
+        if self.server.synchronous {
+            // it beats what role, database and file say, and outlives RESET ALL
+            parameters.push(("synchronous_commit".to_owned(), "on".to_owned()));
+        }
         StartupMessage::new(self.settings.protocol, parameters)
     }
 

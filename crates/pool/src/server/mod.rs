@@ -36,6 +36,8 @@ pub struct Server {
     pub name: Box<str>,
     /// Where it listens.
     pub address: Address,
+    /// Whether standbys acknowledge its commits: connections begin with `synchronous_commit = on`, whatever role, database and file say.
+    pub synchronous: bool,
 }
 
 impl fmt::Display for Server {

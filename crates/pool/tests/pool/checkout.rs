@@ -468,6 +468,7 @@ async fn one_id_that_means_another_server_gets_a_pool_of_its_own() {
         shard: ShardId(1),
         epoch: Epoch(1),
         node: &node,
+        synchronous: false,
     };
     let again = pools
         .checkout(&superuser(), &elsewhere, None)

@@ -296,6 +296,7 @@ pub fn target(node: &NodeState) -> Target<'_> {
         shard: ShardId(0),
         epoch: Epoch(1),
         node,
+        synchronous: false,
     }
 }
 

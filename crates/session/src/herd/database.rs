@@ -17,6 +17,7 @@ use pgherd_topology::{Catalog, Sharding, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::beginning::Beginnings;
+use crate::holding::WaitingRooms;
 use crate::limits::ClientLimits;
 use crate::listening::Listening;
 use crate::lookup::UserLookup;
@@ -205,6 +206,7 @@ pub struct Database {
     beginnings: Beginnings,
     block_catalogs: AtomicU64,
     listening: Listening,
+    waiting_rooms: Arc<WaitingRooms>,
 }
 
 impl Database {
@@ -235,6 +237,7 @@ impl Database {
             beginnings: Beginnings::default(),
             block_catalogs: AtomicU64::new(FIRST_BLOCK_CATALOG),
             listening: Listening::default(),
+            waiting_rooms: Arc::default(),
         }
     }
 
@@ -422,6 +425,11 @@ impl Database {
     /// Who listens to what.
     pub(crate) fn listening(&self) -> &Listening {
         &self.listening
+    }
+
+    /// How many requests wait for a primary.
+    pub(crate) fn waiting_rooms(&self) -> &Arc<WaitingRooms> {
+        &self.waiting_rooms
     }
 
     /// Where is counted.

@@ -31,6 +31,11 @@ impl Relay<'_> {
         if error.severity != Severity::Error {
             // the connection ends here; the session decides what the client hears
             self.fatal = Some(Box::new(error));
+            // and may run the request again
+            self.hold = true;
+            return Ok(());
+        }
+        if self.script.tells_xid() {
             return Ok(());
         }
         let cause = self.client.and_then(Client::cancel_cause);

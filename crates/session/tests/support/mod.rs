@@ -133,8 +133,13 @@ pub fn database(name: &str, users: Users, server: Option<Address>) -> Database {
         version: 1,
         shards: vec![shard],
     };
-    // the senders may go: a receiver keeps what it last saw
+    // the sender may go: a receiver keeps what it last saw
     let (_, topology) = watch::channel(Arc::new(topology));
+    database_of(name, users, topology)
+}
+
+/// A database of one shard whose servers change.
+pub fn database_of(name: &str, users: Users, topology: watch::Receiver<Arc<Topology>>) -> Database {
     let (_, catalog) = watch::channel(Arc::new(Catalog::empty()));
     Database::new(DatabaseParts {
         name: name.into(),

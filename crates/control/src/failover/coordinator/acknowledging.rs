@@ -108,7 +108,13 @@ impl Coordinator {
             return self.set_names(record, both).await;
         }
         let primary = self.member(&record.primary)?;
-        standby::follow(&member.line, &look.settings, &primary.address, &name).await
+        standby::follow(
+            &member.line,
+            &look.settings,
+            (Some(&primary.line), &primary.address),
+            &name,
+        )
+        .await
     }
 
     fn wanted(

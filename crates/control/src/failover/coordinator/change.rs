@@ -62,6 +62,8 @@ impl Coordinator {
         change.wanted = wanted.map(str::to_owned);
         change.acknowledged_by = self.acknowledged_by(&record);
         change.answered = self.answers(&record.primary);
+        // some may not have come back to it since the last time
+        change.undo = record.parted.clone();
         tracing::warn!(shard = %self.name, primary = record.primary, reason = change.reason, "the primary is being changed");
         // while a planned change drains the old reign goes on
         let bump = u64::from(kind != ChangeKind::Switchover);
@@ -243,7 +245,7 @@ impl Coordinator {
         let end = primary::insert_position(&old.line).await?;
         self.step(change, "old primary fenced");
         let target = self.member(change.wanted.as_deref().unwrap_or_default())?;
-        if change.undo.is_empty() {
+        if !standby::look(&target.line).await?.is_revoked(record.epoch) {
             standby::replay_to(&target.line, end, CATCH_UP_LIMIT).await?;
             self.step(change, "new primary has everything");
         }
@@ -466,10 +468,19 @@ impl Coordinator {
             },
         };
         self.step(change, &format!("{} promoted", candidate.name()));
+        // by the time that the reign begins it must be known to be out of recovery
+        candidate.line.server.nudge();
         let parted = self.repoint(record, change, &candidate).await;
         self.step(change, "standbys follow it");
-        self.wait_for_first_row(record, &candidate).await?;
-        self.step(change, "first row acknowledged");
+        let is_acknowledged = self.wait_for_first_row(record, &candidate).await?;
+        self.step(
+            change,
+            if is_acknowledged {
+                "first row acknowledged"
+            } else {
+                "first row not acknowledged yet"
+            },
+        );
         let from = change.from.clone();
         let (name, horizon) = (candidate.name().to_owned(), change.horizon);
         let record = self
@@ -495,6 +506,9 @@ impl Coordinator {
                 record.conclude(Outcome::Promoted);
             })
             .await?;
+        for member in &self.members {
+            member.line.server.nudge();
+        }
         let text = format!(
             "{} is the primary in the place of {}, epoch {}",
             record.primary, change.from, record.epoch
@@ -562,7 +576,9 @@ impl Coordinator {
             .at_once(positions, |_, member| {
                 let (primary, undo) = (Arc::clone(primary), change.undo.clone());
                 let is_managed = self.failover().sync.is_some();
+                let is_new = primary.name() != change.from;
                 async move {
+                    let new = is_new.then_some(&primary.line);
                     let Some(before) = undo.get(member.name()) else {
                         return Ok(());
                     };
@@ -570,7 +586,7 @@ impl Coordinator {
                         true => tag(member.name(), epoch),
                         false => before.application_name.clone(),
                     };
-                    standby::follow(&member.line, before, &primary.address, &name).await
+                    standby::follow(&member.line, before, (new, &primary.address), &name).await
                 }
             })
             .await;
@@ -586,16 +602,16 @@ impl Coordinator {
         parted
     }
 
-    /// What is read from the new primary counts once a row that was written there afterwards is acknowledged.
+    /// What is read from the new primary counts once a row that was written there afterwards is acknowledged. Whether it was, in time.
     async fn wait_for_first_row(
         &mut self,
         record: &ShardRecord,
         primary: &Member,
-    ) -> Result<(), ControlError> {
+    ) -> Result<bool, ControlError> {
         let row =
             primary::acknowledged_row(&primary.line, &self.name, record.epoch, GATE_LIMIT).await;
         match row {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(error @ ControlError::Silent { .. }) => {
                 let text = format!(
                     "nobody acknowledges what {} commits: writes wait until a standby streams from it ({error})",
@@ -603,7 +619,7 @@ impl Coordinator {
                 );
                 self.chronicle.note("alone", text.as_str());
                 tracing::error!(shard = %self.name, "{text}");
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
@@ -636,16 +652,14 @@ impl Coordinator {
             restored = matches!(set, Ok(Ok(())));
         }
         let fenced = setting.filter(|_| !restored);
-        if restored {
-            self.wait_for_first_row(record, &old).await?;
-        }
+        let is_acknowledged = restored && self.wait_for_first_row(record, &old).await?;
         let reason = change.undone.clone().unwrap_or_default();
         self.update(record.epoch, move |record| {
             if let (Some(new), Some(sync)) = (names, &mut record.sync) {
                 // what was acknowledged under the names before counts until a row was under these
                 let before = std::mem::replace(&mut sync.new, new);
                 sync.before.push(before);
-                if restored {
+                if is_acknowledged {
                     sync.before.clear();
                 }
             }

@@ -95,7 +95,11 @@ impl Coordinator {
         if record.sync.is_some() {
             let stream = stream.get_or_insert_default();
             let own = self.members[position].name();
-            let name = stream.application_name.as_deref().map_or(own, server_of);
+            let said = match record.parted.get(own) {
+                Some(before) => Some(before.application_name.as_str()),
+                None => stream.application_name.as_deref(),
+            };
+            let name = said.map_or(own, server_of);
             stream.application_name = Some(name.into());
         }
         Known {

@@ -171,7 +171,13 @@ impl Coordinator {
             let is_half_way = look.settings.slot.starts_with("revoked_e");
             if is_half_way || !points_at(&look.settings, &primary.address) {
                 tracing::info!(shard = %self.name, server = member.name(), primary = record.primary, "a standby is pointed at the primary");
-                standby::follow(&member.line, before, &primary.address, &name).await?;
+                standby::follow(
+                    &member.line,
+                    before,
+                    (Some(&primary.line), &primary.address),
+                    &name,
+                )
+                .await?;
                 if parted.is_some() {
                     let server = member.name().to_owned();
                     self.update(record.epoch, move |record| {

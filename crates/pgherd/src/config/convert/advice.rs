@@ -1,6 +1,7 @@
 //! What is no error and must not be passed over: settings not in force in this version, secrets in the open, logins
 //! that are shared.
 
+use pgherd_control::FailoverMode;
 use pgherd_topology::Address;
 
 use super::super::located::{At, Place};
@@ -40,6 +41,7 @@ pub fn advise(file: &raw::File, config: &Config, reader: &mut Reader<'_>) {
     listen(file, config, reader);
     for ((_, raw), database) in file.databases.value.0.iter().zip(&config.databases) {
         not_in_force(raw, reader);
+        of_failover(raw, database, reader);
         shared_login(raw, database, reader);
         plain_text_to_servers(raw, database, reader);
         if let Some(users) = &raw.users {
@@ -108,21 +110,21 @@ fn listen(file: &raw::File, config: &Config, reader: &mut Reader<'_>) {
     }
 }
 
-/// One warning for all settings of one mapping that are read and not acted on.
 fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
-    if let Some(failover) = &raw.failover {
-        if let Some(mode) = &failover.mode
-            && mode.value == raw::FailoverMode::Promote
-        {
-            reader.warning(
-                mode.place,
-                "`mode: promote` is not in force: this version observes only",
-                "pgherd follows whom others promote; it promotes no one itself",
-            );
-        }
-        let written: [(&str, Option<Place>); 7] = [
-            ("sync", failover.sync.as_ref().map(|at| at.place)),
-            ("hold", failover.hold.as_ref().map(|at| at.place)),
+    if let Some(scratch) = &raw.scratch {
+        reader.warning(
+            scratch.place,
+            "`scratch` is not in force: no statement runs there",
+            NOT_IN_FORCE,
+        );
+    }
+}
+
+/// What a failover rests on, and what is written for one that will never be.
+fn of_failover(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>) {
+    let promotes = database.failover.mode == FailoverMode::Promote;
+    if let Some(failover) = raw.failover.as_ref().map(|at| &at.value) {
+        let for_promoting: [(&str, Option<Place>); 5] = [
             ("max_lag", failover.max_lag.as_ref().map(|at| at.place)),
             (
                 "fence_command",
@@ -141,14 +143,17 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
                 failover.notify_command.as_ref().map(|at| at.place),
             ),
         ];
-        warn_not_in_force("failover", &written, reader);
-    }
-    if let Some(scratch) = &raw.scratch {
-        reader.warning(
-            scratch.place,
-            "`scratch` is not in force: no statement runs there",
-            NOT_IN_FORCE,
-        );
+        if !promotes {
+            warn_without_effect(&for_promoting, reader);
+        }
+        let is_guarded = failover.sync.is_some() || failover.fence_command.is_some();
+        if let (Some(mode), true, false) = (&failover.mode, promotes, is_guarded) {
+            reader.warning(
+                mode.place,
+                "a failover may lose writes, and nothing keeps an old primary from taking more: neither `sync` nor `fence_command` is set",
+                "set `sync: { acks: 1 }`, so that a standby has each commit before it is acknowledged",
+            );
+        }
     }
     let priority = raw
         .shards
@@ -156,27 +161,30 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
         .flat_map(|shards| &shards.value)
         .flat_map(|shard| &shard.servers.value)
         .find_map(|server| server.priority.as_ref());
-    if let Some(priority) = priority {
+    if let (Some(priority), false) = (priority, promotes) {
         reader.warning(
             priority.place,
-            "`priority` is not in force: this version promotes no one",
-            NOT_IN_FORCE,
+            "`priority` has no effect in failover mode `observe`",
+            "set `failover: { mode: promote }` to have pgherd promote",
         );
     }
 }
 
-fn warn_not_in_force(mapping: &str, written: &[(&str, Option<Place>)], reader: &mut Reader<'_>) {
+fn warn_without_effect(written: &[(&str, Option<Place>)], reader: &mut Reader<'_>) {
     let names: Vec<String> = written
         .iter()
         .filter(|(_, place)| place.is_some())
         .map(|(name, _)| format!("`{name}`"))
         .collect();
     if let Some(place) = written.iter().find_map(|(_, place)| *place) {
-        let verb = if names.len() == 1 { "is" } else { "are" };
+        let verb = if names.len() == 1 { "has" } else { "have" };
         reader.warning(
             place,
-            format!("{} of `{mapping}` {verb} not in force", names.join(", ")),
-            NOT_IN_FORCE,
+            format!(
+                "{} {verb} no effect in failover mode `observe`",
+                names.join(", ")
+            ),
+            "set `mode: promote` to have pgherd promote",
         );
     }
 }
