@@ -57,11 +57,7 @@ impl Scene {
             configuration.failover = sync.into();
         })
         .replicas(2)
-        // pgherd makes no slots on a new primary, and by one that is missing no standby follows it
-        .servers(|herd| {
-            herd.durability(Durability::Durable)
-                .setting("primary_slot_name", "")
-        })
+        .servers(|herd| herd.durability(Durability::Durable))
         .start()
         .await;
         let client = cluster.connect("app").await;
@@ -230,6 +226,12 @@ impl Scene {
     pub async fn end(mut self) -> Verdict {
         self.wait_until_one_reigns().await;
         self.writes_flow().await;
+        for change in self.rows("SHOW FAILOVERS").await {
+            let [kind, from, to, outcome, took, steps] =
+                ["kind", "from", "to", "outcome", "took", "steps"]
+                    .map(|column| change[column].as_deref().unwrap_or("nobody"));
+            println!("       {kind} from {from} to {to}: {outcome} in {took} s ({steps})");
+        }
         let record = self.writers.take().unwrap().stop().await;
         self.wait_until_one_reigns().await;
         let verdict = Verdict::reach(record, self.primary(), self.fault).await;
