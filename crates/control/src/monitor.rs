@@ -23,7 +23,7 @@ use crate::lag::LagMeter;
 use crate::recorded;
 use crate::roles::{Complaint, Sighting, Verdict, decide};
 use crate::settings::{ControlSettings, FailoverMode, FailoverSettings, ShardSettings};
-use crate::state_store::{Reign, ShardRecord, State};
+use crate::state_store::{Reign, ShardRecord, State, since_epoch};
 use crate::testimony::Standing;
 
 /// How long the first decision waits for servers that have not answered yet: the first one seen to take writes need
@@ -199,7 +199,7 @@ impl Monitor {
         let shard = &mut self.shards[index];
         let record = self.state.shard(&self.database, &shard.published.name);
         if let Some(record) = record {
-            let verdict = recorded::decide(&record, &shard.sightings);
+            let verdict = recorded::decide(&record, &shard.sightings, since_epoch());
             shard.complain(&verdict.complaints);
             shard.remember(&record);
             shard.apply(verdict);

@@ -8,14 +8,14 @@
 use pgherd_topology::{Health, Role};
 
 use crate::roles::{Complaint, Sighting, Verdict};
-use crate::state_store::{ShardRecord, since_epoch};
+use crate::state_store::ShardRecord;
 use crate::testimony::{Receiver, Standing, Testimony};
 
 /// How long, in milliseconds, servers may take to be asked after a change.
 const NEWS: u64 = 3000;
 
-/// Decides for one shard that the store knows.
-pub(crate) fn decide(record: &ShardRecord, sightings: &[Sighting]) -> Verdict {
+/// Decides for one shard that the store knows; `now` in milliseconds since 1970.
+pub(crate) fn decide(record: &ShardRecord, sightings: &[Sighting], now: u64) -> Verdict {
     let mut complaints = Vec::new();
     let later = sightings
         .iter()
@@ -35,9 +35,10 @@ pub(crate) fn decide(record: &ShardRecord, sightings: &[Sighting]) -> Verdict {
     let is_stable = record.change.is_none() && later.is_none();
     let primary = reigning.filter(|&index| is_stable && may_reign(record, &sightings[index]));
     // one that was promoted a moment ago may not have been asked since
-    let is_news = record.history.last().is_some_and(|last| {
-        last.to == record.primary && since_epoch() < last.began + last.took + NEWS
-    });
+    let is_news = record
+        .history
+        .last()
+        .is_some_and(|last| last.to == record.primary && now < last.began + last.took + NEWS);
     if is_stable && primary.is_none() && !is_news {
         complaints.push(Complaint::Unbelieved {
             primary: record.primary.as_str().into(),
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn only_the_recorded_server_on_the_recorded_timeline_reigns() {
         let now = record(2, "b", 2);
-        let decided = |sightings: &[Sighting]| decide(&now, sightings).primary;
+        let decided = |sightings: &[Sighting]| decide(&now, sightings, 0).primary;
         assert_eq!(decided(&[standby("a", 2), claimant("b", 2)]), Some(1));
         // the deposed one is back, and the new one is down
         assert_eq!(
@@ -238,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_deposed_primary_that_comes_back_has_no_role() {
-        let verdict = decide(&record(2, "b", 2), &[claimant("a", 1), claimant("b", 2)]);
+        let verdict = decide(&record(2, "b", 2), &[claimant("a", 1), claimant("b", 2)], 0);
         assert_eq!(verdict.roles, [Role::Unknown, Role::Primary]);
         assert!(matches!(
             verdict.complaints[..],
@@ -255,7 +256,11 @@ mod tests {
             let timelines = vec![1];
             sighting(name, Standing::Standby { timelines }, Receiver::Lost)
         };
-        let verdict = decide(&changing, &[claimant("a", 1), lost("b"), claimant("c", 2)]);
+        let verdict = decide(
+            &changing,
+            &[claimant("a", 1), lost("b"), claimant("c", 2)],
+            0,
+        );
         assert_eq!(verdict.primary, None);
         assert_eq!(verdict.roles, [Role::Unknown, Role::Replica, Role::Unknown]);
         assert_eq!(verdict.complaints, []);
@@ -265,7 +270,7 @@ mod tests {
     fn an_old_store_is_believed_by_nobody() {
         let mut later = standby("b", 1);
         later.testimony.as_mut().unwrap().reign = Some(5);
-        let verdict = decide(&record(4, "a", 1), &[claimant("a", 1), later.clone()]);
+        let verdict = decide(&record(4, "a", 1), &[claimant("a", 1), later.clone()], 0);
         assert_eq!(verdict.primary, None);
         assert!(matches!(
             verdict.complaints[0],
@@ -275,7 +280,7 @@ mod tests {
                 ..
             }
         ));
-        let verdict = decide(&record(5, "a", 1), &[claimant("a", 1), later]);
+        let verdict = decide(&record(5, "a", 1), &[claimant("a", 1), later], 0);
         assert_eq!(verdict.primary, Some(0));
     }
 
@@ -294,6 +299,7 @@ mod tests {
         let verdict = decide(
             &now,
             &[standby("a", 1), claimant("b", 2), lost, standby("d", 2)],
+            0,
         );
         assert_eq!(
             verdict.roles,

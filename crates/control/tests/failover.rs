@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgherd_control::{
-    Control, ControlSettings, FailoverCommand, FailoverMode, FailoverSettings, State, SyncSettings,
+    Control, ControlSettings, FailoverCommand, FailoverMode, FailoverSettings, MemoryStore, Reign,
+    State, SyncSettings,
 };
 use pgherd_topology::{NodeId, ShardId, Sharding, Topology};
 use support::{TestServer, ready, settings, until};
 use tokio::sync::mpsc;
+use tokio_postgres::NoTls;
 
 const SHARD: ShardId = ShardId(0);
 /// Long enough for anything that comes at all.
@@ -99,8 +101,13 @@ impl Shard {
     async fn is_fenced(&self, server: usize) {
         let begun = Instant::now();
         loop {
-            let late = self.servers[server].connect().await;
-            let write = late.batch_execute("INSERT INTO t VALUES (3)");
+            let port = self.servers[server].port;
+            let address = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
+            let write = async {
+                let (late, connection) = tokio_postgres::connect(&address, NoTls).await?;
+                tokio::spawn(connection);
+                late.batch_execute("INSERT INTO t VALUES (3)").await
+            };
             // the session may be ended just now, or wait for an acknowledgement that nobody gives
             let written = tokio::time::timeout(Duration::from_secs(1), write).await;
             let refused = written
@@ -209,4 +216,96 @@ async fn nobody_is_promoted_while_one_that_may_have_acknowledged_is_not_reached(
     until(&shard.control, "another primary", changed).await;
     let state = Arc::clone(&shard.settings.state);
     assert!(state.shard("shop", "s0").unwrap().change.is_none());
+}
+
+/// The same shard under another state store, as after a loss or a restored copy.
+async fn with_store(shard: &Shard, state: State) -> (Control, Arc<State>) {
+    let state = Arc::new(state);
+    let settings = ControlSettings {
+        state: Arc::clone(&state),
+        ..shard.settings.clone()
+    };
+    (Control::start(settings), state)
+}
+
+fn empty() -> State {
+    State::load_or_create(Box::new(MemoryStore::default()))
+        .unwrap()
+        .0
+}
+
+/// Long enough that anything wrong would have been published.
+async fn nobody_reigns(control: &Control) {
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(control.topology().borrow().shards[0].primary, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_store_or_with_an_old_one_a_deposed_primary_is_not_believed() {
+    let shard = shard().await;
+    let first = shard.state().reign("shop", "s0").unwrap();
+    shard.servers[0].sql("CREATE TABLE t (n int)").await;
+    shard.servers[0].stop("immediate");
+    let changed = |topology: &Topology| {
+        topology.shards[0]
+            .primary
+            .is_some_and(|primary| primary != NodeId(0))
+    };
+    until(&shard.control, "another primary", changed).await;
+    shard.acknowledged().await;
+    shard.control.shutdown().await;
+    let now = shard.state().reign("shop", "s0").unwrap();
+    // nobody fences it, as no pgherd runs
+    shard.servers[0].boot();
+
+    // the store is gone: two servers take writes
+    let (control, state) = with_store(&shard, empty()).await;
+    nobody_reigns(&control).await;
+    assert_eq!(state.reign("shop", "s0"), None);
+    control.shutdown().await;
+
+    // an old one knows the deposed primary alone
+    let old = empty();
+    old.set_reign("shop", "s0", first).unwrap();
+    let (control, state) = with_store(&shard, old).await;
+    nobody_reigns(&control).await;
+    let (progress, _told) = mpsc::unbounded_channel();
+    let adopt = FailoverCommand::Adopt {
+        primary: now.primary.as_str().into(),
+    };
+    let adopted = control.order(SHARD, adopt, progress).await.unwrap();
+    assert!(adopted.contains(&now.primary), "{adopted}");
+    until(&control, "the adopted one", changed).await;
+    let again: Reign = state.reign("shop", "s0").unwrap();
+    assert_eq!((&again.primary, again.timeline), (&now.primary, 2));
+    assert!(again.epoch > now.epoch, "{again:?} after {now:?}");
+    // the other one takes no writes any more
+    shard.is_fenced(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_interrupted_at_any_moment_goes_on_where_it_was() {
+    for pause in [0, 60, 120, 180, 240] {
+        let shard = shard().await;
+        shard.servers[0].sql("CREATE TABLE t (n int)").await;
+        shard.servers[0].sql("INSERT INTO t VALUES (1)").await;
+        shard.servers[0].stop("immediate");
+        let begun = |topology: &Topology| topology.shards[0].primary.is_none();
+        until(&shard.control, "the beginning", begun).await;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        shard.control.shutdown().await;
+        let phase = shard.state().shard("shop", "s0").unwrap();
+        let phase = phase.change.map(|change| change.phase);
+        println!("interrupted after {pause} ms: {phase:?}");
+        let control = ready(shard.settings.clone()).await;
+        let topology = control.topology().borrow().clone();
+        let primary = topology.shards[0].primary.unwrap();
+        assert_ne!(primary, NodeId(0));
+        let new = &shard.servers[primary.index()];
+        assert_eq!(new.value("SELECT n FROM t").await.as_deref(), Some("1"));
+        new.sql("INSERT INTO t VALUES (2)").await;
+        let record = shard.state().shard("shop", "s0").unwrap();
+        assert!(record.change.is_none(), "{record:?}");
+        control.shutdown().await;
+    }
 }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgherd_topology::{Address, Chronicle, ShardId, ShardState, Topology};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -35,7 +35,7 @@ use crate::error::ControlError;
 use crate::line::Line;
 use crate::login::Server;
 use crate::settings::{ControlSettings, FailoverSettings};
-use crate::state_store::{Change, ChangeKind, ShardRecord, State, since_epoch};
+use crate::state_store::{Change, ChangeKind, ShardRecord, since_epoch};
 
 /// Between two looks where nothing happens.
 const TICK: Duration = Duration::from_millis(200);
@@ -61,6 +61,8 @@ struct Member {
     line: Line,
     address: Address,
     priority: u32,
+    /// Held while it is made to follow the primary.
+    rejoining: Arc<Mutex<()>>,
 }
 
 impl Member {
@@ -113,6 +115,7 @@ impl Coordinator {
                 line: Line::new(server),
                 address: settings.address.clone(),
                 priority: settings.priority,
+                rejoining: Arc::default(),
             })
         });
         let chronicle = Arc::clone(&topology.borrow().shard(shard)?.chronicle);
@@ -286,7 +289,6 @@ impl Coordinator {
     }
 
     fn record(&self) -> Option<ShardRecord> {
-        let State { .. } = &*self.settings.state;
         self.settings
             .state
             .shard(&self.settings.database, &self.name)

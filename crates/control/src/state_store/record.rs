@@ -32,7 +32,7 @@ impl Reign {
 }
 
 /// All that is kept of one shard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardRecord {
     /// Of the present reign, or of the one that is being prepared.
@@ -58,6 +58,9 @@ pub struct ShardRecord {
     /// Standbys that are still to be pointed at the primary, as they were set before they were taken from one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub parted: BTreeMap<String, StandbySettings>,
+    /// A `primary_conninfo` as standbys of the shard have it, for one that is to become a standby; it may hold a password.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub conninfo: Option<String>,
     /// Whom a primary that was fenced, and stays the primary, is to wait for again: its `synchronous_standby_names` before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fenced: Option<String>,
@@ -67,6 +70,22 @@ pub struct ShardRecord {
     /// Earlier changes of primary, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub history: Vec<PastChange>,
+}
+
+impl std::fmt::Debug for ShardRecord {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ShardRecord")
+            .field("epoch", &self.epoch)
+            .field("primary", &self.primary)
+            .field("timeline", &self.timeline)
+            .field("change", &self.change)
+            .field("sync", &self.sync)
+            .field("quarantine", &self.quarantine)
+            .field("parted", &self.parted)
+            .field("history", &self.history)
+            .finish_non_exhaustive()
+    }
 }
 
 impl From<Reign> for ShardRecord {
@@ -81,6 +100,7 @@ impl From<Reign> for ShardRecord {
             horizons: Vec::new(),
             quarantine: BTreeMap::new(),
             parted: BTreeMap::new(),
+            conninfo: None,
             fenced: None,
             complete_since: 0,
             history: Vec::new(),

@@ -285,6 +285,12 @@ impl Coordinator {
         change: &Change,
         fencing: JoinHandle<Fencing>,
     ) -> Result<(), ControlError> {
+        if record.sync.is_some() && !fencing.is_finished() {
+            // one that hangs does not hold up what no longer depends on it
+            fencing.abort();
+            self.step(change, "old primary not reached to be fenced");
+            return Ok(());
+        }
         let fencing = fencing.await.map_err(|_| ControlError::Stopped)?;
         if let Some(Err(error)) = fencing.by_command {
             if record.sync.is_none() && change.kind != ChangeKind::Forced && !fencing.by_sql {
@@ -482,6 +488,8 @@ impl Coordinator {
             },
         );
         let from = change.from.clone();
+        let conninfo = change.undo.get(candidate.name());
+        let conninfo = conninfo.map(|before| before.conninfo.clone());
         let (name, horizon) = (candidate.name().to_owned(), change.horizon);
         let record = self
             .update(record.epoch, move |record| {
@@ -503,6 +511,7 @@ impl Coordinator {
                 record.primary = name;
                 record.timeline = timeline;
                 record.parted = parted;
+                record.conninfo = conninfo.or(record.conninfo.take());
                 record.conclude(Outcome::Promoted);
             })
             .await?;
@@ -516,9 +525,6 @@ impl Coordinator {
         tracing::warn!(shard = %self.name, "{text}");
         self.notify("promotion", &text);
         self.tell(text);
-        if change.kind == ChangeKind::Switchover {
-            self.demote(&record, &change.from).await;
-        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::{Coordinator, Member};
@@ -22,7 +22,7 @@ use crate::state_store::{ChangeKind, Outcome, Phase, Reign, ShardRecord};
 const ORDERS: usize = 16;
 /// How long a checkpoint before a planned change may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
-/// How long `rejoin_command` and `demote_command` may take: a copy of the whole database may be part of it.
+/// How long `rejoin_command` may take: a copy of the whole database may be part of it.
 const REJOIN_LIMIT: Duration = Duration::from_secs(3600);
 /// How long a server may take to stream from the primary once its command has ended.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
@@ -125,11 +125,24 @@ impl Desk {
 impl Coordinator {
     /// Carries out an order and says what came of it.
     pub(super) async fn obey(&mut self, order: Order) {
-        self.listener = Some(order.progress);
-        let done = self.carry_out(order.command).await;
+        let Order {
+            command,
+            progress,
+            done,
+        } = order;
+        if let FailoverCommand::Rejoin { server } = &command {
+            match self.prepare_rejoin(server).await {
+                // it may take long, and the shard is looked after meanwhile
+                Ok(rejoin) => drop(tokio::spawn(rejoin.run(progress, done))),
+                Err(error) => drop(done.send(Err(error))),
+            }
+            return;
+        }
+        self.listener = Some(progress);
+        let outcome = self.carry_out(command).await;
         self.listener = None;
         // nobody may be left to hear of it
-        let _ = order.done.send(done);
+        drop(done.send(outcome));
     }
 
     async fn carry_out(&mut self, command: FailoverCommand) -> Result<String, ControlError> {
@@ -137,21 +150,26 @@ impl Coordinator {
             FailoverCommand::Adopt { primary } => self.adopt(&primary).await,
             FailoverCommand::Cancel => self.cancel().await,
             command => {
-                let record = self.record().ok_or_else(|| {
-                    ControlError::NotNow(format!(
-                        "nobody is known to be the primary of shard {}: ADOPT SHARD names it",
-                        self.name
-                    ))
-                })?;
-                if record.change.is_some() {
-                    return Err(ControlError::NotNow(format!(
-                        "the primary of shard {} is being changed already",
-                        self.name
-                    )));
-                }
+                let record = self.stable_record()?;
                 self.carry_out_on(&record, command).await
             }
         }
+    }
+
+    fn stable_record(&self) -> Result<ShardRecord, ControlError> {
+        let record = self.record().ok_or_else(|| {
+            ControlError::NotNow(format!(
+                "nobody is known to be the primary of shard {}: ADOPT SHARD names it",
+                self.name
+            ))
+        })?;
+        if record.change.is_some() {
+            return Err(ControlError::NotNow(format!(
+                "the primary of shard {} is being changed already",
+                self.name
+            )));
+        }
+        Ok(record)
     }
 
     async fn carry_out_on(
@@ -164,7 +182,6 @@ impl Coordinator {
             FailoverCommand::Failover { to, force } => {
                 self.fail_over_as_told(record, to.as_deref(), force).await
             }
-            FailoverCommand::Rejoin { server } => self.rejoin(record, &server).await,
             FailoverCommand::Quarantine { server } => {
                 let member = self.other_than_primary(record, &server)?;
                 let reason = "an operator".to_owned();
@@ -183,7 +200,9 @@ impl Coordinator {
                 .await?;
                 Ok(format!("{server} is released"))
             }
-            FailoverCommand::Adopt { .. } | FailoverCommand::Cancel => Ok(String::new()),
+            FailoverCommand::Rejoin { .. }
+            | FailoverCommand::Adopt { .. }
+            | FailoverCommand::Cancel => Ok(String::new()),
         }
     }
 
@@ -251,8 +270,7 @@ impl Coordinator {
             .filter(|position| self.members[*position].name() != target.name())
             .filter(|position| self.last_known(record, *position).reached)
             .count();
-        let demoted = usize::from(self.failover().demote_command.is_some());
-        if remaining + demoted < usize::from(sync.acks) {
+        if remaining < usize::from(sync.acks) {
             return Err(ControlError::NotNow(format!(
                 "{remaining} standbys would remain, and {} must acknowledge a commit",
                 sync.acks
@@ -336,49 +354,32 @@ impl Coordinator {
         }
     }
 
-    /// Has a server that was deposed follow the primary, by `rejoin_command`.
-    async fn rejoin(&mut self, record: &ShardRecord, server: &str) -> Result<String, ControlError> {
-        let member = self.other_than_primary(record, server)?;
+    /// Checks that a server can be made to follow the primary, by `rejoin_command`.
+    async fn prepare_rejoin(&self, server: &str) -> Result<Rejoin, ControlError> {
+        let record = self.stable_record()?;
+        let member = self.other_than_primary(&record, server)?;
         let command = self.failover().rejoin_command.clone().ok_or_else(|| {
             ControlError::NotNow(
                 "failover.rejoin_command is not set: rewind the server by hand, it is released once it streams".to_owned(),
             )
         })?;
-        let streams = standby::look(&member.line).await.is_ok_and(|look| {
-            look.in_recovery && look.receives && look.timeline == record.timeline
-        });
-        if streams {
+        if streams(&member, record.timeline).await {
             return Err(ControlError::NotNow(format!(
                 "{server} follows the primary already"
             )));
         }
-        self.tell(format!("rejoin_command for {server}"));
-        let knowledge = self.knowledge_of_standby(record, &member).await?;
-        hooks::run("rejoin_command", &command, knowledge, REJOIN_LIMIT).await?;
-        self.tell("rejoin_command has ended; waiting until the server streams".to_owned());
-        self.wait_until_it_streams(&member).await?;
-        Ok(format!("{server} follows {}", record.primary))
-    }
-
-    /// After a planned change the old primary can follow without a rewind.
-    pub(super) async fn demote(&mut self, record: &ShardRecord, server: &str) {
-        let Some(command) = self.failover().demote_command.clone() else {
-            return;
-        };
-        self.tell(format!("demote_command for {server}"));
-        let demoted = async {
-            let member = self.member(server)?;
-            let knowledge = self.knowledge_of_standby(record, &member).await?;
-            hooks::run("demote_command", &command, knowledge, REJOIN_LIMIT).await?;
-            self.wait_until_it_streams(&member).await
-        };
-        match demoted.await {
-            Ok(()) => self.tell(format!("{server} follows {}", record.primary)),
-            Err(error) => {
-                tracing::error!(shard = %self.name, server, %error, "the old primary does not follow the new one");
-                self.notify("demotion", &format!("{server} does not follow: {error}"));
-            }
-        }
+        let knowledge = self.knowledge_of_standby(&record, &member).await?;
+        let turn = Arc::clone(&member.rejoining)
+            .try_lock_owned()
+            .map_err(|_| ControlError::NotNow(format!("{server} rejoins already")))?;
+        Ok(Rejoin {
+            member,
+            command,
+            knowledge,
+            primary: record.primary,
+            timeline: record.timeline,
+            _turn: turn,
+        })
     }
 
     /// What a command needs to make a server a standby of the primary: also its `primary_conninfo`, as the other standbys have it.
@@ -388,7 +389,7 @@ impl Coordinator {
         member: &Member,
     ) -> Result<Knowledge, ControlError> {
         let primary = self.member(&record.primary)?;
-        let mut conninfo = String::new();
+        let mut conninfo = record.conninfo.clone().unwrap_or_default();
         for position in self.others(record) {
             if let Ok(look) = standby::look(&self.members[position].line).await
                 && !look.settings.conninfo.is_empty()
@@ -401,6 +402,11 @@ impl Coordinator {
             Some(_) => tag(member.name(), record.epoch),
             None => member.name().to_owned(),
         };
+        if conninfo.is_empty() {
+            return Err(ControlError::NotNow(
+                "no standby is known whose primary_conninfo could be taken".to_owned(),
+            ));
+        }
         let conninfo = Conninfo::parse(&conninfo)
             .map_err(|wrong| ControlError::NotNow(wrong.to_owned()))?
             .redirected(&primary.address, &name)
@@ -410,33 +416,6 @@ impl Coordinator {
             .server(member.name(), &member.address)
             .primary(primary.name(), &primary.address)
             .with("PGHERD_PRIMARY_CONNINFO", conninfo))
-    }
-
-    async fn wait_until_it_streams(&mut self, member: &Member) -> Result<(), ControlError> {
-        let begun = Instant::now();
-        loop {
-            let (record, look) = (self.record(), standby::look(&member.line).await);
-            if let (Some(record), Ok(look)) = (record, look)
-                && look.in_recovery
-                && look.receives
-                && look.timeline == record.timeline
-            {
-                let name = member.name().to_owned();
-                return self
-                    .update(record.epoch, move |record| {
-                        record.quarantine.remove(&name);
-                    })
-                    .await
-                    .map(drop);
-            }
-            if begun.elapsed() > STREAM_LIMIT {
-                return Err(ControlError::NotNow(format!(
-                    "{} does not stream from the primary",
-                    member.name()
-                )));
-            }
-            sleep(POLL).await;
-        }
     }
 
     /// An operator knows better than the store.
@@ -485,4 +464,56 @@ impl Coordinator {
         self.notify("adoption", &text);
         Ok(text)
     }
+}
+
+/// A server on its way to follow the primary.
+struct Rejoin {
+    member: Arc<Member>,
+    command: Box<str>,
+    knowledge: Knowledge,
+    primary: String,
+    timeline: u32,
+    /// One at a time.
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Rejoin {
+    /// Runs the command and waits until the server streams. Its quarantine ends when that is seen.
+    async fn run(
+        self,
+        progress: mpsc::UnboundedSender<String>,
+        done: oneshot::Sender<Result<String, ControlError>>,
+    ) {
+        // nobody may be left to hear of it
+        let tell = |text: &str| drop(progress.send(text.to_owned()));
+        tell(&format!("rejoin_command for {}", self.member.name()));
+        let knowledge = self.knowledge.clone();
+        let outcome = async {
+            hooks::run("rejoin_command", &self.command, knowledge, REJOIN_LIMIT).await?;
+            tell("rejoin_command has ended; waiting until the server streams");
+            self.wait_until_it_streams().await
+        };
+        drop(done.send(outcome.await));
+    }
+
+    async fn wait_until_it_streams(&self) -> Result<String, ControlError> {
+        let begun = Instant::now();
+        while !streams(&self.member, self.timeline).await {
+            if begun.elapsed() > STREAM_LIMIT {
+                return Err(ControlError::NotNow(format!(
+                    "{} does not stream from {}: its log may say why",
+                    self.member.name(),
+                    self.primary
+                )));
+            }
+            sleep(POLL).await;
+        }
+        Ok(format!("{} follows {}", self.member.name(), self.primary))
+    }
+}
+
+/// Whether a server streams on a timeline, or a later one.
+async fn streams(member: &Member, timeline: u32) -> bool {
+    let look = standby::look(&member.line).await;
+    look.is_ok_and(|look| look.in_recovery && look.receives && look.timeline >= timeline)
 }

@@ -124,7 +124,7 @@ fn not_in_force(raw: &raw::Database, reader: &mut Reader<'_>) {
 fn of_failover(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>) {
     let promotes = database.failover.mode == FailoverMode::Promote;
     if let Some(failover) = raw.failover.as_ref().map(|at| &at.value) {
-        let for_promoting: [(&str, Option<Place>); 5] = [
+        let for_promoting: [(&str, Option<Place>); 4] = [
             ("max_lag", failover.max_lag.as_ref().map(|at| at.place)),
             (
                 "fence_command",
@@ -135,14 +135,17 @@ fn of_failover(raw: &raw::Database, database: &Database, reader: &mut Reader<'_>
                 failover.rejoin_command.as_ref().map(|at| at.place),
             ),
             (
-                "demote_command",
-                failover.demote_command.as_ref().map(|at| at.place),
-            ),
-            (
                 "notify_command",
                 failover.notify_command.as_ref().map(|at| at.place),
             ),
         ];
+        if let Some(demote) = &failover.demote_command {
+            reader.warning(
+                demote.place,
+                "`demote_command` is not in force: after a planned change the old primary waits for REJOIN SERVER",
+                NOT_IN_FORCE,
+            );
+        }
         if !promotes {
             warn_without_effect(&for_promoting, reader);
         }
