@@ -14,7 +14,7 @@ use crate::checker::Verdict;
 use crate::writers::{TABLE, Writers};
 
 /// Long enough for anything that comes at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Of a server's log, in the account of a failure.
 const LAST_LINES: usize = 20;
 /// Between two looks.
