@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 10
 # options of the demo, as in: make demo DEMO="--shards 2 --port 7432"
 DEMO ?=
 
-.PHONY: help demo build release test prepare tools format lint unit docs deny grammar fuzz fuzz-sql chaos drivers drivers-quick drivers-tested drivers-built drivers-python drivers-rust suites regress bench bench-idle bench-instructions
+.PHONY: help demo build release test prepare tools format lint unit docs deny grammar fuzz fuzz-sql chaos faults drivers drivers-quick drivers-tested drivers-built drivers-python drivers-rust suites regress bench bench-idle bench-instructions
 
 help:
 	@echo 'make demo   starts a herd of real Postgres servers behind pgherd, with a shop in it'
@@ -21,6 +21,7 @@ help:
 	@echo 'make build  target/release/pgherd'
 	@echo 'make release    target/dist/pgherd: the same, optimised by what was counted while pgbench ran'
 	@echo 'make chaos  1,000 clients that come and go at random for two minutes: SEED=.. CHAOS_CLIENTS=1000 CHAOS_SECONDS=120'
+	@echo '            then primaries that fail under load, which `make faults` does alone: FAULTS=1,3,21 REPEAT=1'
 	@echo 'make drivers    database drivers on pgherd and on plain Postgres: DRIVERS="psycopg pgx" for some of them'
 	@echo 'make suites     test suites of asyncpg, psycopg2 and SQLAlchemy through pgherd: SUITES="asyncpg psycopg2" for some of them'
 	@echo 'make regress    Postgres'"'"' own regression tests through pgherd: REGRESS="join portals" for some of them'
@@ -97,13 +98,22 @@ fuzz-sql: prepare
 bench-idle: build
 	PGHERD_BINARY=$(CURDIR)/target/release/pgherd cargo run --release --quiet --locked -p pgherd-benches --bin idle_clients
 
-# clients that come and go, cancel and disconnect in the middle of anything, on one server and over three shards
+# clients that come and go, cancel and disconnect in the middle of anything, on one server and over three shards; and what failures of a
+# primary cost, in a table: FAULTS=1,3,21 for some of them, REPEAT=20 for those three that often
 CHAOS_CLIENTS ?= 1000
 CHAOS_SECONDS ?= 120
+FAULTS ?=
+REPEAT ?= 1
 chaos: prepare
 	cargo build --locked -p pgherd
 	CHAOS_CLIENTS=$(CHAOS_CLIENTS) CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(SEED),SEED=$(SEED)) \
 		cargo test --locked -p pgherd-tests --test chaos -- --nocapture
+	$(MAKE) --no-print-directory faults
+
+faults: prepare
+	cargo build --locked -p pgherd
+	$(if $(FAULTS),FAULTS=$(FAULTS)) REPEAT=$(REPEAT) RUST_BACKTRACE=0 \
+		cargo test --locked -p pgherd-tests --test failover -- --ignored --nocapture
 
 # database drivers print through pgherd what they print on plain Postgres: all, or some
 DRIVERS ?=

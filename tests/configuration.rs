@@ -35,6 +35,8 @@ pub struct Configuration {
     pub listen: String,
     /// Further keys of `databases.shop`, such as `reads: { from: primary }`.
     pub database: String,
+    /// `databases.shop.failover`, such as `{ mode: promote }` without the braces; with it goes the herd's `rejoin_command`. Empty for none.
+    pub failover: String,
     /// Further keys of each server of the shop, such as `max_connections: 20`.
     pub server: String,
     /// Further databases, such as `shop_ro: { like: shop, reads: only }`.
@@ -56,6 +58,7 @@ impl Configuration {
             users: USERS.into(),
             listen: String::new(),
             database: String::new(),
+            failover: String::new(),
             server: String::new(),
             databases: String::new(),
             top: String::new(),
@@ -81,6 +84,13 @@ impl Configuration {
         text += &indented(&self.users, 6);
         text += "    control_login: { user: pgherd, password: pgherd }\n";
         text += &indented(&self.database, 4);
+        if !self.failover.is_empty() {
+            // as a text of YAML within quotes, in which a dollar names a variable
+            let rejoin = herd.rejoin_command().replace('\'', "''").replace('$', "$$");
+            text += "    failover:\n";
+            text += &indented(&self.failover, 6);
+            writeln!(text, "      rejoin_command: '{rejoin}'").expect("a string takes all");
+        }
         text += "    shards:\n";
         for shard in herd.shards() {
             writeln!(text, "      - name: {}\n        servers:", shard.name())

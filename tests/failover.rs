@@ -1,8 +1,15 @@
 //! Failures of primaries under a load that writes: nothing that was acknowledged may be lost where replication is synchronous.
+//!
+//! The first two tests promote by hand, and show that a loss would be seen. In the others pgherd promotes; `make chaos` runs the whole list of
+//! [`scenarios::ALL`], or those of `FAULTS=1,3,21`, and those that can be repeated `REPEAT` times.
 #![allow(clippy::unwrap_used)]
 
 #[path = "failover/checker.rs"]
 mod checker;
+#[path = "failover/scenarios.rs"]
+mod scenarios;
+#[path = "failover/scene.rs"]
+mod scene;
 #[path = "failover/writers.rs"]
 mod writers;
 
@@ -77,4 +84,31 @@ async fn nothing_acknowledged_is_lost_on_a_synchronous_shard() {
         verdict.acknowledged > 0 && verdict.lost.is_empty(),
         "{verdict:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_loses_power_is_replaced_and_nothing_acknowledged_is_lost() {
+    println!("{COLUMNS}\n{}", scenarios::killed().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_primary_that_comes_back_takes_no_writes_until_it_rejoins() {
+    println!("{COLUMNS}\n{}", scenarios::returned_and_rejoined().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planned_changes_of_the_primary_lose_nothing_and_the_old_one_rejoins() {
+    println!("{COLUMNS}\n{}", scenarios::orders::switched_over(2).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs in make chaos"]
+async fn no_fault_of_the_list_loses_what_was_acknowledged_or_makes_two_primaries() {
+    let numbers = std::env::var("FAULTS").ok().map(|text| {
+        let numbers = text.split(',').map(|number| number.trim().parse().unwrap());
+        numbers.collect::<Vec<u32>>()
+    });
+    let repeat = std::env::var("REPEAT").map_or(1, |text| text.parse().unwrap());
+    let failed = scenarios::run(numbers.as_deref(), repeat).await;
+    assert!(failed.is_empty(), "{failed:?}");
 }

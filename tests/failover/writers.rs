@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgherd_tests::wire::{Message, RawClient, bind, execute, parse, query, sync};
@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 pub const TABLE: &str = "CREATE TABLE marks (writer int, n bigint, PRIMARY KEY (writer, n))";
 const WRITERS: u32 = 8;
 const RETRY: Duration = Duration::from_millis(20);
+/// No fault lasts as long: a write that takes more hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// An acknowledged row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,26 +53,39 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Writers {
     running: Vec<JoinHandle<Record>>,
-    stop: Arc<AtomicBool>,
+    told: Arc<Told>,
+}
+
+/// What the clients and who watches them tell each other.
+#[derive(Debug, Default)]
+struct Told {
+    stop: AtomicBool,
+    acknowledged: AtomicU64,
 }
 
 impl Writers {
     /// Starts all of them, on connections of their own; the user `app` must be trusted.
     #[must_use]
     pub fn start(endpoint: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(Told::default());
         let running = (0..WRITERS)
             .map(|writer| {
-                let (endpoint, stop) = (endpoint.to_owned(), Arc::clone(&stop));
-                tokio::spawn(write(endpoint, writer, stop))
+                let (endpoint, told) = (endpoint.to_owned(), Arc::clone(&told));
+                tokio::spawn(write(endpoint, writer, told))
             })
             .collect();
-        Self { running, stop }
+        Self { running, told }
+    }
+
+    /// How many writes were acknowledged so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.told.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Has each end its write, and returns what they have seen together.
     pub async fn stop(self) -> Record {
-        self.stop.store(true, Ordering::Relaxed);
+        self.told.stop.store(true, Ordering::Relaxed);
         let mut all = Record::default();
         for writer in self.running {
             let record = writer.await.expect("a writer does not panic");
@@ -82,11 +97,11 @@ impl Writers {
     }
 }
 
-async fn write(endpoint: String, writer: u32, stop: Arc<AtomicBool>) -> Record {
+async fn write(endpoint: String, writer: u32, told: Arc<Told>) -> Record {
     let mut record = Record::default();
     let mut connection = None;
     let mut n = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !told.stop.load(Ordering::Relaxed) {
         let Some(client) = connection.as_mut() else {
             match RawClient::try_log_in(&endpoint, "app", "shop").await {
                 Ok(client) => connection = Some(client),
@@ -100,12 +115,13 @@ async fn write(endpoint: String, writer: u32, stop: Arc<AtomicBool>) -> Record {
         // a number is used once, so that a row tells of one attempt
         n += 1;
         let (statements, extended) = (statements(writer, n), writer % 2 == 1);
-        match run(client, &statements, extended).await {
-            Ok(()) => record.acknowledged.push(Acknowledged {
-                writer,
-                n,
-                at: Instant::now(),
-            }),
+        let answer = tokio::time::timeout(ANSWER_LIMIT, run(client, &statements, extended));
+        match answer.await.unwrap_or_else(|_| Err(no_answer())) {
+            Ok(()) => {
+                let at = Instant::now();
+                record.acknowledged.push(Acknowledged { writer, n, at });
+                told.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) => {
                 let lost = error.code.is_none();
                 record.errors.push(error);
@@ -174,6 +190,14 @@ fn completes(sql: &str, answers: &[Message]) -> bool {
     answers
         .iter()
         .any(|message| message.tag == b'C' && message.body.starts_with(first_word))
+}
+
+fn no_answer() -> ClientError {
+    ClientError {
+        code: None,
+        message: format!("no answer within {ANSWER_LIMIT:?}"),
+        in_transaction: false,
+    }
 }
 
 fn error(answer: Option<&Message>, in_transaction: bool) -> ClientError {
