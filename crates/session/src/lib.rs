@@ -92,6 +92,7 @@ mod timeouts;
 mod tokens;
 mod transaction;
 mod two_phase;
+mod watching;
 
 pub use handshake::{Accepted, CONSOLE_SERVER_VERSION, ConsoleLogin, Login, Refusal, accept};
 pub use hba::{HbaError, HbaMethod, HbaRules};
