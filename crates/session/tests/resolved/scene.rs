@@ -98,7 +98,9 @@ async fn lose(now: Way, sent: &[u8], server: &mut TcpStream, client: &mut TcpStr
         assert!(read > 0, "the server is there");
         answer.extend_from_slice(&more[..read]);
     };
-    client.write_all(&answer[..end]).await.unwrap();
+    if now != Way::LosesAll {
+        client.write_all(&answer[..end]).await.unwrap();
+    }
 }
 
 /// Where a ReadyForQuery ends, if there is one.
@@ -122,7 +124,7 @@ async fn pass(mut client: TcpStream, port: u16, way: watch::Receiver<Way>) {
                     server.write_all(&asked[..read]).await.unwrap();
                     continue;
                 }
-                if matches!(now, Way::LosesReady | Way::LosesSync) {
+                if matches!(now, Way::LosesReady | Way::LosesSync | Way::LosesAll) {
                     lose(now, &asked[..read], &mut server, &mut client).await;
                     return;
                 }
@@ -140,9 +142,6 @@ async fn pass(mut client: TcpStream, port: u16, way: watch::Receiver<Way>) {
                     let read = server.read(&mut answered).await.unwrap();
                     answer.extend_from_slice(&answered[..read]);
                 };
-                if now == Way::LosesAll {
-                    return;
-                }
                 client.write_all(&answer[..end]).await.unwrap();
                 // what is lost has happened by then
                 while now == Way::LosesAnswer && end_of_answer(&answer[end..]).is_none() {
