@@ -196,6 +196,7 @@ impl Session {
         opened_in: Epoch,
         xid: u64,
     ) -> Result<Resolved, Failure> {
+        let mut is_second_look = false;
         loop {
             let topology = self.topology();
             let Some(state) = topology.shard(shard) else {
@@ -210,6 +211,15 @@ impl Session {
             if !self.reach_primary(shard, primary).await? {
                 continue;
             }
+            if fate.is_none() && !succeeded {
+                // one that has just been killed still has connections to lend, for a moment
+                if !is_second_look || !self.is_there(primary).await {
+                    is_second_look = true;
+                    self.legs.close(primary);
+                    self.hold(shard, Missing::Writable).await?;
+                    continue;
+                }
+            }
             return match fate {
                 // whoever reigns by another's doing says nothing of what it lost, and the same one may have lost it in a crash
                 None => {
@@ -221,11 +231,18 @@ impl Session {
                     if self.legs.get(primary).is_none() {
                         continue;
                     }
+                    tracing::debug!(xid, "the next primary cannot have a row acknowledged");
                     Ok(Resolved::Unknown)
                 }
                 Some(Fate::Recorded) => self.ask_for_outcome(primary, xid).await,
             };
         }
+    }
+
+    /// Whether a server answers.
+    async fn is_there(&mut self, node: NodeId) -> bool {
+        self.script.clear();
+        self.execute(node, "SELECT 1").await.is_ok()
     }
 
     async fn ask_for_outcome(&mut self, node: NodeId, xid: u64) -> Result<Resolved, Failure> {
@@ -235,6 +252,7 @@ impl Session {
             Ok(answer) => answer,
             Err(Trouble::Refused(_) | Trouble::Lost(_)) => return Ok(Resolved::Unknown),
         };
+        tracing::debug!(xid, status = ?answer.value, "the next primary was asked for a transaction");
         Ok(match answer.value.as_deref() {
             Some("committed") => Resolved::Committed(node),
             Some("aborted") => Resolved::Undone,
