@@ -2,6 +2,8 @@
 //! ways, of which the first is cut.
 #![allow(clippy::unwrap_used)]
 
+#[path = "resolved/answers.rs"]
+mod answers;
 #[path = "resolved/scene.rs"]
 mod scene;
 mod support;

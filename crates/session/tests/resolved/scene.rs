@@ -162,7 +162,7 @@ pub struct Scene {
     pub server: Server,
     pub detour: Detour,
     topology: watch::Sender<Arc<Topology>>,
-    front: Front,
+    pub front: Front,
 }
 
 fn topology(
