@@ -211,14 +211,12 @@ impl Session {
             if !self.reach_primary(shard, primary).await? {
                 continue;
             }
-            if fate.is_none() && !succeeded {
-                // one that has just been killed still has connections to lend, for a moment
-                if !is_second_look || !self.is_there(primary).await {
-                    is_second_look = true;
-                    self.legs.close(primary);
-                    self.hold(shard, Missing::Writable).await?;
-                    continue;
-                }
+            // one that has just been killed still has connections to lend, for a moment
+            if fate.is_none() && !succeeded && (!is_second_look || !self.is_there(primary).await) {
+                is_second_look = true;
+                self.legs.close(primary);
+                self.hold(shard, Missing::Writable).await?;
+                continue;
             }
             return match fate {
                 // whoever reigns by another's doing says nothing of what it lost, and the same one may have lost it in a crash
