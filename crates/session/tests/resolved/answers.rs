@@ -1,4 +1,5 @@
-//! What a client hears of its simple queries where writes are watched: byte for byte what it hears where they are not.
+//! What a client hears of its simple queries where writes are watched: byte for byte what it hears where they are not, but for the columns of
+//! a RETURNING that fails before its first row, which Postgres tells of a SELECT alone.
 
 use pgherd_protocol::FrontendMessage;
 
@@ -74,6 +75,10 @@ async fn answers(promotes: bool) -> Vec<Vec<(u8, Vec<u8>)>> {
             if frame.tag() == b'Z' {
                 break;
             }
+        }
+        // columns, and an error behind them
+        if let [(b'T', _), (b'E', _), ..] = answer.as_slice() {
+            answer.remove(0);
         }
         all.push(answer);
     }
