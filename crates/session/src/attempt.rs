@@ -10,7 +10,7 @@ use pgherd_protocol::SqlState;
 use pgherd_router::Access;
 use pgherd_topology::{NodeId, Role, ShardId};
 
-use crate::committing::{SettleError, unacknowledged};
+use crate::committing::{SettleError, Watch, not_kept, unacknowledged};
 use crate::copy::{CopyPause, copy_in, fail_copy};
 use crate::extended::OpenRun;
 use crate::failure::{Failure, not_supported};
@@ -21,6 +21,7 @@ use crate::route::{Place, Route};
 use crate::script::Script;
 use crate::session::Session;
 use crate::shape::{Promised, STALE_PLAN};
+use crate::watching::HELD_BACK;
 
 /// How often a request that only reads is tried, on another server each time, before the client hears of it.
 const READ_TRIES: u32 = 3;
@@ -36,6 +37,23 @@ pub(crate) struct Ran {
     pub(crate) outcome: Outcome,
     pub(crate) node: NodeId,
     pub(crate) shard: ShardId,
+}
+
+/// One try of a request.
+struct Attempt {
+    node: NodeId,
+    shard: ShardId,
+    access: Access,
+    watch: Option<Watch>,
+    /// How long the client's replies were before it.
+    taken: usize,
+    /// Whether nothing was written to the client since.
+    unheard: bool,
+    /// Whether nothing that the session has on the server is needed.
+    alone: bool,
+    /// Whether it only reads, and may be tried elsewhere.
+    may_retry: bool,
+    tries: u32,
 }
 
 impl Ran {
@@ -124,7 +142,10 @@ impl Session {
                     loss
                 }),
                 None => {
-                    watch = self.watch_commit(node, asked).await?;
+                    watch = match self.watch_commit(node, asked).await? {
+                        None if alone => self.watch_write(node, route, asked),
+                        watched => watched,
+                    };
                     let relayed = self.relay_on(node, may_retry, &queue).await;
                     if relayed.is_err() {
                         self.end_watch(watch);
@@ -179,38 +200,20 @@ impl Session {
                     });
                 }
                 Err(loss) => {
-                    let loss = match watch {
-                        None => loss,
-                        Some(watched) => {
-                            let settled = Box::pin(self.settle_commit(node, watched, loss)).await;
-                            self.end_watch(watch.take());
-                            match settled {
-                                Ok(ran) => return Ok(ran),
-                                Err(error) => {
-                                    if unheard {
-                                        self.client.outbox.truncate(taken);
-                                    }
-                                    match error {
-                                        SettleError::Lost(loss) => loss,
-                                        SettleError::Failed(failure) => return Err(failure),
-                                    }
-                                }
-                            }
-                        }
+                    let attempt = Attempt {
+                        node,
+                        shard,
+                        access: route.access,
+                        watch: watch.take(),
+                        taken,
+                        unheard,
+                        alone,
+                        may_retry,
+                        tries,
                     };
-                    let reads_again = may_retry
-                        && !loss.outcome.forwarded
-                        && matches!(loss.error, RelayError::Server { .. });
-                    let runs_again = reads_again
-                        || (alone
-                            && tries < TRIES
-                            && unheard
-                            && self.may_repeat(shard, &loss, asked));
-                    if !runs_again {
-                        return Err(self.lost_in_request(node, *loss, route.access, asked));
+                    if let Some(ran) = self.after_loss(&attempt, loss, asked).await? {
+                        return Ok(ran);
                     }
-                    self.client.outbox.truncate(taken);
-                    let _ = self.lost(node, loss.error);
                     if tries + 1 >= READ_TRIES {
                         access = Access::Write;
                     }
@@ -220,6 +223,50 @@ impl Session {
             self.legs.release();
             tries += 1;
         }
+    }
+
+    /// What becomes of a request whose server was lost in its midst: `None` where it is to be tried again.
+    ///
+    /// # Errors
+    /// What its client hears.
+    async fn after_loss(
+        &mut self,
+        attempt: &Attempt,
+        loss: Box<Loss>,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Ran>, Failure> {
+        let may_run_again = attempt.alone && attempt.tries < TRIES && attempt.unheard;
+        let loss = match attempt.watch {
+            None => loss,
+            Some(watched) => {
+                let settled = Box::pin(self.settle_commit(attempt.node, watched, loss)).await;
+                self.end_watch(Some(watched));
+                let error = match settled {
+                    Ok(ran) => return Ok(Some(ran)),
+                    Err(error) => error,
+                };
+                if attempt.unheard {
+                    self.client.outbox.truncate(attempt.taken);
+                }
+                match error {
+                    SettleError::Lost(loss) => loss,
+                    SettleError::Undone if may_run_again => return Ok(None),
+                    SettleError::Undone => return Err(not_kept()),
+                    SettleError::Failed(failure) => return Err(failure),
+                }
+            }
+        };
+        let reads_again = attempt.may_retry
+            && !loss.outcome.forwarded
+            && matches!(loss.error, RelayError::Server { .. });
+        let runs_again =
+            reads_again || (may_run_again && self.may_repeat(attempt.shard, &loss, asked));
+        if !runs_again {
+            return Err(self.lost_in_request(attempt.node, *loss, attempt.access, asked));
+        }
+        self.client.outbox.truncate(attempt.taken);
+        let _ = self.lost(attempt.node, loss.error);
+        Ok(None)
     }
 
     /// Whether a read that was tried so often may be tried again.
@@ -335,6 +382,7 @@ impl Session {
             self.legs.close(node);
             return Err(failure);
         }
+        let is_watched = script.probe().is_some();
         let max_message = self.herd.max_message();
         let begun = Instant::now();
         let leg = self.legs.at(node);
@@ -352,6 +400,9 @@ impl Session {
         relay.serving(&leg.client);
         relay.insisting(leg.synchronous);
         relay.naming(&self.statements);
+        if is_watched {
+            relay.holding_back(self.client.outbox.len() + HELD_BACK);
+        }
         let result = loop {
             match relay.run(&mut leg.connection, &mut self.client).await {
                 Ok(Pause::Done) => break Ok(()),

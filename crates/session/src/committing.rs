@@ -13,13 +13,13 @@ use crate::attempt::Ran;
 use crate::failure::Failure;
 use crate::holding::Missing;
 use crate::own::Trouble;
-use crate::relay::{Outcome, Relay};
+use crate::relay::{Outcome, Relay, RelayError};
 use crate::repeating::{Asked, Loss};
 use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
 
 /// Tells the transaction's id, if it has one. A result of its own is sent at once; behind a Sync it would wait for COMMIT's.
-const ASK: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
+pub(crate) const ASK: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
 
 /// The same, and a commit of the open transaction waits for the standbys from here on, whatever code that was not read has set. A client's
 /// `remote_apply` stays.
@@ -31,12 +31,14 @@ pub(crate) const ASK_AND_INSIST: &str = "SELECT pg_catalog.pg_current_xact_id_if
 const ACKNOWLEDGED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true), \
     pg_catalog.pg_logical_emit_message(true, 'pgherd', '')";
 
-/// What is known of a COMMIT that is about to be sent.
+/// What is known of a COMMIT, or a write without a block, that is about to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watch {
-    shard: ShardId,
+    pub(crate) shard: ShardId,
     /// The reign in which its connection was opened.
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
+    /// Whether it is a write that is all of its transaction, which can be run again.
+    pub(crate) is_write: bool,
 }
 
 /// What became of a transaction.
@@ -72,6 +74,7 @@ impl Session {
         let watch = Watch {
             shard: leg.shard,
             epoch: leg.connection.epoch(),
+            is_write: false,
         };
         leg.queue_query(if leg.synchronous { ASK_AND_INSIST } else { ASK })?;
         self.script.expect(Reply::Xid, Audience::Pgherd);
@@ -81,7 +84,7 @@ impl Session {
 
     /// What was watched is over.
     pub(crate) fn end_watch(&self, watch: Option<Watch>) {
-        if watch.is_some() {
+        if watch.is_some_and(|watch| !watch.is_write) {
             self.registration.end_decision();
         }
     }
@@ -124,11 +127,11 @@ impl Session {
         outcome.error.is_none() && outcome.unacknowledged.is_none()
     }
 
-    /// What became of a COMMIT whose server was lost before its answer came: success once it is known to have been kept. Without that the
-    /// loss is handed back, to be told as any other.
+    /// What became of a COMMIT, or of a write that was watched, whose server was lost before its answer came: success once it is known to have
+    /// been kept. Without that the loss is handed back, to be told as any other.
     ///
     /// # Errors
-    /// 40001 where it was not.
+    /// 40001 where COMMIT was not.
     pub(crate) async fn settle_commit(
         &mut self,
         node: NodeId,
@@ -136,7 +139,8 @@ impl Session {
         loss: Box<Loss>,
     ) -> Result<Ran, SettleError> {
         let promotes = self.legs.get(node).is_some_and(|leg| leg.promotes);
-        let xid = loss.outcome.xid.filter(|_| promotes && !loss.is_undone());
+        let is_open = matches!(loss.error, RelayError::Server { .. }) && !loss.is_undone();
+        let xid = loss.outcome.xid.filter(|_| promotes && is_open);
         let Some(xid) = xid.filter(|_| self.legs.mode() != PoolMode::Session) else {
             return Err(SettleError::Lost(loss));
         };
@@ -148,6 +152,9 @@ impl Session {
         self.block = block;
         match resolved {
             Ok(Resolved::Committed(node)) => {
+                if let Some(tag) = &loss.outcome.tag {
+                    self.client.outbox.extend_from_slice(tag.bytes());
+                }
                 owed.answer_as_committed(&mut self.client.outbox);
                 let outcome = Outcome {
                     completed: 1,
@@ -160,6 +167,7 @@ impl Session {
                     shard: watch.shard,
                 })
             }
+            Ok(Resolved::Undone) if watch.is_write => Err(SettleError::Undone),
             Ok(Resolved::Undone) => {
                 self.forget_block();
                 Err(SettleError::Failed(not_kept()))
@@ -188,6 +196,7 @@ impl Session {
         opened_in: Epoch,
         xid: u64,
     ) -> Result<Resolved, Failure> {
+        let mut is_second_look = false;
         loop {
             let topology = self.topology();
             let Some(state) = topology.shard(shard) else {
@@ -202,6 +211,13 @@ impl Session {
             if !self.reach_primary(shard, primary).await? {
                 continue;
             }
+            // one that has just been killed still has connections to lend, for a moment
+            if fate.is_none() && !succeeded && (!is_second_look || !self.is_there(primary).await) {
+                is_second_look = true;
+                self.legs.close(primary);
+                self.hold(shard, Missing::Writable).await?;
+                continue;
+            }
             return match fate {
                 // whoever reigns by another's doing says nothing of what it lost, and the same one may have lost it in a crash
                 None => {
@@ -213,11 +229,18 @@ impl Session {
                     if self.legs.get(primary).is_none() {
                         continue;
                     }
+                    tracing::debug!(xid, "the next primary cannot have a row acknowledged");
                     Ok(Resolved::Unknown)
                 }
                 Some(Fate::Recorded) => self.ask_for_outcome(primary, xid).await,
             };
         }
+    }
+
+    /// Whether a server answers.
+    async fn is_there(&mut self, node: NodeId) -> bool {
+        self.script.clear();
+        self.execute(node, "SELECT 1").await.is_ok()
     }
 
     async fn ask_for_outcome(&mut self, node: NodeId, xid: u64) -> Result<Resolved, Failure> {
@@ -227,6 +250,7 @@ impl Session {
             Ok(answer) => answer,
             Err(Trouble::Refused(_) | Trouble::Lost(_)) => return Ok(Resolved::Unknown),
         };
+        tracing::debug!(xid, status = ?answer.value, "the next primary was asked for a transaction");
         Ok(match answer.value.as_deref() {
             Some("committed") => Resolved::Committed(node),
             Some("aborted") => Resolved::Undone,
@@ -240,6 +264,8 @@ impl Session {
 pub(crate) enum SettleError {
     /// It is not known.
     Lost(Box<Loss>),
+    /// It was a write, and nothing is left of it. Its leg is closed.
+    Undone,
     /// What its client is told. The block is over.
     Failed(Failure),
 }
@@ -254,7 +280,7 @@ pub(crate) fn unacknowledged() -> Failure {
     .into()
 }
 
-fn not_kept() -> Failure {
+pub(crate) fn not_kept() -> Failure {
     PgError::error(
         SqlState::SERIALIZATION_FAILURE,
         "the transaction was lost with its server while it was being committed",
@@ -268,6 +294,6 @@ fn in_doubt() -> Failure {
         SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         "the outcome of the transaction is not known",
     )
-    .detail("The connection was lost while COMMIT was under way, and no server could say what became of it.")
+    .detail("The connection was lost while it was being committed, and no server could say what became of it.")
     .into()
 }

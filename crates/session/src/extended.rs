@@ -23,6 +23,7 @@ use crate::route::{Place, Route};
 use crate::script::{Audience, Prepared, Reply, Script};
 use crate::session::Session;
 use crate::simple::definition;
+use crate::watching::is_watchable;
 
 /// A run that a Flush (or the bound on buffers) cut: its server stays in the implicit transaction until Sync.
 #[derive(Debug, Clone, Copy)]
@@ -259,6 +260,7 @@ impl Session {
                     _ => true,
                 })
             },
+            is_watchable: &|| !cut && local.is_empty() && is_write_alone(steps),
         };
         self.try_on_leg(&route, &promised, &asked, |session, node, script| {
             session.note_beginning(node, script, executed(steps))?;
@@ -550,6 +552,30 @@ fn is_commit_alone(steps: &[(Step, Frame)]) -> bool {
         && steps
             .iter()
             .any(|(step, _)| matches!(step, Step::Bind { .. }))
+}
+
+/// Whether a run is one write with its Sync, all of whose answer is asked for, and nothing that lasts besides.
+fn is_write_alone(steps: &[(Step, Frame)]) -> bool {
+    let mut executes = steps.iter().filter_map(|(step, frame)| match step {
+        Step::Execute { bound } => Some((bound, frame)),
+        _ => None,
+    });
+    let Some((bound, frame)) = executes.next() else {
+        return false;
+    };
+    let is_whole = matches!(
+        FrontendMessage::parse(frame),
+        Ok(FrontendMessage::Execute { max_rows: 0, .. })
+    );
+    let is_only = executes.next().is_none()
+        && !steps
+            .iter()
+            .any(|(step, _)| matches!(step, Step::OnCursor(_)))
+        && matches!(steps.last(), Some((Step::Sync, _)));
+    is_whole
+        && is_only
+        && single_plan(&bound.statement)
+            .is_some_and(|plan| is_watchable(plan, &bound.statement.sql))
 }
 
 /// Notes what a client was told of the statements and portals that it had described.

@@ -7,6 +7,7 @@
 //! - [`registry`], [`limits`]: who is connected, what each holds, and how many there may be.
 //! - `session`: [`run`], the loop of one client and what it keeps; `request`: its messages.
 //! - `simple`, `extended`, `message`, `local`, `explain`: the kinds of request; `meaning`: what they change for what follows; `planning`: their plans; `route`, `choose`: where each goes.
+//! - `committing`, `repeating`, `holding`, `insisting`, `watching`: what becomes of a request over a failover.
 //! - `taking`, `bringing`, `joining`, `attempt`, `queue`, `legs`, `relay`, `script`, `copy`, `own`, `oids`: the server connections, and what passes
 //!   over them; `effects`, `set_config`: what that changes. `pins`, `sequences`: what is left on them. `cancelling`, `timeouts`: what ends early.
 //! - `parsed`: prepared statements, as the client and the servers know them; `prepare`: PREPARE and EXECUTE of SQL; `positions`: where errors are in a text that was replaced.
@@ -92,6 +93,7 @@ mod timeouts;
 mod tokens;
 mod transaction;
 mod two_phase;
+mod watching;
 
 pub use handshake::{Accepted, CONSOLE_SERVER_VERSION, ConsoleLogin, Login, Refusal, accept};
 pub use hba::{HbaError, HbaMethod, HbaRules};

@@ -17,6 +17,7 @@ use crate::script::{Audience, Reply, Script};
 use crate::session::Session;
 use crate::shape::{asked_with_portals, told_at_bind};
 use crate::statements::{MadeBy, Portal, Statement};
+use crate::watching::queue_probe;
 
 const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
 
@@ -85,6 +86,9 @@ impl Session {
                     script.expect(Reply::Close, Audience::Client);
                 }
                 Step::Sync => {
+                    if let Some(probe) = script.probe() {
+                        queue_probe(&mut self.legs.at(node).connection, script, probe)?;
+                    }
                     self.queue_frame(node, frame);
                     script.expect(Reply::Sync, Audience::Client);
                 }

@@ -63,6 +63,8 @@ pub struct Outcome {
     pub described: Vec<Described>,
     /// The id of the transaction, where it was asked for and has one.
     pub xid: Option<u64>,
+    /// The CommandComplete of a statement whose transaction is not known to be committed.
+    pub tag: Option<Frame>,
     /// Where in the client's replies the server said that it had committed without waiting for its standbys any longer.
     pub unacknowledged: Option<usize>,
 }
@@ -133,6 +135,8 @@ pub struct Relay<'a> {
     partial: usize,
     /// Nothing is handed to the client before the first row or the end: an error can then be taken back and retried.
     hold: bool,
+    /// Rows end that only where there are so many bytes for the client.
+    holds_up_to: usize,
     /// A COPY for which the server wants data.
     copying: Option<CopyProtocol>,
     fatal: Option<Box<PgError>>,
@@ -180,6 +184,7 @@ impl<'a> Relay<'a> {
             outcome: Outcome::default(),
             partial: 0,
             hold,
+            holds_up_to: 0,
             copying: None,
             fatal: None,
             hears: false,
@@ -199,6 +204,20 @@ impl<'a> Relay<'a> {
     /// Whether a commit counts only once standbys have acknowledged it: what the server says of one that was not is noted, not passed on.
     pub fn insisting(&mut self, synchronous: bool) {
         self.synchronous = synchronous;
+    }
+
+    /// Nothing is handed over before the last reply, as long as there are no more than that many bytes for the client.
+    pub fn holding_back(&mut self, up_to: usize) {
+        self.hold = true;
+        self.holds_up_to = up_to;
+    }
+
+    /// Rows are among what is for the client by now.
+    fn hand_over(&mut self, len: usize) {
+        if len >= self.holds_up_to {
+            self.outcome.forwarded = true;
+            self.hold = false;
+        }
     }
 
     /// The server wants no more data of a COPY.
@@ -362,10 +381,11 @@ impl<'a> Relay<'a> {
         if run > 0 {
             if audience == Audience::Client {
                 out.extend_from_slice(&inbox[..run]);
-                self.outcome.forwarded = true;
-                self.hold = false;
             }
             inbox.advance(run);
+            if audience == Audience::Client {
+                self.hand_over(out.len());
+            }
         }
         Ok(self.partial > 0)
     }
@@ -411,10 +431,22 @@ impl<'a> Relay<'a> {
                 if !self.script.is_bringing() {
                     self.outcome.status = Some(status);
                 }
+                if client && let Some(tag) = self.outcome.tag.take() {
+                    self.outcome.completed += 1;
+                    out.extend_from_slice(tag.bytes());
+                }
                 if client && let Some(Telling { told, except }) = &mut self.telling {
                     tell_parameters(leg.parameters(), told, except, out);
                 }
                 self.complete(leg, &frame)?;
+            }
+            tag::backend::COMMAND_COMPLETE
+                if matches!(self.script.front(), Some(Awaited::Server(Reply::Held, _))) =>
+            {
+                self.script.pop();
+                self.forget_columns();
+                self.outcome.tag = Some(frame);
+                return Ok(None);
             }
             tag::backend::COMMAND_COMPLETE | tag::backend::EMPTY_QUERY_RESPONSE => {
                 if client {
@@ -422,7 +454,7 @@ impl<'a> Relay<'a> {
                 }
                 if matches!(
                     self.script.front(),
-                    Some(Awaited::Server(Reply::Execute, _))
+                    Some(Awaited::Server(Reply::Execute | Reply::Probe, _))
                 ) {
                     self.script.pop();
                     self.forget_columns();
@@ -452,6 +484,7 @@ impl<'a> Relay<'a> {
                     }
                 }
                 self.row_description(&frame, out, client)?;
+                self.columns_are_there();
                 return Ok(None);
             }
             tag::backend::PARAMETER_DESCRIPTION => {
@@ -463,14 +496,14 @@ impl<'a> Relay<'a> {
                     return Ok(None);
                 }
             }
+            tag::backend::NO_DATA if self.columns_are_there() => return Ok(None),
             tag::backend::DATA_ROW if self.script.tells_xid() => {
                 self.outcome.xid = xid_in(&frame);
             }
             tag::backend::DATA_ROW => {
                 self.outcome.rows += 1;
                 if client {
-                    self.outcome.forwarded = true;
-                    self.hold = false;
+                    self.hand_over(out.len());
                     if self.script.keeps_rows() {
                         self.outcome.keep_row(&frame);
                     }
@@ -507,6 +540,18 @@ impl<'a> Relay<'a> {
             out.extend_from_slice(frame.bytes());
         }
         Ok(None)
+    }
+
+    /// Whether the columns of a portal were due, of which nothing is to be kept.
+    fn columns_are_there(&mut self) -> bool {
+        let due = matches!(
+            self.script.front(),
+            Some(Awaited::Server(Reply::Columns, _))
+        );
+        if due {
+            self.script.pop();
+        }
+        due
     }
 
     /// The columns of one result say nothing about the next one's.

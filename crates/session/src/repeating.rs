@@ -29,6 +29,9 @@ pub(crate) struct Asked<'a> {
     pub(crate) is_commit: bool,
     /// Whether Postgres undoes all of it where it is not completed. Looked at only once a server is lost.
     pub(crate) is_undone: &'a (dyn Fn() -> bool + Sync),
+    /// Whether it is one statement, and all of its transaction: one whose id can be asked for ahead of its Sync. Looked at only where that
+    /// is of use.
+    pub(crate) is_watchable: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// The end of a leg in the midst of a request.
@@ -53,7 +56,11 @@ impl Loss {
             .as_ref()
             .is_some_and(|said| said.code == SqlState::ADMIN_SHUTDOWN);
         let outcome = &self.outcome;
-        !self.is_sent || (was_ended && outcome.completed == 0 && outcome.unacknowledged.is_none())
+        !self.is_sent
+            || (was_ended
+                && outcome.completed == 0
+                && outcome.tag.is_none()
+                && outcome.unacknowledged.is_none())
     }
 
     /// Whether the client has got nothing of an answer, nor given any data.

@@ -18,6 +18,8 @@ use crate::positions::Positions;
 pub enum Audience {
     /// The client asked for it.
     Client,
+    /// It is part of what the client asked for, though not as the client asked: an error is the client's, all else is swallowed.
+    Unasked,
     /// pgherd sent the message on its own account: the reply is swallowed, an error in it is kept.
     Pgherd,
 }
@@ -36,15 +38,21 @@ pub enum Reply {
         /// What the client goes by.
         told: Shape,
     },
+    /// RowDescription or NoData for a portal, of which the client hears as of a simple query: of NoData nothing.
+    Columns,
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
+    /// Rows, then CommandComplete, which the client hears once the Sync behind it has succeeded, as with a simple query.
+    Held,
     /// CloseComplete.
     Close,
     /// ReadyForQuery.
     Sync,
     /// Everything up to and with ReadyForQuery: a simple query or a function call.
     Query,
-    /// The same, of pgherd's own: the transaction's id is the first column of its one row. An error in it is told by what comes behind it.
+    /// Rows, then CommandComplete: the transaction's id is the first column of the one row.
+    Probe,
+    /// As Query, of pgherd's own: the transaction's id is the first column of its one row. An error in it is told by what comes behind it.
     Xid,
 }
 
@@ -100,6 +108,8 @@ pub struct Script {
     compared: Vec<(Prepared, Shape)>,
     /// Where errors are in the client's text, if the server was sent another.
     positions: Option<Positions>,
+    /// How the transaction's id is to be asked for ahead of Sync, if it is.
+    probe: Option<&'static str>,
 }
 
 impl Script {
@@ -136,7 +146,10 @@ impl Script {
     pub fn pop(&mut self) -> Option<Awaited> {
         let due = self.awaited.pop_front();
         self.bringing = self.bringing.saturating_sub(1);
-        if !matches!(due, Some(Awaited::Server(_, Audience::Pgherd)) | None) {
+        if !matches!(
+            due,
+            Some(Awaited::Server(_, Audience::Pgherd | Audience::Unasked)) | None
+        ) {
             self.answered += 1;
         }
         due
@@ -144,7 +157,10 @@ impl Script {
 
     /// Whether what is due tells the transaction's id.
     pub fn tells_xid(&self) -> bool {
-        matches!(self.front(), Some(Awaited::Server(Reply::Xid, _)))
+        matches!(
+            self.front(),
+            Some(Awaited::Server(Reply::Xid | Reply::Probe, _))
+        )
     }
 
     /// Forgets everything.
@@ -158,6 +174,17 @@ impl Script {
         self.unnamed = None;
         self.replaces_unnamed = false;
         self.compared.clear();
+        self.probe = None;
+    }
+
+    /// The transaction's id is to be asked for in the same transaction, by this text, ahead of the Sync that commits it.
+    pub fn watch(&mut self, probe: &'static str) {
+        self.probe = Some(probe);
+    }
+
+    /// How the transaction's id is to be asked for ahead of Sync, if it is.
+    pub fn probe(&self) -> Option<&'static str> {
+        self.probe
     }
 
     /// The rows of this request say something about the session.
@@ -268,7 +295,7 @@ impl Script {
         }
     }
 
-    /// The rest of the client's replies to COMMIT and what it is sent with, as if it had succeeded.
+    /// The rest of the client's replies to COMMIT and what it is sent with, or to the Sync that commits, as if that had succeeded.
     pub fn answer_as_committed(&mut self, out: &mut BytesMut) {
         while let Some(due) = self.awaited.pop_front() {
             let (reply, audience) = match due {
@@ -278,7 +305,7 @@ impl Script {
                 }
                 Awaited::Server(reply, audience) => (reply, audience),
             };
-            if audience == Audience::Pgherd {
+            if audience != Audience::Client {
                 continue;
             }
             let done = BackendMessage::CommandComplete(b"COMMIT");
@@ -287,11 +314,11 @@ impl Script {
                 Reply::Parse(..) => &[BackendMessage::ParseComplete],
                 Reply::Bind => &[BackendMessage::BindComplete],
                 Reply::Describe { .. } => &[BackendMessage::NoData],
-                Reply::Execute => &[done],
+                Reply::Execute | Reply::Held => &[done],
                 Reply::Close => &[BackendMessage::CloseComplete],
                 Reply::Sync => &[ready],
                 Reply::Query => &[done, ready],
-                Reply::Xid => &[],
+                Reply::Xid | Reply::Probe | Reply::Columns => &[],
             };
             for message in messages {
                 // messages as short as these always fit

@@ -24,6 +24,7 @@ use crate::route::{Place, Route};
 use crate::script::{Audience, Reply};
 use crate::session::Session;
 use crate::set_config::Executed;
+use crate::watching::{is_watchable, queue_watched};
 
 /// The functions of libpq's `lo_...` by their object ids, which are the same on every server (`pg_proc.dat`): lo_create, lo_open, lo_close,
 /// loread, lowrite, lo_lseek, lo_creat, lo_tell, lo_unlink, lo_truncate, lo_lseek64, lo_tell64, lo_truncate64.
@@ -198,6 +199,10 @@ impl Session {
                 return Ok(());
             }
             let leg = session.legs.at(node);
+            if let Some(probe) = script.probe() {
+                let text = frame.body().strip_suffix(b"\0").unwrap_or(frame.body());
+                return queue_watched(&mut leg.connection, script, text, probe);
+            }
             leg.forget_unnamed();
             let out = &mut leg.connection.transport.outbox;
             out.extend_from_slice(frame.bytes());
@@ -252,6 +257,15 @@ impl Session {
                         let mut statements = statements.iter().enumerate();
                         statements
                             .all(|(index, plan)| is_undone(plan, span_text(planned, index, sql)))
+                    },
+                    is_watchable: &|| match statements.as_slice() {
+                        // a simple query has no parameters, and says so
+                        [one] => {
+                            spliced.is_none()
+                                && one.parameters == 0
+                                && is_watchable(one, span_text(planned, 0, sql))
+                        }
+                        _ => false,
                     },
                 };
                 let outcome = self.on_leg(route, &asked, queue).await?;
@@ -372,6 +386,7 @@ impl Session {
             commits: false,
             is_commit: false,
             is_undone: &|| false,
+            is_watchable: &|| false,
         };
         let ran = self
             .on_leg(&route, &asked, |session, node, script| {

@@ -35,7 +35,7 @@ impl Relay<'_> {
             self.hold = true;
             return Ok(());
         }
-        if self.script.tells_xid() {
+        if matches!(self.script.front(), Some(Awaited::Server(Reply::Xid, _))) {
             return Ok(());
         }
         let cause = self.client.and_then(Client::cancel_cause);
@@ -44,7 +44,8 @@ impl Relay<'_> {
         if timed_out {
             error.message = CancelCause::QueryTimeout.message().to_owned();
         }
-        if audience == Audience::Client {
+        self.outcome.tag = None;
+        if audience != Audience::Pgherd {
             let positions = self.script.positions();
             if timed_out {
                 error.encode(out);
