@@ -45,8 +45,11 @@ const TEXTS: &[&str] = &[
     "SELECT count(*) FROM rows",
 ];
 
-/// The answers to all texts, as tags and bodies.
-async fn answers(promotes: bool) -> Vec<Vec<(u8, Vec<u8>)>> {
+/// Tags and bodies.
+type Answer = Vec<(u8, Vec<u8>)>;
+
+/// The answers to all texts.
+async fn answers(promotes: bool) -> Vec<Answer> {
     let scene = Scene::start(promotes).await;
     scene
         .server

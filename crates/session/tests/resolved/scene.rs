@@ -82,9 +82,12 @@ fn without_last(sent: &[u8]) -> &[u8] {
     &sent[..sent.len() - last]
 }
 
+/// Where a part of an answer ends, if it is there.
+type End = fn(&[u8]) -> Option<usize>;
+
 /// A write and the question for its id go in one piece; what is lost is its end.
 async fn lose(now: Way, sent: &[u8], server: &mut TcpStream, client: &mut TcpStream) {
-    let (passed, end): (_, fn(&[u8]) -> Option<usize>) = match now {
+    let (passed, end): (_, End) = match now {
         Way::LosesSync => (without_last(sent), end_of_probe),
         _ => (sent, |answer| end_of_answer(answer).map(|end| end - 6)),
     };
