@@ -72,8 +72,8 @@ struct Watched {
     beats: watch::Sender<Beat>,
     /// Servers on which nothing is counted.
     quarantined: Vec<Box<str>>,
-    /// How often the primary had restarted lately when it was last looked.
-    restarts: usize,
+    /// The primary, as an index into the servers, and how often it had restarted lately when it was last looked.
+    restarts: Option<(usize, usize)>,
 }
 
 /// Whether the store has the reign.
@@ -337,7 +337,7 @@ impl Watched {
             view: watch::Sender::default(),
             beats: watch::Sender::default(),
             quarantined: Vec::new(),
-            restarts: 0,
+            restarts: None,
         }
     }
 
@@ -373,8 +373,14 @@ impl Watched {
             .sightings
             .iter()
             .position(|sighting| *sighting.name == *record.primary);
-        let crashed = primary
-            .is_some_and(|index| self.evidence[index].restarts(Instant::now()) > self.restarts);
+        let now = Instant::now();
+        let restarts = primary.map(|index| (index, self.evidence[index].restarts(now)));
+        // of another server's restarts nothing follows
+        let crashed = self.restarts.zip(restarts).is_some_and(|(before, now)| {
+            let ((server, counted), (same, restarts)) = (before, now);
+            server == same && restarts > counted
+        });
+        self.restarts = restarts;
         let quarantined = record.quarantine.keys();
         self.quarantined = quarantined.map(|name| name.as_str().into()).collect();
         let adopted = record.complete_since;
@@ -382,7 +388,6 @@ impl Watched {
             continuity.complete_since = Epoch(record.epoch + 1);
         }
         continuity.complete_since = continuity.complete_since.max(Epoch(adopted));
-        self.restarts = primary.map_or(0, |index| self.evidence[index].restarts(Instant::now()));
     }
 
     fn apply(&mut self, verdict: Verdict) {
