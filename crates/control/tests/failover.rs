@@ -279,8 +279,39 @@ async fn without_its_store_or_with_an_old_one_a_deposed_primary_is_not_believed(
     let again: Reign = state.reign("shop", "s0").unwrap();
     assert_eq!((&again.primary, again.timeline), (&now.primary, 2));
     assert!(again.epoch > now.epoch, "{again:?} after {now:?}");
-    // the other one takes no writes any more
+    // it is written to, and the other one is not
+    let new = usize::from(again.primary.as_bytes()[2] - b'a');
+    shard.servers[new].sql("INSERT INTO t VALUES (2)").await;
     shard.is_fenced(0).await;
+
+    // somebody else promotes a standby: it is no primary here, until an operator says so
+    let third = 3 - new;
+    shard.servers[third].promote();
+    let (progress, _told) = mpsc::unbounded_channel();
+    shard.is_fenced(third).await;
+    let primary = again
+        .primary
+        .replace(['b', 'c'], if third == 1 { "b" } else { "c" });
+    shard.servers[new].stop("immediate");
+    let adopt = FailoverCommand::Adopt {
+        primary: primary.as_str().into(),
+    };
+    println!("{:?}", control.order(SHARD, adopt, progress).await.unwrap());
+    let node = NodeId(u16::try_from(third).unwrap());
+    let wanted = |topology: &Topology| topology.shards[0].primary == Some(node);
+    until(&control, "the one promoted by hand", wanted).await;
+    let begun = Instant::now();
+    loop {
+        let names = shard.servers[third]
+            .value("current_setting('synchronous_standby_names')")
+            .await
+            .unwrap();
+        if names.contains("_e") && !names.contains("fenced") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{names}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,10 +13,10 @@ use super::{Coordinator, Member};
 use crate::error::ControlError;
 use crate::failover::conninfo::Conninfo;
 use crate::failover::hooks::{self, Knowledge};
-use crate::failover::names::tag;
+use crate::failover::names::{is_nobody, tag};
 use crate::failover::verdict::Verdict;
 use crate::failover::{primary, standby};
-use crate::state_store::{ChangeKind, Outcome, Phase, Reign, ShardRecord};
+use crate::state_store::{ChangeKind, Outcome, Phase, Reign, ShardRecord, SyncNames};
 
 /// Orders wait in a channel of this length.
 const ORDERS: usize = 16;
@@ -425,6 +425,7 @@ impl Coordinator {
             ControlError::NotNow(format!("{server} is in recovery: it is no primary"))
         })?;
         let look = standby::look(&member.line).await?;
+        let is_fenced = is_nobody(&primary::acknowledgers(&member.line).await?);
         let written = {
             let view = self.view.borrow();
             let reigns = view
@@ -444,6 +445,17 @@ impl Coordinator {
         };
         let mut next = ShardRecord::from(reign);
         next.complete_since = epoch;
+        if is_fenced {
+            // it counted as deposed until now
+            let names = self.failover().sync.map(|sync| {
+                let others = self.members.iter().filter(|member| member.name() != server);
+                SyncNames {
+                    acks: sync.acks,
+                    names: others.map(|other| tag(other.name(), epoch)).collect(),
+                }
+            });
+            next.fenced = Some(names.map_or_else(String::new, |names| names.to_setting()));
+        }
         if let Some(known) = known {
             next.quarantine = known.quarantine;
             next.history = known.history;

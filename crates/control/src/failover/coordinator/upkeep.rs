@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Coordinator, Member};
 use crate::error::ControlError;
 use crate::failover::conninfo::Conninfo;
+use crate::failover::evidence::Evidence;
 use crate::failover::names::{is_nobody, tag};
 use crate::failover::primary;
 use crate::failover::standby::{self, Look};
@@ -58,6 +59,17 @@ impl Coordinator {
     async fn fence_deposed(&mut self, record: &ShardRecord) -> Result<(), ControlError> {
         let claimants: Vec<(usize, bool)> = {
             let view = self.view.borrow();
+            let is_later = |evidence: &Evidence| {
+                let said = evidence.said.as_ref().map(|(_, said)| said);
+                said.is_some_and(|said| {
+                    said.system_identifier == record.system_identifier
+                        && said.reign > Some(record.epoch)
+                })
+            };
+            if view.evidence.iter().any(is_later) {
+                // the record is an old one: who takes writes may do so rightly
+                return Ok(());
+            }
             let claims = view
                 .evidence
                 .iter()

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use pgherd_control::{FailoverMode, FailoverSettings, SyncSettings, WhenTooFew};
+use pgherd_topology::Address;
 
-use super::super::located::{At, Text};
+use super::super::located::{At, Place, Text};
 use super::super::raw;
 use super::super::reader::Reader;
+use super::super::settings::Database;
 use super::transpose;
 
 /// Most acknowledgements that a commit may wait for.
@@ -75,6 +77,38 @@ fn command(raw: Option<&At<Text>>, reader: &mut Reader<'_>) -> Option<Option<Box
     transpose(raw.map(|text| reader.text(text).map(Into::into)))
 }
 
+/// Two that promote would each depose whom the other promotes.
+pub fn check_is_alone(
+    database: &Database,
+    others: &[Database],
+    place: Place,
+    reader: &mut Reader<'_>,
+) {
+    let promotes = |database: &&Database| {
+        database.like.is_none() && database.failover.mode == FailoverMode::Promote
+    };
+    if !promotes(&database) {
+        return;
+    }
+    let shared = others.iter().filter(promotes).find_map(|other| {
+        let known: Vec<&Address> = other.servers().map(|server| &server.address).collect();
+        let server = database
+            .servers()
+            .find(|server| known.contains(&&server.address))?;
+        Some((&other.name, &server.address))
+    });
+    if let Some((other, address)) = shared {
+        reader.error(
+            place,
+            format!(
+                "`{}` and `{other}` would both promote servers of one cluster: {address} is in both",
+                database.name
+            ),
+            format!("write `like: {other}` here, or `failover: {{ mode: observe }}` in one of them"),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -97,6 +131,29 @@ mod tests {
         assert_eq!(read(""), FailoverSettings::default());
         let sync = read("    failover: { sync: {} }").sync;
         assert_eq!(sync, Some(SyncSettings::default()));
+    }
+
+    #[test]
+    fn a_cluster_is_promoted_by_one_database_alone() {
+        let parse = |modes: [&str; 2], ports: [u16; 2]| {
+            let databases: String = ["shop", "store"]
+                .iter()
+                .zip(modes)
+                .zip(ports)
+                .map(|((name, mode), port)| {
+                    format!(
+                        "  {name}:\n    users: [{{ name: app, password: app }}]\n    failover: {{ mode: {mode}, sync: {{}} }}\n    \
+                         shards: [{{ name: s0, servers: [{{ name: s0a, address: \"127.0.0.1:{port}\" }}] }}]\n"
+                    )
+                })
+                .collect();
+            let source = format!("databases:\n{databases}");
+            crate::config::parse(Path::new("pgherd.yaml"), &source, &|_| None, false)
+        };
+        let refused = parse(["promote", "promote"], [5501, 5501]).unwrap_err();
+        assert!(refused.to_string().contains("both promote"), "{refused}");
+        assert!(parse(["promote", "observe"], [5501, 5501]).is_ok());
+        assert!(parse(["promote", "promote"], [5501, 5502]).is_ok());
     }
 
     #[test]

@@ -453,7 +453,11 @@ fn databases(
         let Some(like) = like::effective(&own_name, raw, &file.databases, reader) else {
             continue;
         };
-        databases.extend(database::database(&own_name, name.place, &like, reader));
+        let database = database::database(&own_name, name.place, &like, reader);
+        if let Some(database) = &database {
+            failover::check_is_alone(database, &databases, name.place, reader);
+        }
+        databases.extend(database);
     }
     (databases.len() == file.databases.0.len()).then_some(databases)
 }
