@@ -42,6 +42,14 @@ impl Coordinator {
                 .await?;
         }
         self.see_what_is_lacking().await;
+        if self
+            .lacking
+            .as_ref()
+            .is_none_or(|lacking| !lacking.is_empty())
+        {
+            // what is set by halves is worse than what was there
+            return Ok(());
+        }
         let followers = self.make_standbys_follow(record).await?;
         self.release_followers(record, &followers).await?;
         self.look_after_acknowledging(record, &followers).await
