@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use pgherd_topology::{Health, Role, Topology};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Coordinator, Member};
@@ -377,7 +378,7 @@ impl Coordinator {
             command,
             knowledge,
             primary: record.primary,
-            timeline: record.timeline,
+            topology: self.topology.clone(),
             _turn: turn,
         })
     }
@@ -484,13 +485,13 @@ struct Rejoin {
     command: Box<str>,
     knowledge: Knowledge,
     primary: String,
-    timeline: u32,
+    topology: watch::Receiver<Arc<Topology>>,
     /// One at a time.
     _turn: OwnedMutexGuard<()>,
 }
 
 impl Rejoin {
-    /// Runs the command and waits until the server streams. Its quarantine ends when that is seen.
+    /// Runs the command and waits until the server is a replica: that it streams ends its quarantine.
     async fn run(
         self,
         progress: mpsc::UnboundedSender<String>,
@@ -502,15 +503,15 @@ impl Rejoin {
         let knowledge = self.knowledge.clone();
         let outcome = async {
             hooks::run("rejoin_command", &self.command, knowledge, REJOIN_LIMIT).await?;
-            tell("rejoin_command has ended; waiting until the server streams");
-            self.wait_until_it_streams().await
+            tell("rejoin_command has ended; waiting until the server is a replica");
+            self.wait_until_it_is_a_replica().await
         };
         drop(done.send(outcome.await));
     }
 
-    async fn wait_until_it_streams(&self) -> Result<String, ControlError> {
+    async fn wait_until_it_is_a_replica(&self) -> Result<String, ControlError> {
         let begun = Instant::now();
-        while !streams(&self.member, self.timeline).await {
+        while !self.is_replica() {
             if begun.elapsed() > STREAM_LIMIT {
                 return Err(ControlError::NotNow(format!(
                     "{} does not stream from {}: its log may say why",
@@ -518,9 +519,16 @@ impl Rejoin {
                     self.primary
                 )));
             }
+            self.member.line.server.nudge();
             sleep(POLL).await;
         }
         Ok(format!("{} follows {}", self.member.name(), self.primary))
+    }
+
+    fn is_replica(&self) -> bool {
+        let topology = self.topology.borrow();
+        let node = topology.node(self.member.line.server.id);
+        node.is_some_and(|node| (node.role, node.health) == (Role::Replica, Health::Up))
     }
 }
 
