@@ -340,3 +340,46 @@ async fn a_change_that_was_interrupted_at_any_moment_goes_on_where_it_was() {
         control.shutdown().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_new_primary_alone_may_have_is_not_given_up_with_it() {
+    let shard = shard().await;
+    // the one that will be promoted lets no standby in
+    let access = shard.servers[1].value("current_setting('hba_file')").await;
+    let access = access.unwrap();
+    let rest = std::fs::read_to_string(&access).unwrap();
+    let refusing = format!("host replication all all reject\n{rest}");
+    std::fs::write(&access, refusing).unwrap();
+    shard.servers[1].sql("SELECT pg_reload_conf()").await;
+    shard.servers[0].sql("CREATE TABLE t (n int)").await;
+    shard.servers[0].stop("immediate");
+    shard.reigns(1).await;
+    let record = shard.state().shard("shop", "s0").unwrap();
+    assert!(!record.sync.unwrap().before.is_empty());
+
+    // the other standby is reached, and may lack what only that one has acknowledged
+    shard.servers[1].stop("immediate");
+    let begun = Instant::now();
+    loop {
+        let events = {
+            let topology = shard.control.topology();
+            let topology = topology.borrow();
+            topology.shards[0].chronicle.events()
+        };
+        let refused =
+            |text: &str| text.starts_with("s0b is dead") && text.contains("could be lost");
+        if events.iter().any(|event| refused(&event.text)) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{events:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        shard.control.topology().borrow().shards[0].primary,
+        Some(NodeId(1))
+    );
+    std::fs::write(&access, rest).unwrap();
+    shard.servers[1].boot();
+    shard.acknowledged().await;
+    shard.servers[1].sql("INSERT INTO t VALUES (1)").await;
+}

@@ -501,7 +501,8 @@ impl Coordinator {
                         by_operator: false,
                     },
                 );
-                if let Some(sync) = &mut record.sync {
+                // until then it alone may have what was acknowledged under the names before
+                if let (Some(sync), true) = (&mut record.sync, is_acknowledged) {
                     sync.before.clear();
                 }
                 record
