@@ -90,6 +90,23 @@ impl Acting<'_> {
     }
 }
 
+/// A shard, and the server that is named by TO, if one is.
+///
+/// # Errors
+/// 42601 with how the command is typed.
+pub(crate) fn shard_to_server<'a>(
+    arguments: &'a [String],
+    syntax: &str,
+) -> Result<(&'a str, Option<Box<str>>), PgError> {
+    match arguments {
+        [shard] => Ok((shard, None)),
+        [shard, word, server] if word.eq_ignore_ascii_case("TO") => {
+            Ok((shard, Some(server.as_str().into())))
+        }
+        _ => Err(misread(syntax)),
+    }
+}
+
 /// What a command about servers wants in its place.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use pgherd_control::FailoverCommand;
 use pgherd_protocol::PgError;
 
 use crate::doing::{Acting, Doing};
-use crate::ordering::misread;
+use crate::ordering::shard_to_server;
 
 /// How it is typed.
 const SYNTAX: &str = "SWITCHOVER SHARD [database.]shard [TO server]";
@@ -18,13 +18,7 @@ pub(super) const DOING: Doing = Doing {
 };
 
 async fn run(acting: &mut Acting<'_>, arguments: &[String]) -> Result<(), PgError> {
-    let (shard, to) = match arguments {
-        [shard] => (shard, None),
-        [shard, word, server] if word.eq_ignore_ascii_case("TO") => {
-            (shard, Some(server.as_str().into()))
-        }
-        _ => return Err(misread(SYNTAX)),
-    };
+    let (shard, to) = shard_to_server(arguments, SYNTAX)?;
     acting
         .order(shard, FailoverCommand::Switchover { to })
         .await

@@ -4,15 +4,17 @@
 //! the last one ended. Never decides whether a primary is dead (`verdict`) or what would be lost (`candidate`). Main type: [`Coordinator`].
 //!
 //! # Layout
-//! - `change`: the steps of a change of primary. `judgement`: whom to promote, and whether that may be done.
+//! - `change`: the steps of a change of primary; `revoking`: those that can be undone. `judgement`: whom to promote, and whether that may be done.
 //! - `upkeep`: between changes: standbys follow, deposed primaries are fenced. `acknowledging`: who acknowledges commits.
-//! - `orders`: what operators ask for. `report`: what they are told.
+//! - `orders`: what operators ask for; `rejoining`: of a deposed server. `report`: what they are told.
 
 mod acknowledging;
 mod change;
 mod judgement;
 mod orders;
+mod rejoining;
 mod report;
+mod revoking;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -196,15 +198,7 @@ impl Coordinator {
         if self.not_before.is_some_and(|then| Instant::now() < then) {
             return Ok(());
         }
-        let refusal = if self.settings.state.is_in_maintenance() {
-            Some("MAINTENANCE is ON".to_owned())
-        } else if let Some(lacking) = self.lacking.as_ref().filter(|lacking| !lacking.is_empty()) {
-            Some(lacking.join("; "))
-        } else {
-            self.foresee(record)
-                .err()
-                .map(|refusal| refusal.to_string())
-        };
+        let refusal = self.what_stands_in_the_way(record);
         if let Some(refusal) = refusal {
             let text = format!(
                 "{} is {verdict}, and nobody is promoted: {refusal}",
@@ -218,16 +212,26 @@ impl Coordinator {
         self.go_on().await
     }
 
+    /// Why nobody is promoted of pgherd's own accord now.
+    fn what_stands_in_the_way(&self, record: &ShardRecord) -> Option<String> {
+        if self.settings.state.is_in_maintenance() {
+            return Some("MAINTENANCE is ON".to_owned());
+        }
+        let lacking = self.lacking.as_ref().filter(|lacking| !lacking.is_empty());
+        match lacking {
+            Some(lacking) => Some(lacking.join("; ")),
+            None => self.foresee(record).err().map(|error| error.to_string()),
+        }
+    }
+
     /// A primary that answers and cannot write is replaced: as planned where its fence, for which it has to write, is what keeps it from losing
     /// anything.
     async fn relieve(&mut self, record: &ShardRecord) -> Result<(), ControlError> {
-        if self.not_before.is_some_and(|then| Instant::now() < then)
-            || self.settings.state.is_in_maintenance()
-        {
+        if self.not_before.is_some_and(|then| Instant::now() < then) {
             return Ok(());
         }
-        if let Err(refusal) = self.foresee(record) {
-            self.refuse(&format!(
+        if let Some(refusal) = self.what_stands_in_the_way(record) {
+            self.refuse_again(format!(
                 "{} has no room for a write, and nobody is promoted: {refusal}",
                 record.primary
             ));
@@ -265,7 +269,7 @@ impl Coordinator {
         let is_grave = |verdict: &Verdict| {
             matches!(
                 verdict,
-                Verdict::Dead(_) | Verdict::NoWitness(_) | Verdict::CutOff
+                Verdict::Dead(_) | Verdict::NoWitness(_) | Verdict::CutOff | Verdict::Full
             )
         };
         let grave = verdict.filter(is_grave);

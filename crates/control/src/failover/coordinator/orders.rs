@@ -6,14 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pgherd_topology::{Health, Role, Topology};
-use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Coordinator, Member};
 use crate::error::ControlError;
-use crate::failover::conninfo::Conninfo;
-use crate::failover::hooks::{self, Knowledge};
 use crate::failover::names::{is_nobody, tag};
 use crate::failover::verdict::Verdict;
 use crate::failover::{primary, standby};
@@ -23,12 +19,6 @@ use crate::state_store::{ChangeKind, Outcome, Phase, Reign, ShardRecord, SyncNam
 const ORDERS: usize = 16;
 /// How long a checkpoint before a planned change may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
-/// How long `rejoin_command` may take: a copy of the whole database may be part of it.
-const REJOIN_LIMIT: Duration = Duration::from_secs(3600);
-/// How long a server may take to stream from the primary once its command has ended.
-const STREAM_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Something an operator wants of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +147,7 @@ impl Coordinator {
         }
     }
 
-    fn stable_record(&self) -> Result<ShardRecord, ControlError> {
+    pub(super) fn stable_record(&self) -> Result<ShardRecord, ControlError> {
         let record = self.record().ok_or_else(|| {
             ControlError::NotNow(format!(
                 "nobody is known to be the primary of shard {}: ADOPT SHARD names it",
@@ -207,7 +197,7 @@ impl Coordinator {
         }
     }
 
-    fn other_than_primary(
+    pub(super) fn other_than_primary(
         &self,
         record: &ShardRecord,
         server: &str,
@@ -355,70 +345,6 @@ impl Coordinator {
         }
     }
 
-    /// Checks that a server can be made to follow the primary, by `rejoin_command`.
-    async fn prepare_rejoin(&self, server: &str) -> Result<Rejoin, ControlError> {
-        let record = self.stable_record()?;
-        let member = self.other_than_primary(&record, server)?;
-        let command = self.failover().rejoin_command.clone().ok_or_else(|| {
-            ControlError::NotNow(
-                "failover.rejoin_command is not set: rewind the server by hand, it is released once it streams".to_owned(),
-            )
-        })?;
-        if streams(&member, record.timeline).await {
-            return Err(ControlError::NotNow(format!(
-                "{server} follows the primary already"
-            )));
-        }
-        let knowledge = self.knowledge_of_standby(&record, &member).await?;
-        let turn = Arc::clone(&member.rejoining)
-            .try_lock_owned()
-            .map_err(|_| ControlError::NotNow(format!("{server} rejoins already")))?;
-        Ok(Rejoin {
-            member,
-            command,
-            knowledge,
-            primary: record.primary,
-            topology: self.topology.clone(),
-            _turn: turn,
-        })
-    }
-
-    /// What a command needs to make a server a standby of the primary: also its `primary_conninfo`, as the other standbys have it.
-    async fn knowledge_of_standby(
-        &self,
-        record: &ShardRecord,
-        member: &Member,
-    ) -> Result<Knowledge, ControlError> {
-        let primary = self.member(&record.primary)?;
-        let mut conninfo = record.conninfo.clone().unwrap_or_default();
-        for position in self.others(record) {
-            if let Ok(look) = standby::look(&self.members[position].line).await
-                && !look.settings.conninfo.is_empty()
-            {
-                conninfo = look.settings.conninfo;
-                break;
-            }
-        }
-        let name = match self.failover().sync {
-            Some(_) => tag(member.name(), record.epoch),
-            None => member.name().to_owned(),
-        };
-        if conninfo.is_empty() {
-            return Err(ControlError::NotNow(
-                "no standby is known whose primary_conninfo could be taken".to_owned(),
-            ));
-        }
-        let conninfo = Conninfo::parse(&conninfo)
-            .map_err(|wrong| ControlError::NotNow(wrong.to_owned()))?
-            .redirected(&primary.address, &name)
-            .to_text();
-        Ok(self
-            .knowledge(record.epoch)
-            .server(member.name(), &member.address)
-            .primary(primary.name(), &primary.address)
-            .with("PGHERD_PRIMARY_CONNINFO", conninfo))
-    }
-
     /// An operator knows better than the store.
     async fn adopt(&mut self, server: &str) -> Result<String, ControlError> {
         let member = self.member(server)?;
@@ -477,63 +403,4 @@ impl Coordinator {
         self.notify("adoption", &text);
         Ok(text)
     }
-}
-
-/// A server on its way to follow the primary.
-struct Rejoin {
-    member: Arc<Member>,
-    command: Box<str>,
-    knowledge: Knowledge,
-    primary: String,
-    topology: watch::Receiver<Arc<Topology>>,
-    /// One at a time.
-    _turn: OwnedMutexGuard<()>,
-}
-
-impl Rejoin {
-    /// Runs the command and waits until the server is a replica: that it streams ends its quarantine.
-    async fn run(
-        self,
-        progress: mpsc::UnboundedSender<String>,
-        done: oneshot::Sender<Result<String, ControlError>>,
-    ) {
-        // nobody may be left to hear of it
-        let tell = |text: &str| drop(progress.send(text.to_owned()));
-        tell(&format!("rejoin_command for {}", self.member.name()));
-        let knowledge = self.knowledge.clone();
-        let outcome = async {
-            hooks::run("rejoin_command", &self.command, knowledge, REJOIN_LIMIT).await?;
-            tell("rejoin_command has ended; waiting until the server is a replica");
-            self.wait_until_it_is_a_replica().await
-        };
-        drop(done.send(outcome.await));
-    }
-
-    async fn wait_until_it_is_a_replica(&self) -> Result<String, ControlError> {
-        let begun = Instant::now();
-        while !self.is_replica() {
-            if begun.elapsed() > STREAM_LIMIT {
-                return Err(ControlError::NotNow(format!(
-                    "{} does not stream from {}: its log may say why",
-                    self.member.name(),
-                    self.primary
-                )));
-            }
-            self.member.line.server.nudge();
-            sleep(POLL).await;
-        }
-        Ok(format!("{} follows {}", self.member.name(), self.primary))
-    }
-
-    fn is_replica(&self) -> bool {
-        let topology = self.topology.borrow();
-        let node = topology.node(self.member.line.server.id);
-        node.is_some_and(|node| (node.role, node.health) == (Role::Replica, Health::Up))
-    }
-}
-
-/// Whether a server streams on a timeline, or a later one.
-async fn streams(member: &Member, timeline: u32) -> bool {
-    let look = standby::look(&member.line).await;
-    look.is_ok_and(|look| look.in_recovery && look.receives && look.timeline >= timeline)
 }

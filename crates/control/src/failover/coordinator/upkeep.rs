@@ -106,7 +106,11 @@ impl Coordinator {
                 self.quarantine(record, &name, text, false).await?;
             }
             if !is_fenced {
-                primary::fence(&member.line, record.epoch).await?;
+                // the others are looked after whether it can be or not
+                if let Err(error) = primary::fence(&member.line, record.epoch).await {
+                    tracing::error!(shard = %self.name, server = name, %error, "a deposed primary is not fenced yet");
+                    continue;
+                }
                 let text = format!("{name} is fenced: it was a primary once, and is none");
                 tracing::warn!(shard = %self.name, "{text}");
                 self.notify("quarantine", &text);
@@ -191,13 +195,11 @@ impl Coordinator {
             let is_half_way = look.settings.slot.starts_with("revoked_e");
             if is_half_way || !points_at(&look.settings, &primary.address) {
                 tracing::info!(shard = %self.name, server = member.name(), primary = record.primary, "a standby is pointed at the primary");
-                standby::follow(
-                    &member.line,
-                    before,
-                    (Some(&primary.line), &primary.address),
-                    &name,
-                )
-                .await?;
+                let new = (Some(&primary.line), &primary.address);
+                if let Err(error) = standby::follow(&member.line, before, new, &name).await {
+                    tracing::warn!(shard = %self.name, server = member.name(), %error, "a standby does not follow");
+                    continue;
+                }
                 if parted.is_some() {
                     let server = member.name().to_owned();
                     self.update(record.epoch, move |record| {
