@@ -32,7 +32,7 @@ pub struct ControlSettings {
     pub in_flight: InFlight,
     /// Where the reigns of primaries are remembered over restarts.
     pub state: Arc<State>,
-    /// What happens when a primary fails: so far, after how long it counts as dead.
+    /// What happens when a primary fails.
     pub failover: FailoverSettings,
     /// How often everything happens.
     pub pace: Pace,

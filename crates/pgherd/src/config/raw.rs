@@ -470,29 +470,29 @@ pub enum Consistency {
     Eventual,
 }
 
-/// What happens when a primary fails. This version observes and follows: it promotes no one.
+/// What happens when a primary fails.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failover {
     /// observe: follow what others promote. promote: pgherd itself makes a standby the primary when the primary dies, as far as `pgherd check --servers` finds nothing in the way. Default: observe.
     pub mode: Option<At<FailoverMode>>,
-    /// Synchronous replication; without it a failover may lose what no standby had yet. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
+    /// Synchronous replication; without it a failover may lose what no standby had yet. In mode promote pgherd sets who acknowledges commits; in both modes connections to the servers insist on synchronous_commit = on.
     pub sync: Option<At<Sync>>,
-    /// How long a primary must refuse before it counts as dead: so far, for the log and EXPLAIN FAILOVER. Default: 1s.
+    /// How long a primary must refuse before it counts as dead. Default: 1s.
     pub refused_after: Option<At<Span>>,
-    /// How long a primary must be silent before it counts as hung: so far, for the log and EXPLAIN FAILOVER. Default: 8s.
+    /// How long a primary must be silent before it counts as hung. Default: 8s.
     pub silent_after: Option<At<Span>>,
     /// How long work that has not begun is held while a shard of several servers has no primary that can be reached; then it is 57P03. Default: 30s.
     pub hold: Option<At<Span>>,
-    /// How far behind a candidate may be on an asynchronous shard. Default: 16MiB. Not in force in this version.
+    /// How far behind the primary a candidate may have been seen to be on an asynchronous shard. Default: 16MiB.
     pub max_lag: Option<At<Size>>,
-    /// A command that fences a server. Not in force in this version.
+    /// A command that keeps an old primary from taking writes: run by sh -c before another is promoted, for 30 s at most.
     pub fence_command: Option<At<Text>>,
-    /// A command that lets an old primary rejoin. Not in force in this version.
+    /// A command that makes a deposed primary a standby: run by sh -c for REJOIN SERVER, for an hour at most.
     pub rejoin_command: Option<At<Text>>,
     /// A command that makes a primary a replica. Not in force in this version.
     pub demote_command: Option<At<Text>>,
-    /// A command that tells someone. Not in force in this version.
+    /// A command that tells someone of verdicts, refusals, promotions and quarantines: run by sh -c, for 30 s at most.
     pub notify_command: Option<At<Text>>,
 }
 
@@ -510,9 +510,9 @@ pub enum FailoverMode {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sync {
-    /// How many standbys must acknowledge a commit. Default: 1. Not in force in this version, but `pgherd check --servers` counts the servers that it takes.
+    /// How many standbys must acknowledge a commit. Default: 1.
     pub acks: Option<At<Number>>,
-    /// What happens to writes when fewer are left. Default: block. Not in force in this version, but `pgherd check --servers` says where writes would wait.
+    /// What happens to writes when fewer are left: they wait, or go on and may be lost. Default: block.
     pub when_too_few: Option<At<WhenTooFew>>,
 }
 
@@ -550,7 +550,7 @@ pub struct Server {
     pub max_connections: Option<At<Number>>,
     /// The zone it runs in. Default: none.
     pub zone: Option<At<Text>>,
-    /// Its rank among candidates for promotion; 0 means never. Default: 1. Not in force in this version, but `pgherd check --servers` says where there is no candidate.
+    /// Its rank among candidates for promotion; 0 means never. Default: 1.
     pub priority: Option<At<Number>>,
 }
 
