@@ -37,13 +37,31 @@ pub(crate) enum Beat {
     Full(Instant),
 }
 
+/// A beat, and whose it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Pulse {
+    reign: Option<(NodeId, Epoch)>,
+    beat: Beat,
+}
+
+impl Pulse {
+    /// What it says of a primary in its reign: of another one nothing.
+    pub(crate) fn of(&self, primary: NodeId, epoch: Epoch) -> Beat {
+        if self.reign == Some((primary, epoch)) {
+            self.beat
+        } else {
+            Beat::Unknown
+        }
+    }
+}
+
 /// Writes to the primary of one shard.
 pub(crate) struct Heart {
     shard: ShardId,
     name: Box<str>,
     lines: Vec<Line>,
     topology: watch::Receiver<Arc<Topology>>,
-    beats: watch::Sender<Beat>,
+    beats: watch::Sender<Pulse>,
 }
 
 impl Heart {
@@ -51,7 +69,7 @@ impl Heart {
         (shard, name): (ShardId, Box<str>),
         servers: impl Iterator<Item = Arc<Server>>,
         topology: watch::Receiver<Arc<Topology>>,
-        beats: watch::Sender<Beat>,
+        beats: watch::Sender<Pulse>,
     ) -> Self {
         Self {
             shard,
@@ -64,18 +82,11 @@ impl Heart {
 
     /// Ends by being aborted.
     pub(crate) async fn run(self) {
-        let mut last: Option<(NodeId, Epoch)> = None;
         loop {
-            let primary = self.primary();
-            if primary != last {
-                // nothing that was seen of another one says anything of this one
-                self.beats.send_replace(Beat::Unknown);
-                last = primary;
-            }
-            if let Some((node, epoch)) = primary
-                && let Some(line) = self.lines.iter().find(|line| line.server.id == node)
+            if let Some(reign) = self.primary()
+                && let Some(line) = self.lines.iter().find(|line| line.server.id == reign.0)
             {
-                self.beat(line, node, epoch).await;
+                self.beat(line, reign).await;
             }
             sleep(PACE).await;
         }
@@ -87,22 +98,22 @@ impl Heart {
         Some((shard.primary?, shard.epoch))
     }
 
-    async fn beat(&self, line: &Line, node: NodeId, epoch: Epoch) {
+    async fn beat(&self, line: &Line, reign: (NodeId, Epoch)) {
         let begun = Instant::now();
-        let mut writing = Box::pin(acknowledged_row(line, &self.name, epoch.0, LIMIT));
+        let mut writing = Box::pin(acknowledged_row(line, &self.name, reign.1.0, LIMIT));
         loop {
             tokio::select! {
                 written = &mut writing => {
-                    self.note(written);
+                    self.note(reign, begun, written);
                     return;
                 }
                 () = sleep(PACE) => {}
             }
-            if self.primary() != Some((node, epoch)) {
+            if self.primary() != Some(reign) {
                 break;
             }
             if begun.elapsed() >= HANGS_AFTER {
-                self.beats.send_replace(Beat::Hangs(begun));
+                self.tell(reign, Beat::Hangs(self.hangs_since(reign, begun)));
             }
         }
         drop(writing);
@@ -110,19 +121,59 @@ impl Heart {
         line.give_up().await;
     }
 
-    fn note(&self, written: Result<(), ControlError>) {
-        let before = *self.beats.borrow();
+    fn note(&self, reign: (NodeId, Epoch), begun: Instant, written: Result<(), ControlError>) {
+        let before = self.beats.borrow().of(reign.0, reign.1);
         let now = match written {
             Ok(()) => Beat::Taken,
             Err(error) if error.sql_state() == Some(&SqlState::DISK_FULL) => match before {
                 Beat::Full(since) => Beat::Full(since),
                 Beat::Unknown | Beat::Taken | Beat::Hangs(_) => Beat::Full(Instant::now()),
             },
+            // one before it waits for its acknowledgement, and has the row
+            Err(error)
+                if error.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+                    || matches!(error, ControlError::Silent { .. }) =>
+            {
+                Beat::Hangs(self.hangs_since(reign, begun))
+            }
             Err(error) => {
                 tracing::debug!(shard = %self.name, %error, "no heartbeat");
                 Beat::Unknown
             }
         };
-        self.beats.send_replace(now);
+        self.tell(reign, now);
+    }
+
+    fn hangs_since(&self, reign: (NodeId, Epoch), begun: Instant) -> Instant {
+        match self.beats.borrow().of(reign.0, reign.1) {
+            Beat::Hangs(since) => since,
+            Beat::Unknown | Beat::Taken | Beat::Full(_) => begun,
+        }
+    }
+
+    fn tell(&self, reign: (NodeId, Epoch), beat: Beat) {
+        self.beats.send_replace(Pulse {
+            reign: Some(reign),
+            beat,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_one_primary_hangs_says_nothing_of_the_next() {
+        let beat = Beat::Hangs(Instant::now());
+        let pulse = Pulse {
+            reign: Some((NodeId(0), Epoch(1))),
+            beat,
+        };
+        assert_eq!(pulse.of(NodeId(0), Epoch(1)), beat);
+        assert_eq!(pulse.of(NodeId(1), Epoch(2)), Beat::Unknown);
+        // the same server again, after a change that was undone
+        assert_eq!(pulse.of(NodeId(0), Epoch(3)), Beat::Unknown);
+        assert_eq!(Pulse::default().of(NodeId(0), Epoch(1)), Beat::Unknown);
     }
 }

@@ -18,7 +18,7 @@ use crate::failover::evidence::Evidence;
 use crate::failover::verdict::{Patience, Verdict as Life};
 use crate::failover::{Member, outlook};
 use crate::health::Report;
-use crate::heartbeat::Beat;
+use crate::heartbeat::Pulse;
 use crate::lag::LagMeter;
 use crate::recorded;
 use crate::roles::{Complaint, Sighting, Verdict, decide};
@@ -69,7 +69,7 @@ struct Watched {
     /// For the shard's coordinator.
     view: watch::Sender<View>,
     /// What came of writing to the primary.
-    beats: watch::Sender<Beat>,
+    beats: watch::Sender<Pulse>,
     /// Servers on which nothing is counted.
     quarantined: Vec<Box<str>>,
     /// The primary, as an index into the servers, and how often it had restarted lately when it was last looked.
@@ -190,7 +190,7 @@ impl Monitor {
     }
 
     /// Where what came of writing to a shard's primary is to be told.
-    pub(crate) fn beats(&self, shard: ShardId) -> Option<watch::Sender<Beat>> {
+    pub(crate) fn beats(&self, shard: ShardId) -> Option<watch::Sender<Pulse>> {
         Some(self.shards.get(shard.index())?.beats.clone())
     }
 
@@ -487,7 +487,7 @@ impl Watched {
         let (life, outlook) = outlook(
             &primary,
             &members,
-            *self.beats.borrow(),
+            self.beats.borrow().of(primary.node, published.epoch),
             patience,
             Instant::now(),
         );
